@@ -1,0 +1,82 @@
+//! What an empty poll does: spin while the answer is a cache line away, step aside when somebody else needs the core.
+//!
+//! The rule. The first polls of an empty spell cost nothing but a spin hint. Every 64 of them the clock is read (no system
+//! call): if the spell has lasted 20 us, or if 64 polls took so long that this thread must have been off its core, then every
+//! further 16th poll gives the core away (`sched_yield`) until something arrives. So a pair that answers within microseconds
+//! makes no system call, and two spinners that share a core, or a spinner beside a busy machine, do not starve anyone.
+
+use std::time::{Duration, Instant};
+
+/// An empty spell this long starts to yield.
+const PATIENCE: Duration = Duration::from_micros(20);
+/// Polls between two looks at the clock.
+const POLLS_PER_LOOK: u32 = 64;
+/// Polls between two yields once yielding.
+const POLLS_PER_YIELD: u32 = 16;
+
+/// The state of one poller's empty spell.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    polls: u32,
+    since: Option<Instant>,
+    yielding: bool,
+}
+
+impl Backoff {
+    /// Something arrived: the spell is over.
+    #[inline]
+    pub(crate) fn reset(&mut self) {
+        self.polls = 0;
+    }
+
+    /// One more empty poll.
+    #[inline]
+    pub(crate) fn idle(&mut self) {
+        self.polls = self.polls.wrapping_add(1);
+        std::hint::spin_loop();
+        if self.polls.is_multiple_of(POLLS_PER_YIELD) {
+            self.look();
+        }
+    }
+
+    #[cold]
+    fn look(&mut self) {
+        if self.polls <= POLLS_PER_YIELD {
+            self.yielding = false;
+            self.since = None;
+        }
+        if self.yielding {
+            crate::sys::process::yield_now();
+        } else if self.polls.is_multiple_of(POLLS_PER_LOOK) {
+            let now = Instant::now();
+            let since = *self.since.get_or_insert(now);
+            self.yielding = now.duration_since(since) > PATIENCE;
+        }
+    }
+}
+
+thread_local! {
+    static RELAX: std::cell::RefCell<Backoff> = std::cell::RefCell::new(Backoff::default());
+}
+
+/// For loops that wait on memory rather than on a completion queue: call it with the number of looks so far (0 when a new wait
+/// begins). It spins at first and gives the core away once the wait is long, by the same rule as an empty
+/// [`CompletionQueue::poll`](crate::CompletionQueue::poll).
+#[inline]
+pub fn relax(spins: u32) {
+    if spins < POLLS_PER_YIELD {
+        std::hint::spin_loop();
+        return;
+    }
+    relax_longer(spins);
+}
+
+#[cold]
+fn relax_longer(spins: u32) {
+    RELAX.with_borrow_mut(|backoff| {
+        if spins == POLLS_PER_YIELD {
+            backoff.reset();
+        }
+        backoff.idle();
+    });
+}

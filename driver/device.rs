@@ -1,0 +1,177 @@
+//! What stands behind the verbs API: the few traits a device implements. The rules common to all devices (attribute tables, work
+//! request checks) are proto's and are applied by the device that executes them, once.
+
+use crate::error::{PostRefusal, Result};
+use crate::mem::Place;
+use crate::sys::eventfd::EventFd;
+use crate::verbs::event::EventQueue;
+use std::sync::Arc;
+use tbrdma_proto::{
+    Access, AddressVector, Gid, Guid, PdHandle, Profile, QpAttr, QpAttrMask, QpCap, QpType, Qpn, SendWr, Sge,
+    WorkCompletion,
+};
+
+/// A list of send work requests with the storage they refer to: one doorbell.
+#[derive(Default, Debug)]
+pub(crate) struct SendBatch {
+    pub(crate) wrs: Vec<SendWr>,
+    pub(crate) sges: Vec<Sge>,
+    pub(crate) inline: Vec<u8>,
+}
+
+impl SendBatch {
+    pub(crate) fn clear(&mut self) {
+        self.wrs.clear();
+        self.sges.clear();
+        self.inline.clear();
+    }
+}
+
+/// A receive work request; its SGEs are a range of the batch's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReceiveWr {
+    pub(crate) wr_id: u64,
+    pub(crate) first_sge: u32,
+    pub(crate) num_sge: u32,
+}
+
+/// A list of receive work requests.
+#[derive(Default, Debug)]
+pub(crate) struct ReceiveBatch {
+    pub(crate) wrs: Vec<ReceiveWr>,
+    pub(crate) sges: Vec<Sge>,
+}
+
+impl ReceiveBatch {
+    pub(crate) fn clear(&mut self) {
+        self.wrs.clear();
+        self.sges.clear();
+    }
+
+    pub(crate) fn sges_of(&self, wr: &ReceiveWr) -> &[Sge] {
+        let first = wr.first_sge as usize;
+        self.sges.get(first..first + wr.num_sge as usize).unwrap_or(&[])
+    }
+}
+
+/// A post that stopped: the position of the first work request not posted, and why.
+pub(crate) type Refused = (usize, PostRefusal);
+
+/// How the bytes of a registered region are reached by peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemoryPath {
+    /// Peers map it and load and store it themselves: memory the library allocated.
+    Mapped,
+    /// Peers read and write it with `process_vm_readv`/`process_vm_writev`: memory of the application's own.
+    ProcessVm,
+    /// The owner's service thread copies it for peers: memory of the application's own where the kernel forbids the other way.
+    Agent,
+}
+
+/// What a completion queue is created with.
+pub(crate) struct CqRequest {
+    pub(crate) cqe: u32,
+    pub(crate) channel: Option<Arc<EventFd>>,
+}
+
+/// What a queue pair is created with.
+pub(crate) struct QpRequest {
+    pub(crate) qp_type: QpType,
+    pub(crate) pd: PdHandle,
+    pub(crate) cap: QpCap,
+    pub(crate) send_cq: Arc<dyn DeviceCq>,
+    pub(crate) recv_cq: Arc<dyn DeviceCq>,
+    pub(crate) srq: Option<Arc<dyn DeviceSrq>>,
+}
+
+/// An open device.
+pub(crate) trait Device: Send + Sync {
+    fn name(&self) -> &str;
+    fn node_guid(&self) -> Guid;
+    fn profile(&self) -> &Profile;
+    fn gid(&self, index: u32) -> Option<Gid>;
+    fn lid(&self) -> u16;
+    fn events(&self) -> &Arc<EventQueue>;
+    /// A random 24-bit number, for a starting PSN.
+    fn random_psn(&self) -> u32;
+    fn alloc_pd(&self) -> Result<PdHandle>;
+    /// Whether the protection domain could be given back; `false` while something uses it.
+    fn dealloc_pd(&self, pd: PdHandle);
+    fn alloc_memory(&self, pd: PdHandle, len: usize, access: Access) -> Result<Arc<dyn DeviceMemory>>;
+    /// Registers memory that the library does not own.
+    fn register_memory(&self, pd: PdHandle, memory: ForeignMemory, access: Access) -> Result<Arc<dyn DeviceMemory>>;
+    fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>>;
+    fn create_srq(&self, pd: PdHandle, max_wr: u32, max_sge: u32) -> Result<Arc<dyn DeviceSrq>>;
+    fn create_qp(&self, request: QpRequest) -> Result<Arc<dyn DeviceQp>>;
+    /// A number by which datagram work requests name this destination.
+    fn create_ah(&self, pd: PdHandle, attr: &AddressVector) -> Result<u32>;
+    fn destroy_ah(&self, ah: u32);
+}
+
+/// Memory of the application's own that it promises to keep: made only by those who were promised.
+pub(crate) use crate::mem::ForeignMemory;
+
+/// A registered memory region. Dropping the last reference deregisters it, after those who are touching it are done.
+pub(crate) trait DeviceMemory: Send + Sync {
+    fn lkey(&self) -> u32;
+    fn rkey(&self) -> u32;
+    /// The address by which work requests name its first byte.
+    fn iova(&self) -> u64;
+    fn access(&self) -> Access;
+    fn len(&self) -> usize;
+    /// Lends the bytes for a moment; not at all once they have been given back.
+    fn with_place(&self, use_place: &mut dyn FnMut(Place<'_>));
+    /// The bytes, if the library allocated them.
+    fn segment_place(&self) -> Option<Place<'_>>;
+    fn path(&self) -> MemoryPath;
+    /// Withdraws the keys and waits for those who are touching the bytes. `Err` if a stopped peer does not let go in time.
+    fn deregister(&self) -> Result<()>;
+    /// Deregisters, and gives back the bytes that were handed over.
+    fn into_foreign(&self) -> Result<Option<ForeignMemory>>;
+}
+
+/// A completion queue.
+pub(crate) trait DeviceCq: Send + Sync {
+    fn cqe(&self) -> u32;
+    fn poll(&self, out: &mut [WorkCompletion]) -> usize;
+    fn arm(&self, solicited_only: bool);
+    /// Takes the mark that a completion event was raised since the last call.
+    fn take_event(&self) -> bool;
+    /// The device's number for it, to tell whether a queue pair may be attached.
+    fn index(&self) -> u32;
+    /// Identity of the context it belongs to.
+    fn context(&self) -> u64;
+}
+
+/// A queue pair. Dropping the last reference destroys it.
+pub(crate) trait DeviceQp: Send + Sync {
+    fn qp_num(&self) -> Qpn;
+    fn qp_type(&self) -> QpType;
+    fn cap(&self) -> QpCap;
+    /// Posts the list: the number of the first work request, and where and why it stopped, if it did.
+    fn post_send(&self, batch: &SendBatch) -> (u32, Option<Refused>);
+    fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>);
+    fn modify(&self, attr: &QpAttr, mask: QpAttrMask) -> Result<()>;
+    fn query(&self) -> QpAttr;
+    /// Send work requests with smaller numbers have completed and been polled.
+    fn sends_retired(&self) -> u32;
+    /// Receives with smaller numbers have completed and been polled.
+    fn receives_retired(&self) -> u32;
+    /// Puts the queue pair out of reach of everyone, for good.
+    fn destroy(&self);
+}
+
+/// A shared receive queue.
+pub(crate) trait DeviceSrq: Send + Sync {
+    fn max_wr(&self) -> u32;
+    fn max_sge(&self) -> u32;
+    fn index(&self) -> u32;
+    fn context(&self) -> u64;
+    fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>);
+    /// Arms the limit event: raised once when fewer receives than this are left.
+    fn set_limit(&self, limit: u32);
+    fn limit(&self) -> u32;
+    /// Has the receive with this number completed and been polled?
+    fn is_retired(&self, number: u32) -> bool;
+}

@@ -1,0 +1,74 @@
+//! One verbs layer for RDMA over Thunderbolt, PCIe and RoCE, with an emulator so faithful that programs written for RDMA
+//! hardware run, fail and get measured on machines that have none.
+//!
+//! ```
+//! use tbrdma::{Access, QpInit};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let ctx = tbrdma::open("shm")?;
+//! let pd = ctx.alloc_pd()?;
+//! let cq = ctx.create_cq(256)?;
+//! let (mut a, mut b) = (pd.create_qp(QpInit::rc(&cq))?, pd.create_qp(QpInit::rc(&cq))?);
+//! a.connect(&b.address())?; // usually the peer is another process, and its address came over a socket
+//! b.connect(&a.address())?;
+//!
+//! let mr = pd.alloc(4096, Access::LOCAL_WRITE | Access::REMOTE_WRITE)?;
+//! mr.write(0, b"hello");
+//! let peer = mr.remote(); // likewise
+//! b.post_recv(|rq| { rq.recv(mr.slice(2048..4096)).id(1); })?;
+//! a.post(|wr| { // one doorbell when the closure returns
+//!     wr.write(mr.slice(0..5), peer.at(1024)).unsignaled();
+//!     wr.send_inline(b"done").id(2);
+//! })?;
+//! let mut wcs = [Default::default(); 4];
+//! for wc in cq.poll(&mut wcs) {
+//!     println!("{:?} of {} bytes", wc.ok()?.opcode, wc.byte_len);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The words are those of the InfiniBand specification and of rdma-core's man pages, in Rust case. ARCHITECTURE.md, beside the sources, is the
+//! map.
+
+pub(crate) mod sync;
+
+pub(crate) mod ring;
+
+#[cfg(not(loom))]
+mod backoff;
+#[cfg(not(loom))]
+mod device;
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+pub mod floor;
+#[cfg(not(loom))]
+mod mem;
+#[cfg(not(loom))]
+mod shm;
+#[cfg(not(loom))]
+mod sys;
+#[cfg(not(loom))]
+mod verbs;
+
+#[cfg(not(loom))]
+pub use {
+    backoff::relax,
+    device::MemoryPath,
+    error::{Error, PostError, PostRefusal, Result},
+    mem::{ForeignMemory, RawSge},
+    tbrdma_proto::*,
+    verbs::address::{AddressHandle, ParseQpAddressError, QP_ADDRESS_BYTES, QpAddress},
+    verbs::buffer::Buffer,
+    verbs::channel::CompletionChannel,
+    verbs::context::{Context, DeviceInfo, devices, open},
+    verbs::cq::CompletionQueue,
+    verbs::event::{AsyncEvent, AsyncEvents, EventSource},
+    verbs::memory::{MemoryRegion, MrSlice, REMOTE_REGION_BYTES, RemoteRegion},
+    verbs::pd::ProtectionDomain,
+    verbs::qp::{Connection, QpInit, QueuePair},
+    verbs::queues::{ReceiveQueue, SendQueue},
+    verbs::srq::SharedReceiveQueue,
+    verbs::work::{ReceiveWrBuilder, ReceiveWrs, SendWrBuilder, SendWrs, SgList},
+};

@@ -1,0 +1,19 @@
+//! Memory that somebody else may be reading or writing: mapped segments, places in them, the ordered copy, the heap, and the
+//! two forms in which an application's own bytes enter the library.
+
+mod copy;
+mod exclusive;
+mod foreign;
+mod heap;
+mod local;
+mod place;
+mod process;
+mod segment;
+
+pub(crate) use exclusive::ExclusiveBytes;
+pub use foreign::{ForeignMemory, RawSge};
+pub(crate) use heap::{Extents, GRANULE};
+pub(crate) use local::LocalRegions;
+pub(crate) use place::Place;
+pub(crate) use process::{read_from_process, write_bytes_to_process, write_to_process};
+pub(crate) use segment::{Segment, Shared};

@@ -1,0 +1,90 @@
+//! The completions of one send queue, from whoever executes its work requests to whoever polls its completion queue.
+//!
+//! Private to a process. One side pushes (under the send queue's lock), one side pops (under the completion queue's lock).
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use tbrdma_proto::{WcOpcode, WcStatus};
+
+/// How one send work request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SendCompletion {
+    /// The caller's identifier.
+    pub(crate) wr_id: u64,
+    /// How it ended.
+    pub(crate) status: WcStatus,
+    /// What it was.
+    pub(crate) opcode: WcOpcode,
+    /// Bytes transferred.
+    pub(crate) byte_len: u32,
+    /// Running number in the send queue; popping it retires this and all earlier work requests.
+    pub(crate) wq_index: u32,
+}
+
+/// A ring of at least `capacity` completions.
+pub(crate) struct CompletionRing {
+    /// Two words an entry: `wr_id`; byte_len | status << 32 | opcode << 40.
+    words: Box<[AtomicU64]>,
+    /// Running number of each entry's work request.
+    numbers: Box<[AtomicU32]>,
+    tail: AtomicU32,
+    head: AtomicU32,
+}
+
+impl CompletionRing {
+    /// An empty ring.
+    pub(crate) fn new(capacity: u32) -> Self {
+        let depth = capacity.max(1).next_power_of_two() as usize;
+        Self {
+            words: (0..2 * depth).map(|_| AtomicU64::new(0)).collect(),
+            numbers: (0..depth).map(|_| AtomicU32::new(0)).collect(),
+            tail: AtomicU32::new(0),
+            head: AtomicU32::new(0),
+        }
+    }
+
+    #[inline]
+    fn at(&self, number: u32) -> usize {
+        number as usize & (self.numbers.len() - 1)
+    }
+
+    /// Adds a completion. The send queue's depth keeps the ring from overflowing: a work request holds its place until its
+    /// completion, or a later one, has been popped.
+    #[inline]
+    pub(crate) fn push(&self, completion: &SendCompletion) {
+        let tail = self.tail.load(Ordering::Relaxed);
+        let at = self.at(tail);
+        let kind = u64::from(completion.byte_len)
+            | u64::from(completion.status as u32) << 32
+            | u64::from(completion.opcode as u32) << 40;
+        self.words[2 * at].store(completion.wr_id, Ordering::Relaxed);
+        self.words[2 * at + 1].store(kind, Ordering::Relaxed);
+        self.numbers[at].store(completion.wq_index, Ordering::Relaxed);
+        self.tail.store(tail.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Is there nothing to pop?
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tail.load(Ordering::Acquire) == self.head.load(Ordering::Relaxed)
+    }
+
+    /// Takes the oldest completion.
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<SendCompletion> {
+        let head = self.head.load(Ordering::Relaxed);
+        if self.tail.load(Ordering::Acquire) == head {
+            return None;
+        }
+        let at = self.at(head);
+        let kind = self.words[2 * at + 1].load(Ordering::Relaxed);
+        let completion = SendCompletion {
+            wr_id: self.words[2 * at].load(Ordering::Relaxed),
+            status: WcStatus::from_raw((kind >> 32) as u32 & 0xff).unwrap_or(WcStatus::FatalErr),
+            opcode: WcOpcode::from_raw((kind >> 40) as u32 & 0xff).unwrap_or(WcOpcode::Send),
+            byte_len: kind as u32,
+            wq_index: self.numbers[at].load(Ordering::Relaxed),
+        };
+        self.head.store(head.wrapping_add(1), Ordering::Release);
+        Some(completion)
+    }
+}

@@ -1,0 +1,215 @@
+//! The receive queue of one connected queue pair, shared by its owner and the one peer that sends to it.
+//!
+//! A slot is a *delivery* line, written by the sender and polled by the owner, followed by the *posting*, written by the owner
+//! and read by the sender: a receive work request and its completion live side by side, so a queue can never overflow its
+//! completions, and each cache line has one writer.
+//!
+//! ```text
+//! word  0      delivered: running number of the receive + 1 (low half), bytes placed (high half)
+//! word  1      immediate data (low), source QPN (high)
+//! word  2      status | opcode << 8 | wc_flags << 16 (low), QPN that received (high; shared queues)
+//! word  3      claim (shared queues)
+//! word  4      running number of the message within its receiving QP (shared queues)
+//! word  8      posted: running number + 1 (low), number of SGEs (high)
+//! word  9      bytes the receive can take
+//! word 10..    SGEs: address; length | lkey << 32
+//! ```
+
+use crate::sync::{AtomicU64, Ordering};
+use tbrdma_proto::{Sge, WcFlags, WcOpcode, WcStatus};
+
+/// Words of the delivery line.
+const DELIVERY_WORDS: usize = 8;
+const POSTED: usize = DELIVERY_WORDS;
+const CAPACITY: usize = POSTED + 1;
+const FIRST_SGE: usize = POSTED + 2;
+/// Status word of a receive that was claimed and not used.
+const GIVEN_BACK: u64 = 0xff;
+/// Words in a cache line.
+const LINE_WORDS: usize = 8;
+
+/// The shape of a ring: how many slots, how far apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReceiveShape {
+    /// Slots; a power of two.
+    pub(crate) depth: u32,
+    /// SGEs a posting can hold.
+    pub(crate) max_sge: u32,
+}
+
+impl ReceiveShape {
+    /// The smallest ring that takes `max_wr` receives of `max_sge` SGEs.
+    pub(crate) fn new(max_wr: u32, max_sge: u32) -> Self {
+        Self { depth: max_wr.max(1).next_power_of_two(), max_sge: max_sge.max(1) }
+    }
+
+    /// Words from one slot to the next: whole cache lines.
+    pub(crate) const fn stride_words(self) -> usize {
+        let posting = 2 + 2 * self.max_sge as usize;
+        DELIVERY_WORDS + posting.div_ceil(LINE_WORDS) * LINE_WORDS
+    }
+
+    /// Bytes of the whole ring.
+    pub(crate) const fn bytes(self) -> u64 {
+        self.words() as u64 * 8
+    }
+
+    /// Words of the whole ring.
+    pub(crate) const fn words(self) -> usize {
+        self.stride_words() * self.depth as usize
+    }
+}
+
+/// What a sender tells the receiver about one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    /// How the receive ended.
+    pub(crate) status: WcStatus,
+    /// `Recv` or `RecvRdmaWithImm`.
+    pub(crate) opcode: WcOpcode,
+    /// Immediate present, GRH present.
+    pub(crate) flags: WcFlags,
+    /// Bytes of the message.
+    pub(crate) byte_len: u32,
+    /// Immediate data, host order.
+    pub(crate) imm_data: u32,
+    /// QPN of the sender.
+    pub(crate) src_qp: u32,
+}
+
+/// A view of a ring's words with its shape. Cheap to copy; owner and sender make their own.
+#[derive(Clone, Copy)]
+pub(crate) struct ReceiveRing<'a> {
+    words: &'a [AtomicU64],
+    shape: ReceiveShape,
+}
+
+impl<'a> ReceiveRing<'a> {
+    /// A view over exactly `shape.words()` words, or nothing if there are fewer.
+    #[inline]
+    pub(crate) fn new(words: &'a [AtomicU64], shape: ReceiveShape) -> Option<Self> {
+        (words.len() >= shape.words() && shape.depth.is_power_of_two()).then_some(Self { words, shape })
+    }
+
+    #[inline]
+    pub(super) fn slot(&self, number: u32) -> &'a [AtomicU64] {
+        let stride = self.shape.stride_words();
+        let at = (number & (self.shape.depth - 1)) as usize * stride;
+        &self.words[at..at + stride]
+    }
+
+    /// Owner: makes receive `number` available. The caller has checked that the slot is free and `sges` fits.
+    #[inline]
+    pub(crate) fn post(&self, number: u32, sges: impl ExactSizeIterator<Item = Sge>) {
+        let slot = self.slot(number);
+        let mut capacity = 0_u64;
+        let count = sges.len() as u64;
+        for (sge, pair) in sges.zip(slot[FIRST_SGE..].chunks_exact(2)) {
+            capacity += u64::from(sge.length);
+            pair[0].store(sge.addr, Ordering::Relaxed);
+            pair[1].store(u64::from(sge.length) | u64::from(sge.lkey) << 32, Ordering::Relaxed);
+        }
+        slot[CAPACITY].store(capacity, Ordering::Relaxed);
+        slot[POSTED].store(u64::from(number.wrapping_add(1)) | count << 32, Ordering::Release);
+    }
+
+    /// Sender: receive `number`, if it has been posted.
+    #[inline]
+    pub(crate) fn posted(&self, number: u32) -> Option<Posting<'a>> {
+        let slot = self.slot(number);
+        let word = slot[POSTED].load(Ordering::Acquire);
+        if word as u32 != number.wrapping_add(1) {
+            return None;
+        }
+        let count = ((word >> 32) as usize).min(self.shape.max_sge as usize);
+        Some(Posting {
+            sges: &slot[FIRST_SGE..FIRST_SGE + 2 * count],
+            capacity: slot[CAPACITY].load(Ordering::Relaxed),
+        })
+    }
+
+    /// Sender: ends receive `number`; everything written before is visible to the owner once it sees this.
+    #[inline]
+    pub(crate) fn deliver(&self, number: u32, delivery: &Delivery, receiver_qpn: u32) {
+        let slot = self.slot(number);
+        slot[1].store(u64::from(delivery.imm_data) | u64::from(delivery.src_qp) << 32, Ordering::Relaxed);
+        let kind = u64::from(delivery.status as u32)
+            | u64::from(delivery.opcode as u32) << 8
+            | u64::from(delivery.flags.bits()) << 16;
+        slot[2].store(kind | u64::from(receiver_qpn) << 32, Ordering::Relaxed);
+        let done = u64::from(number.wrapping_add(1)) | u64::from(delivery.byte_len) << 32;
+        slot[0].store(done, Ordering::Release);
+    }
+
+    /// Sender: ends a claimed receive unused; the owner posts it again.
+    pub(crate) fn give_back(&self, number: u32) {
+        let slot = self.slot(number);
+        slot[2].store(GIVEN_BACK, Ordering::Relaxed);
+        slot[0].store(u64::from(number.wrapping_add(1)), Ordering::Release);
+    }
+
+    /// Owner: was this ended receive given back unused?
+    pub(crate) fn is_given_back(&self, number: u32) -> bool {
+        self.slot(number)[2].load(Ordering::Relaxed) == GIVEN_BACK
+    }
+
+    /// Owner, with no sender about: forgets every posting and delivery.
+    pub(crate) fn clear(&self) {
+        for slot in self.words.chunks_exact(self.shape.stride_words()) {
+            for word in [0, 3, POSTED] {
+                slot[word].store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Owner: has receive `number` ended?
+    #[inline]
+    pub(crate) fn is_delivered(&self, number: u32) -> bool {
+        self.slot(number)[0].load(Ordering::Acquire) as u32 == number.wrapping_add(1)
+    }
+
+    /// Owner: how receive `number` ended, once it has. Values no sender of ours writes read as a fatal error.
+    #[inline]
+    pub(crate) fn delivered(&self, number: u32) -> Option<Delivery> {
+        let slot = self.slot(number);
+        let done = slot[0].load(Ordering::Acquire);
+        if done as u32 != number.wrapping_add(1) {
+            return None;
+        }
+        let from = slot[1].load(Ordering::Relaxed);
+        let kind = slot[2].load(Ordering::Relaxed);
+        Some(Delivery {
+            status: WcStatus::from_raw(kind as u32 & 0xff).unwrap_or(WcStatus::FatalErr),
+            opcode: WcOpcode::from_raw((kind >> 8) as u32 & 0xff).unwrap_or(WcOpcode::Recv),
+            flags: WcFlags::from_bits_truncate((kind >> 16) as u32 & 0xffff),
+            byte_len: (done >> 32) as u32,
+            imm_data: from as u32,
+            src_qp: (from >> 32) as u32 & 0x00ff_ffff,
+        })
+    }
+
+    /// Owner: which QP received the message in slot `number` (shared queues).
+    #[inline]
+    pub(crate) fn receiver(&self, number: u32) -> u32 {
+        (self.slot(number)[2].load(Ordering::Relaxed) >> 32) as u32
+    }
+}
+
+/// A posted receive as its sender reads it.
+#[derive(Clone, Copy)]
+pub(crate) struct Posting<'a> {
+    sges: &'a [AtomicU64],
+    /// Bytes it can take, as its owner added them up. Only the SGEs themselves are acted on.
+    pub(crate) capacity: u64,
+}
+
+impl<'a> Posting<'a> {
+    /// The scatter list.
+    #[inline]
+    pub(crate) fn sges(&self) -> impl Iterator<Item = Sge> + Clone + 'a {
+        self.sges.chunks_exact(2).map(|pair| {
+            let word = pair[1].load(Ordering::Relaxed);
+            Sge { addr: pair[0].load(Ordering::Relaxed), length: word as u32, lkey: (word >> 32) as u32 }
+        })
+    }
+}

@@ -1,0 +1,381 @@
+//! A completion queue: not a queue at all, but the set of queues whose completions it collects.
+//!
+//! Completions lie where they were made: a send's in its queue pair's own ring, a receive's in the receive slot itself. The
+//! completion queue looks there. It looks at a few *hot* sources every time; all others must tell it, through the ready set.
+//! A source that keeps telling becomes hot, and its tellers then stop. So a ping-pong costs one cache line, and ten thousand
+//! idle queue pairs cost nothing.
+
+use super::core::{Core, cq_words, lock, ready_set};
+use super::qp::{Receives, ShmQp};
+use super::srq::ShmSrq;
+use crate::backoff::Backoff;
+use crate::device::{CqRequest, DeviceCq};
+use crate::error::{Error, Result};
+use crate::ring::arm::{Arm, TellMe};
+use crate::ring::layout::CqWords;
+use crate::ring::ready::{ReadySet, SLOTS};
+use crate::sync::Ordering;
+use crate::sys::eventfd::EventFd;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use tbrdma_proto::{WcFlags, WorkCompletion, limits};
+
+/// Sources looked at in every poll.
+const HOT: usize = 4;
+/// Times a source must tell before it becomes hot.
+const WARM: u32 = 4;
+
+/// Something that completes into a completion queue.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// A queue pair's sends.
+    Send(Arc<ShmQp>),
+    /// A connected queue pair's own receives.
+    Receive(Arc<ShmQp>),
+    /// A receive queue with many senders, as far as its messages belong here.
+    Shared(Arc<ShmSrq>),
+}
+
+struct Attached {
+    source: Source,
+    bit: u32,
+    told: u32,
+}
+
+/// What only the polling thread touches.
+#[derive(Default)]
+struct PollState {
+    sources: Vec<Option<Attached>>,
+    free: Vec<usize>,
+    hot: Vec<usize>,
+    /// Sources by bit of the ready set.
+    by_bit: HashMap<u32, Vec<usize>>,
+    next_bit: u32,
+    /// Every number has been given out at least once.
+    wrapped: bool,
+    /// Bits taken from the ready set whose sources have not been emptied yet.
+    pending: Vec<u32>,
+    /// Hot source to look at first.
+    turn: usize,
+    next_victim: usize,
+    backoff: Backoff,
+}
+
+/// A completion queue.
+pub(crate) struct ShmCq {
+    pub(crate) core: Arc<Core>,
+    pub(crate) slot: u32,
+    cqe: u32,
+    channel: Option<Arc<EventFd>>,
+    state: Mutex<PollState>,
+}
+
+impl ShmCq {
+    pub(crate) fn create(core: &Arc<Core>, request: CqRequest) -> Result<Arc<Self>> {
+        const CALL: &str = "create_cq";
+        if request.cqe == 0 || request.cqe > limits::MAX_CQE {
+            let reason = format!("cqe = {}, the device takes 1 to {}", request.cqe, limits::MAX_CQE);
+            return Err(Error::InvalidArgument { call: CALL, reason });
+        }
+        let (slot, _) = lock(&core.cqs).reserve().ok_or(Error::LimitReached {
+            call: CALL,
+            what: "completion queues",
+            limit: u64::from(limits::MAX_CQ),
+        })?;
+        let words = cq_words(&core.segment, slot);
+        words.arm.store(0, Ordering::Relaxed);
+        words.event.store(0, Ordering::Relaxed);
+        words.has_channel.store(u64::from(request.channel.is_some()), Ordering::Release);
+        let cq = Arc::new(Self {
+            core: Arc::clone(core),
+            slot,
+            cqe: request.cqe,
+            channel: request.channel,
+            state: Mutex::new(PollState::default()),
+        });
+        lock(&core.cqs).fill(slot, Arc::downgrade(&cq));
+        Ok(cq)
+    }
+
+    pub(crate) fn words(&self) -> &CqWords {
+        cq_words(&self.core.segment, self.slot)
+    }
+
+    #[inline]
+    pub(crate) fn ready(&self) -> ReadySet<'_> {
+        ready_set(&self.words().ready)
+    }
+
+    /// The descriptor that wakes the channel.
+    pub(crate) fn channel(&self) -> Option<&Arc<EventFd>> {
+        self.channel.as_ref()
+    }
+
+    /// Numbers of the ready set that have been given to sources.
+    pub(crate) fn bits_in_use(&self) -> u32 {
+        let state = lock(&self.state);
+        if state.wrapped { SLOTS } else { state.next_bit }
+    }
+
+    /// Something was published for this queue by a thread of this process.
+    #[inline]
+    pub(crate) fn wake(&self, solicited_or_error: bool) {
+        if Arm(&self.words().arm).fire(solicited_or_error) {
+            self.signal();
+        }
+    }
+
+    /// Raises a completion event.
+    pub(crate) fn signal(&self) {
+        self.words().event.store(1, Ordering::Release);
+        if let Some(channel) = &self.channel {
+            let _ = channel.signal();
+        }
+    }
+
+    /// Starts to collect a source's completions; the number by which it is told.
+    pub(crate) fn attach(&self, source: Source) -> u32 {
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        let bit = state.next_bit;
+        state.next_bit = (bit + 1) % SLOTS;
+        state.wrapped |= state.next_bit == 0;
+        let attached = Attached { source, bit, told: 0 };
+        let index = state.free.pop().unwrap_or(state.sources.len());
+        if state.hot.len() < HOT && !matches!(attached.source, Source::Shared(_)) {
+            state.hot.push(index);
+        } else {
+            attached.source.tell(bit);
+        }
+        state.by_bit.entry(bit).or_default().push(index);
+        if index == state.sources.len() {
+            state.sources.push(Some(attached));
+        } else {
+            state.sources[index] = Some(attached);
+        }
+        bit
+    }
+
+    /// Forgets every source of a queue pair, with what it had not yet handed out.
+    pub(crate) fn detach(&self, qp: &ShmQp) {
+        self.detach_if(|attached| match &attached.source {
+            Source::Send(other) | Source::Receive(other) => std::ptr::eq(&**other, qp),
+            Source::Shared(_) => false,
+        });
+    }
+
+    /// Forgets a shared receive queue, as far as it was attached under this bit.
+    pub(crate) fn detach_shared(&self, srq: &ShmSrq, bit: Option<u32>) {
+        self.detach_if(|attached| {
+            matches!(&attached.source, Source::Shared(other) if std::ptr::eq(&**other, srq)) && Some(attached.bit) == bit
+        });
+    }
+
+    fn detach_if(&self, leaves: impl Fn(&Attached) -> bool) {
+        let mut gone = Vec::new();
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        for (index, entry) in state.sources.iter_mut().enumerate() {
+            if entry.as_ref().is_some_and(|attached| leaves(attached)) {
+                if let Some(attached) = entry.take() {
+                    if let Some(same_bit) = state.by_bit.get_mut(&attached.bit) {
+                        same_bit.retain(|other| *other != index);
+                    }
+                    gone.push(attached);
+                }
+                state.hot.retain(|hot| *hot != index);
+                state.free.push(index);
+            }
+        }
+    }
+
+    fn poll_sources(&self, state: &mut PollState, out: &mut [WorkCompletion]) -> usize {
+        let mut count = 0;
+        let hot = state.hot.len();
+        for turn in 0..hot {
+            let index = state.hot[(state.turn + turn) % hot];
+            if let Some(attached) = &state.sources[index] {
+                count += attached.source.poll(self, &mut out[count..]);
+                if count == out.len() {
+                    // The others come first next time.
+                    state.turn = (state.turn + turn + 1) % hot;
+                    return count;
+                }
+            }
+        }
+        if state.pending.is_empty() && self.ready().is_empty() {
+            return count;
+        }
+        count + self.poll_ready(state, &mut out[count..])
+    }
+
+    /// Looks at the sources that told.
+    #[cold]
+    fn poll_ready(&self, state: &mut PollState, out: &mut [WorkCompletion]) -> usize {
+        let mut count = 0;
+        let pending = &mut state.pending;
+        self.ready().drain(|bit| pending.push(bit));
+        let mut emptied = 0;
+        let mut warmed = None;
+        'bits: for &bit in &*pending {
+            for &index in state.by_bit.get(&bit).map_or(&[][..], Vec::as_slice) {
+                let Some(attached) = &mut state.sources[index] else { continue };
+                let polled = attached.source.poll(self, &mut out[count..]);
+                count += polled;
+                if polled > 0 && !matches!(attached.source, Source::Shared(_)) {
+                    attached.told += 1;
+                    if attached.told >= WARM && !state.hot.contains(&index) {
+                        attached.told = 0;
+                        warmed = Some(index);
+                    }
+                }
+                if count == out.len() {
+                    // There may be more here: this bit stays.
+                    break 'bits;
+                }
+            }
+            emptied += 1;
+        }
+        pending.drain(..emptied);
+        if let Some(index) = warmed {
+            Self::warm(state, index);
+        }
+        count
+    }
+
+    /// Makes a source hot in place of another.
+    fn warm(state: &mut PollState, index: usize) {
+        if state.hot.len() >= HOT {
+            let victim = state.next_victim % HOT;
+            state.next_victim = victim + 1;
+            let cold = std::mem::replace(&mut state.hot[victim], index);
+            if let Some(attached) = &state.sources[cold] {
+                attached.source.tell(attached.bit);
+                // What it published before it was told to tell is found by one more look.
+                state.pending.push(attached.bit);
+            }
+        } else {
+            state.hot.push(index);
+        }
+        if let Some(attached) = &state.sources[index] {
+            attached.source.hush();
+        }
+    }
+}
+
+impl DeviceCq for ShmCq {
+    fn cqe(&self) -> u32 {
+        self.cqe
+    }
+
+    fn poll(&self, out: &mut [WorkCompletion]) -> usize {
+        if out.is_empty() {
+            return 0;
+        }
+        let mut state = lock(&self.state);
+        let count = self.poll_sources(&mut state, out);
+        if count > 0 {
+            state.backoff.reset();
+            return count;
+        }
+        // Nothing here: look whether a send that waits can go on, and if not, whether somebody else needs the core.
+        if self.core.stalled.load(Ordering::Relaxed) != 0 {
+            drop(state);
+            self.core.progress_stalled();
+            state = lock(&self.state);
+            let count = self.poll_sources(&mut state, out);
+            if count > 0 {
+                return count;
+            }
+        }
+        state.backoff.idle();
+        0
+    }
+
+    fn arm(&self, solicited_only: bool) {
+        Arm(&self.words().arm).arm(solicited_only);
+    }
+
+    fn take_event(&self) -> bool {
+        self.words().event.swap(0, Ordering::AcqRel) != 0
+    }
+
+    fn index(&self) -> u32 {
+        self.slot
+    }
+
+    fn context(&self) -> u64 {
+        self.core.context
+    }
+}
+
+impl Drop for ShmCq {
+    fn drop(&mut self) {
+        self.words().has_channel.store(0, Ordering::Release);
+        self.words().arm.store(0, Ordering::Release);
+        self.ready().drain(|_| {});
+        lock(&self.core.cqs).release(self.slot);
+    }
+}
+
+impl Source {
+    #[inline]
+    fn poll(&self, cq: &ShmCq, out: &mut [WorkCompletion]) -> usize {
+        match self {
+            Self::Send(qp) => qp.poll_sends(out),
+            Self::Receive(qp) => match &qp.receives {
+                Receives::Own(own) => qp.poll_own(own, out),
+                Receives::Shared(_) => 0,
+            },
+            Self::Shared(srq) => srq.poll(cq, out),
+        }
+    }
+
+    /// From now on, completions of this source must be told.
+    fn tell(&self, bit: u32) {
+        match self {
+            Self::Send(qp) => TellMe(&qp.send_tell).set(bit),
+            Self::Receive(qp) => TellMe(&qp.words().tell).set(bit),
+            // Always told, by the number that the queue gave each of its completion queues.
+            Self::Shared(_) => {}
+        }
+    }
+
+    /// This source is looked at anyway.
+    fn hush(&self) {
+        match self {
+            Self::Send(qp) => TellMe(&qp.send_tell).clear(),
+            Self::Receive(qp) => TellMe(&qp.words().tell).clear(),
+            Self::Shared(_) => {}
+        }
+    }
+}
+
+impl ShmQp {
+    /// Polls our own send completions. Called by their completion queue, one thread at a time.
+    #[inline]
+    pub(crate) fn poll_sends(&self, out: &mut [WorkCompletion]) -> usize {
+        let mut count = 0;
+        let mut retired = None;
+        for wc in out.iter_mut() {
+            let Some(sent) = self.sent.pop() else { break };
+            *wc = WorkCompletion {
+                wr_id: sent.wr_id,
+                status: sent.status,
+                opcode: sent.opcode,
+                byte_len: sent.byte_len,
+                qp_num: self.qpn,
+                wc_flags: WcFlags::empty(),
+                wq_index: sent.wq_index,
+                ..WorkCompletion::default()
+            };
+            retired = Some(sent.wq_index.wrapping_add(1));
+            count += 1;
+        }
+        if let Some(retired) = retired {
+            self.sends_retired.store(retired, Ordering::Release);
+        }
+        count
+    }
+}
+

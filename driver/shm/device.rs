@@ -1,0 +1,151 @@
+//! The `shm` device as the verbs layer sees it.
+
+use super::core::{Core, Destination, gid_of, lock};
+use super::cq::ShmCq;
+use super::memory::ShmMemory;
+use super::peer;
+use super::qp::ShmQp;
+use super::service;
+use super::srq::ShmSrq;
+use crate::device::{
+    CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest,
+};
+use crate::error::{Error, Result};
+use crate::sys::random;
+use crate::verbs::event::EventQueue;
+use std::sync::{Arc, Weak};
+use tbrdma_proto::{Access, AddressVector, Gid, Guid, PdHandle, Profile, check_address_vector, limits};
+
+/// The device's name.
+pub(crate) const NAME: &str = "shm";
+
+/// An open context. Dropping it ends the service thread.
+pub(crate) struct ShmDevice {
+    core: Arc<Core>,
+    service: Option<std::thread::JoinHandle<()>>,
+}
+
+impl ShmDevice {
+    pub(crate) fn open() -> Result<Self> {
+        let (core, listener) = Core::open()?;
+        let service = service::start(&core, listener).map_err(Error::os("open_device shm", "a service thread"))?;
+        Ok(Self { core, service: Some(service) })
+    }
+
+    fn own_cq(&self, cq: &Arc<dyn DeviceCq>) -> Result<Arc<ShmCq>> {
+        let own = lock(&self.core.cqs).get(cq.index()).and_then(Weak::upgrade);
+        own.filter(|own| own.core.context == cq.context()).ok_or(Error::InvalidArgument {
+            call: "create_qp",
+            reason: "the completion queue belongs to another context".to_owned(),
+        })
+    }
+}
+
+impl Drop for ShmDevice {
+    fn drop(&mut self) {
+        self.core.stop_service();
+        if let Some(service) = self.service.take() {
+            // A thread that panicked has nothing left to do.
+            let _ = service.join();
+        }
+    }
+}
+
+impl Device for ShmDevice {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn node_guid(&self) -> Guid {
+        Guid(self.core.context)
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.core.profile
+    }
+
+    fn gid(&self, index: u32) -> Option<Gid> {
+        match index {
+            0 => Some(gid_of(self.core.context)),
+            index if index < self.core.profile.port.gid_tbl_len as u32 => Some(Gid::default()),
+            _ => None,
+        }
+    }
+
+    fn lid(&self) -> u16 {
+        self.core.lid
+    }
+
+    fn events(&self) -> &Arc<EventQueue> {
+        &self.core.events
+    }
+
+    fn random_psn(&self) -> u32 {
+        random::random_u32().unwrap_or_default() & 0x00ff_ffff
+    }
+
+    fn alloc_pd(&self) -> Result<PdHandle> {
+        let (slot, _) = lock(&self.core.pds).reserve().ok_or(Error::LimitReached {
+            call: "alloc_pd",
+            what: "protection domains",
+            limit: u64::from(limits::MAX_PD),
+        })?;
+        Ok(PdHandle(slot))
+    }
+
+    fn dealloc_pd(&self, pd: PdHandle) {
+        lock(&self.core.pds).release(pd.0);
+    }
+
+    fn alloc_memory(&self, pd: PdHandle, len: usize, access: Access) -> Result<Arc<dyn DeviceMemory>> {
+        Ok(ShmMemory::allocate(&self.core, pd, len, access)?)
+    }
+
+    fn register_memory(&self, pd: PdHandle, memory: ForeignMemory, access: Access) -> Result<Arc<dyn DeviceMemory>> {
+        Ok(ShmMemory::register(&self.core, pd, memory, access)?)
+    }
+
+    fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>> {
+        Ok(ShmCq::create(&self.core, request)?)
+    }
+
+    fn create_srq(&self, pd: PdHandle, max_wr: u32, max_sge: u32) -> Result<Arc<dyn DeviceSrq>> {
+        Ok(ShmSrq::create(&self.core, pd, max_wr, max_sge)?)
+    }
+
+    fn create_qp(&self, request: QpRequest) -> Result<Arc<dyn DeviceQp>> {
+        let send_cq = self.own_cq(&request.send_cq)?;
+        let recv_cq = self.own_cq(&request.recv_cq)?;
+        let srq = match &request.srq {
+            None => None,
+            Some(srq) => {
+                let own = lock(&self.core.srqs).get(srq.index()).and_then(Weak::upgrade);
+                let own = own.filter(|_| srq.context() == self.core.context).ok_or(Error::InvalidArgument {
+                    call: "create_qp",
+                    reason: "the shared receive queue belongs to another context".to_owned(),
+                })?;
+                Some(own)
+            }
+        };
+        Ok(ShmQp::create(&self.core, &request, send_cq, recv_cq, srq)?)
+    }
+
+    fn create_ah(&self, _pd: PdHandle, attr: &AddressVector) -> Result<u32> {
+        let profile = &self.core.profile;
+        check_address_vector(attr, &profile.device, &profile.port)
+            .map_err(|error| Error::InvalidArgument { call: "create_ah", reason: error.to_string() })?;
+        let peer = peer::find(&self.core, attr, |peer| self.core.watch_peer(peer))?;
+        let mut ahs = lock(&self.core.ahs);
+        let (slot, _) = ahs.reserve().ok_or(Error::LimitReached {
+            call: "create_ah",
+            what: "address handles",
+            limit: u64::from(limits::MAX_AH),
+        })?;
+        ahs.fill(slot, Destination { peer, attr: *attr });
+        Ok(slot)
+    }
+
+    fn destroy_ah(&self, ah: u32) {
+        lock(&self.core.ahs).release(ah);
+    }
+}

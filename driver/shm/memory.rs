@@ -1,0 +1,217 @@
+//! Memory regions: allocated in the segment, or the application's own registered in place; and letting go of them.
+
+use super::core::{Core, header, lock, pages, qp_words};
+use crate::device::{DeviceMemory, MemoryPath};
+use crate::error::{Error, Result};
+use crate::mem::{ForeignMemory, Place};
+use crate::ring::busy::{Busy, withdraw_fence};
+use crate::ring::layout::region_at;
+use crate::ring::region::{Backing, RegionEntry};
+use crate::sync::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tbrdma_proto::{Access, PdHandle, Region, RegionTable};
+
+/// How long a deregistration waits for a peer that is in the middle of a copy. A running one is done in microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where the bytes of a region are.
+enum Bytes {
+    /// In our segment.
+    Segment { offset: u64 },
+    /// In the application.
+    Foreign(Mutex<Option<ForeignMemory>>),
+}
+
+/// A registered memory region.
+pub(crate) struct ShmMemory {
+    core: Arc<Core>,
+    region: Region,
+    bytes: Bytes,
+    foreign_path: MemoryPath,
+    /// Its address here, for as long as it is registered.
+    address: usize,
+    withdrawn: AtomicBool,
+}
+
+impl ShmMemory {
+    /// Allocates and registers.
+    pub(crate) fn allocate(core: &Arc<Core>, pd: PdHandle, len: usize, access: Access) -> Result<Arc<Self>> {
+        const CALL: &str = "alloc memory";
+        let length = len as u64;
+        let offset = core.allocate_pages(CALL, length)?;
+        let address = core.segment.base() as usize + offset as usize;
+        let iova = if access.contains(Access::ZERO_BASED) { 0 } else { address as u64 };
+        let region = core.insert_region(pd, access, iova, length).inspect_err(|_| core.free_pages(offset, length))?;
+        core.regions.publish_segment(&region, offset);
+        entry(core, region.key).publish(&region, Backing::Segment(offset));
+        Ok(Arc::new(Self {
+            core: Arc::clone(core),
+            region,
+            bytes: Bytes::Segment { offset },
+            foreign_path: MemoryPath::Mapped,
+            address,
+            withdrawn: AtomicBool::new(false),
+        }))
+    }
+
+    /// Registers the application's memory.
+    pub(crate) fn register(core: &Arc<Core>, pd: PdHandle, memory: ForeignMemory, access: Access) -> Result<Arc<Self>> {
+        let address = memory.address();
+        let iova = if access.contains(Access::ZERO_BASED) { 0 } else { address as u64 };
+        let region = core.insert_region(pd, access, iova, memory.len() as u64)?;
+        core.regions.publish_foreign(&region, &memory);
+        entry(core, region.key).publish(&region, Backing::Process(address as u64));
+        Ok(Arc::new(Self {
+            core: Arc::clone(core),
+            region,
+            bytes: Bytes::Foreign(Mutex::new(Some(memory))),
+            foreign_path: core.foreign_path(),
+            address,
+            withdrawn: AtomicBool::new(false),
+        }))
+    }
+
+    /// Deregisters, and gives the application's bytes back.
+    pub(crate) fn take_foreign(&self) -> Result<Option<ForeignMemory>> {
+        self.deregister()?;
+        match &self.bytes {
+            Bytes::Segment { .. } => Ok(None),
+            Bytes::Foreign(memory) => Ok(lock(memory).take()),
+        }
+    }
+}
+
+impl DeviceMemory for ShmMemory {
+    fn lkey(&self) -> u32 {
+        self.region.key
+    }
+
+    fn rkey(&self) -> u32 {
+        self.region.key
+    }
+
+    fn iova(&self) -> u64 {
+        self.region.iova
+    }
+
+    fn access(&self) -> Access {
+        self.region.access
+    }
+
+    fn len(&self) -> usize {
+        self.region.length as usize
+    }
+
+    fn with_place(&self, use_place: &mut dyn FnMut(Place<'_>)) {
+        match &self.bytes {
+            Bytes::Segment { offset } => {
+                if let Some(place) = self.core.segment.place(*offset, self.region.length) {
+                    use_place(place);
+                }
+            }
+            Bytes::Foreign(memory) => {
+                if let Some(memory) = &*lock(memory) {
+                    use_place(memory.place());
+                }
+            }
+        }
+    }
+
+    fn segment_place(&self) -> Option<Place<'_>> {
+        match &self.bytes {
+            Bytes::Segment { offset } => self.core.segment.place(*offset, self.region.length),
+            Bytes::Foreign(_) => None,
+        }
+    }
+
+    fn path(&self) -> MemoryPath {
+        self.foreign_path
+    }
+
+    fn deregister(&self) -> Result<()> {
+        if self.withdrawn.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.core.regions.withdraw(self.region.key);
+        entry(&self.core, self.region.key).withdraw();
+        // The agent may be copying: it holds this lock while it does.
+        drop(lock(&self.core.serving));
+        if let Some(pid) = self.core.await_untouched(PATIENCE) {
+            let reason = format!(
+                "process {pid} has been in the middle of an access to region {:#010x} ({} bytes at {:#x}) for {PATIENCE:?}; \
+                 is it stopped? Continue or end it, then try again",
+                self.region.key, self.region.length, self.address
+            );
+            return Err(Error::Busy { call: "dereg_mr", reason });
+        }
+        if !self.withdrawn.swap(true, Ordering::AcqRel) {
+            lock(&self.core.table).remove(self.region.key);
+        }
+        Ok(())
+    }
+
+    fn into_foreign(&self) -> Result<Option<ForeignMemory>> {
+        self.take_foreign()
+    }
+}
+
+impl Drop for ShmMemory {
+    fn drop(&mut self) {
+        let let_go = self.deregister().is_ok();
+        match &self.bytes {
+            // A peer that does not let go may still write: then the bytes are never used for anything else again.
+            Bytes::Segment { offset } => {
+                if let_go {
+                    self.core.free_pages(*offset, pages(self.region.length));
+                }
+            }
+            Bytes::Foreign(memory) => {
+                if let (false, Some(memory)) = (let_go, lock(memory).take()) {
+                    memory.leak();
+                }
+            }
+        }
+    }
+}
+
+fn entry(core: &Core, key: u32) -> &RegionEntry {
+    let index = RegionTable::<()>::key_index(key) as u32;
+    core.segment.get(region_at(index)).expect("the layout lies within every segment")
+}
+
+impl Core {
+    /// Waits until no send queue, ours or a peer's, that was busy with this context still is. The process that does not let go, if one
+    /// does not.
+    pub(crate) fn await_untouched(&self, patience: Duration) -> Option<i32> {
+        withdraw_fence();
+        let mut peers = self.peers.all();
+        peers.retain(|peer| peer.context != self.context && peer.is_alive());
+        let own = std::iter::once((&self.segment, None));
+        let others = peers.iter().map(|peer| (&peer.segment, Some(peer)));
+        let mut since = None;
+        for (segment, peer) in own.chain(others) {
+            let slots = header(segment).qp_slots.load(Ordering::Acquire) as u32;
+            for slot in 0..slots {
+                let busy = Busy(&qp_words(segment, slot).busy);
+                while busy.may_touch(self.context) && peer.is_none_or(|peer| peer.is_alive()) {
+                    let since = *since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > patience {
+                        return Some(peer.map_or_else(crate::sys::process::process_id, |peer| peer.pid));
+                    }
+                    crate::sys::process::yield_now();
+                }
+            }
+        }
+        None
+    }
+
+    /// How most peers reach memory of the application's own: as they found when they met us, or as we expect.
+    fn foreign_path(&self) -> MemoryPath {
+        self.peers
+            .all()
+            .iter()
+            .find(|peer| peer.context != self.context)
+            .map_or(MemoryPath::ProcessVm, |peer| peer.path.into())
+    }
+}

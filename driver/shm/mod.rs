@@ -1,0 +1,32 @@
+//! The `shm` device: verbs between processes of one user on one host, with no help from the target's CPU.
+//!
+//! Each open context owns one *segment* (a sealed memory file) which peers map: its region table, queue pairs, receive queues
+//! and the memory the library allocates. The initiator's CPU is the DMA engine: it checks the peer's keys by proto's rules and
+//! stores into, or loads from, the peer's memory. ARCHITECTURE.md tells the whole story; here is where to find its parts:
+//!
+//! - `core`: a context: its segment, tables, identity, slots
+//! - `memory`: registering, deregistering, and finding the bytes behind a key
+//! - `hello`: the messages by which two contexts meet; `peer`: a context as its peers see it
+//! - `service`: the one thread a context has: introductions, deaths, deadlines, the agent
+//! - `qp`: a queue pair's life; `connect`: what becomes of its connection; `send`: its send queue;
+//!   `datagram`: messages without a connection; `transfer`: the bytes
+//! - `agent`: copies made by the target's service thread where the kernel forbids the initiator's
+//! - `take`: receives as their sender takes them; `receive`: as their owner posts and polls them; `srq`: shared ones; `cq`: completion queues
+
+pub(crate) mod agent;
+pub(crate) mod connect;
+pub(crate) mod core;
+pub(crate) mod cq;
+pub(crate) mod datagram;
+pub(crate) mod device;
+pub(crate) mod hello;
+pub(crate) mod memory;
+pub(crate) mod peer;
+pub(crate) mod qp;
+pub(crate) mod receive;
+pub(crate) mod send;
+pub(crate) mod service;
+pub(crate) mod slots;
+pub(crate) mod srq;
+pub(crate) mod take;
+pub(crate) mod transfer;

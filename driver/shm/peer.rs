@@ -1,0 +1,312 @@
+//! A context as its peers see it: its segment, mapped; how to wake it; whether it is alive.
+
+use super::core::{Core, gid_of, header, lock};
+use super::hello::{Kind, MESSAGE_BYTES, Message, socket_name};
+use crate::device::MemoryPath;
+use crate::error::{Error, Result};
+use crate::mem::{LocalRegions, Segment};
+use crate::ring::layout::{MAGIC, SEGMENT_BYTES};
+use crate::ring::shared_receive::Claimer;
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sys::eventfd::EventFd;
+use crate::sys::{process, remote_memory, socket};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+use tbrdma_proto::{AddressVector, Gid};
+
+/// How long a peer may take to answer an introduction. It is answered by a thread that does nothing else.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Our own context, as claimer of its own shared receives.
+pub(crate) const SELF_CLAIMER: Claimer = Claimer(u32::MAX);
+
+/// A segment this process has mapped or made, and the regions of it if it is one of our own contexts'.
+struct Mapped {
+    context: u64,
+    segment: Weak<Segment>,
+    regions: Option<Weak<LocalRegions>>,
+}
+
+/// What this process has mapped, so that two contexts of one process share one mapping.
+static MAPPED: Mutex<Vec<Mapped>> = Mutex::new(Vec::new());
+
+/// Makes a segment known to this process' other contexts.
+pub(crate) fn remember(context: u64, segment: &Arc<Segment>, regions: Option<&Arc<LocalRegions>>) {
+    let mut mapped = lock(&MAPPED);
+    mapped.retain(|entry| entry.segment.strong_count() > 0);
+    mapped.push(Mapped { context, segment: Arc::downgrade(segment), regions: regions.map(Arc::downgrade) });
+}
+
+fn known(context: u64) -> Option<(Arc<Segment>, Option<Arc<LocalRegions>>)> {
+    let mapped = lock(&MAPPED);
+    let entry = mapped.iter().find(|entry| entry.context == context)?;
+    Some((entry.segment.upgrade()?, entry.regions.as_ref().and_then(Weak::upgrade)))
+}
+
+/// A context we can reach.
+pub(crate) struct Peer {
+    pub(crate) context: u64,
+    pub(crate) lid: u16,
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) kick: Arc<EventFd>,
+    /// Process to address with `process_vm_*`; 0 if it cannot be named from here.
+    pub(crate) pid: i32,
+    /// How we reach memory of its process that it did not allocate through the library.
+    pub(crate) path: ForeignPath,
+    /// Its regions, if it is this process.
+    pub(crate) local: Option<Arc<LocalRegions>>,
+    /// How the peer knows us as a taker of its shared receives.
+    pub(crate) claimer: Claimer,
+    /// How we know it as a taker of ours.
+    pub(crate) theirs: Claimer,
+    pub(crate) alive: AtomicBool,
+    /// If we said hello: the connection, whose end tells either side of the other's death.
+    pub(crate) socket: Option<OwnedFd>,
+}
+
+/// How a peer's own memory is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ForeignPath {
+    /// It is this process.
+    Same,
+    /// By `process_vm_readv` and `process_vm_writev`.
+    ProcessVm,
+    /// By asking its service thread.
+    Agent,
+}
+
+impl From<ForeignPath> for MemoryPath {
+    fn from(path: ForeignPath) -> Self {
+        match path {
+            ForeignPath::Same => Self::Mapped,
+            ForeignPath::ProcessVm => Self::ProcessVm,
+            ForeignPath::Agent => Self::Agent,
+        }
+    }
+}
+
+impl Peer {
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// Wakes the peer's service thread.
+    pub(crate) fn wake(&self) {
+        let _ = self.kick.signal();
+    }
+
+    pub(crate) fn gid(&self) -> Gid {
+        gid_of(self.context)
+    }
+}
+
+/// The contexts we can reach, by identity.
+#[derive(Default)]
+pub(crate) struct Peers {
+    known: Mutex<HashMap<u64, Arc<Peer>>>,
+    /// Held while one thread introduces us, so that a peer is met once.
+    meeting: Mutex<()>,
+    claimers: AtomicU32,
+}
+
+impl Peers {
+    /// A number for a new taker of our shared receives.
+    fn new_claimer(&self) -> Claimer {
+        Claimer(self.claimers.fetch_add(1, Ordering::Relaxed).wrapping_add(1) % SELF_CLAIMER.0)
+    }
+
+    fn insert(&self, peer: &Arc<Peer>) {
+        lock(&self.known).insert(peer.context, Arc::clone(peer));
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Peer>> {
+        lock(&self.known).values().cloned().collect()
+    }
+
+    pub(crate) fn by_context(&self, context: u64) -> Option<Arc<Peer>> {
+        lock(&self.known).get(&context).cloned()
+    }
+
+    /// Forgets a peer that has ended, unless another has been met under its identity since.
+    pub(crate) fn forget(&self, context: u64, peer: &Arc<Peer>) {
+        let mut known = lock(&self.known);
+        if known.get(&context).is_some_and(|other| Arc::ptr_eq(other, peer)) {
+            known.remove(&context);
+        }
+    }
+}
+
+/// The context an address leads to: known already, or met now.
+pub(crate) fn find(core: &Core, address: &AddressVector, watch: impl FnOnce(&Arc<Peer>)) -> Result<Arc<Peer>> {
+    let (lid, expected) = if address.is_global && !address.dgid.is_zero() {
+        let context = address.dgid.interface_id();
+        if gid_of(context) != address.dgid {
+            return Err(unreachable(address, "its GID is not one of the shm device (fe80::/64)".to_owned()));
+        }
+        (context as u16, Some(context))
+    } else {
+        (address.dlid, None)
+    };
+    let _meeting = lock(&core.peers.meeting);
+    let known = lock(&core.peers.known)
+        .values()
+        .find(|peer| peer.lid == lid && expected.is_none_or(|context| context == peer.context) && peer.is_alive())
+        .cloned();
+    if let Some(peer) = known {
+        return Ok(peer);
+    }
+    let peer = Arc::new(if lid == core.lid { myself(core) } else { meet(core, lid, address)? });
+    if expected.is_some_and(|context| context != peer.context) {
+        return Err(unreachable(address, "its context was closed, and its LID belongs to another one now".to_owned()));
+    }
+    core.peers.insert(&peer);
+    watch(&peer);
+    Ok(peer)
+}
+
+fn unreachable(address: &AddressVector, reason: String) -> Error {
+    let peer = if address.is_global && !address.dgid.is_zero() {
+        format!("GID {}", address.dgid)
+    } else {
+        format!("LID {:#06x}", address.dlid)
+    };
+    Error::Peer { peer, reason }
+}
+
+fn myself(core: &Core) -> Peer {
+    Peer {
+        context: core.context,
+        lid: core.lid,
+        segment: Arc::clone(&core.segment),
+        kick: Arc::clone(&core.kick),
+        pid: process::process_id(),
+        path: ForeignPath::Same,
+        local: Some(Arc::clone(&core.regions)),
+        claimer: SELF_CLAIMER,
+        theirs: SELF_CLAIMER,
+        alive: AtomicBool::new(true),
+        socket: None,
+    }
+}
+
+/// Connects, says hello, maps what the welcome brings.
+fn meet(core: &Core, lid: u16, address: &AddressVector) -> Result<Peer> {
+    let (socket, pid) = dial(lid).map_err(|reason| unreachable(address, reason))?;
+    let theirs = core.peers.new_claimer();
+    let hello = introduction(core, Kind::Hello, theirs);
+    let fds = [core.segment_fd.as_fd(), core.kick.as_fd()];
+    let (welcome, fds) = ask(&socket, &hello, &fds).map_err(|reason| unreachable(address, reason))?;
+    if welcome.kind != Kind::Welcome {
+        return Err(unreachable(address, "it refused us: use the same version of tbrdma on both sides".to_owned()));
+    }
+    let peer = admit(&welcome, fds, lid, pid, theirs).map_err(|reason| unreachable(address, reason))?;
+    Ok(Peer { socket: Some(socket), ..peer })
+}
+
+/// What a context says of itself: how the other side is known here rides in the argument.
+pub(crate) fn introduction(core: &Core, kind: Kind, other: Claimer) -> Message {
+    Message {
+        kind,
+        argument: other.0,
+        context: core.context,
+        process: process::process_token(),
+        segment_bytes: SEGMENT_BYTES,
+    }
+}
+
+/// A newcomer has said hello, with its memory attached: now it is a peer of ours. The number by which we know it.
+pub(crate) fn admit_newcomer(core: &Core, hello: &Message, fds: Vec<OwnedFd>, pid: i32) -> std::result::Result<Arc<Peer>, String> {
+    let theirs = core.peers.new_claimer();
+    let peer = Arc::new(admit(hello, fds, hello.context as u16, pid, theirs)?);
+    core.peers.insert(&peer);
+    Ok(peer)
+}
+
+/// Maps what came with an introduction, and finds out how its process' own memory is reached.
+fn admit(introduction: &Message, mut fds: Vec<OwnedFd>, lid: u16, pid: i32, theirs: Claimer) -> std::result::Result<Peer, String> {
+    let (Some(kick), Some(segment_fd), true) = (fds.pop(), fds.pop(), fds.is_empty()) else {
+        return Err("it introduced itself without its memory".to_owned());
+    };
+    if introduction.segment_bytes != SEGMENT_BYTES {
+        return Err("it lays its memory out differently: use the same version of tbrdma on both sides".to_owned());
+    }
+    let (segment, local) = match known(introduction.context) {
+        Some(known) => known,
+        None => {
+            let segment = Segment::map(segment_fd, SEGMENT_BYTES)
+                .map_err(|error| format!("its memory cannot be mapped: {error}"))?;
+            let segment = Arc::new(segment);
+            remember(introduction.context, &segment, None);
+            (segment, None)
+        }
+    };
+    let words = header(&segment);
+    if words.magic.load(Ordering::Acquire) != MAGIC || words.context.load(Ordering::Relaxed) != introduction.context {
+        return Err("its memory is not what its introduction says".to_owned());
+    }
+    let path = if introduction.process == process::process_token() && local.is_some() {
+        ForeignPath::Same
+    } else if may_reach(pid, &segment) {
+        ForeignPath::ProcessVm
+    } else {
+        ForeignPath::Agent
+    };
+    Ok(Peer {
+        context: introduction.context,
+        lid,
+        segment,
+        kick: Arc::new(EventFd::from_fd(kick)),
+        pid,
+        path,
+        local,
+        claimer: Claimer(introduction.argument),
+        theirs,
+        alive: AtomicBool::new(true),
+        socket: None,
+    })
+}
+
+/// Does the kernel let us read that process' memory? TBRDMA_SHM_FOREIGN=agent makes it so that it does not.
+fn may_reach(pid: i32, segment: &Segment) -> bool {
+    let words = header(segment);
+    std::env::var_os("TBRDMA_SHM_FOREIGN").is_none_or(|wish| wish != "agent")
+        && pid > 0
+        && remote_memory::probe(pid, words.address.load(Ordering::Relaxed), MAGIC)
+}
+
+/// Connects to the context with this LID and makes sure that it is one of our own user's.
+fn dial(lid: u16) -> std::result::Result<(OwnedFd, i32), String> {
+    let user = process::effective_user_id();
+    let socket = socket::connect(&socket_name(user, lid), PATIENCE).map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
+            "no process of this user has that address open on this host; is the peer still running?".to_owned()
+        }
+        _ => format!("connecting to its process failed: {error}"),
+    })?;
+    let credentials = socket::peer_credentials(socket.as_fd()).map_err(|error| format!("its user is unknown: {error}"))?;
+    if credentials.uid != user {
+        return Err(format!("it belongs to user {}, not to ours ({user})", credentials.uid));
+    }
+    Ok((socket, credentials.pid))
+}
+
+/// One question, one answer.
+fn ask(socket: &OwnedFd, question: &Message, fds: &[BorrowedFd<'_>]) -> std::result::Result<(Message, Vec<OwnedFd>), String> {
+    socket::send_message(socket.as_fd(), &question.encode(), fds).map_err(|error| format!("it does not listen: {error}"))?;
+    let mut bytes = [0; MESSAGE_BYTES];
+    let (len, fds) = socket::receive_message(socket.as_fd(), &mut bytes, Some(PATIENCE)).map_err(|error| {
+        format!("it does not answer: {error}; is the process stopped?")
+    })?;
+    let answer = Message::decode(bytes.get(..len).unwrap_or(&[]))?;
+    Ok((answer, fds))
+}
+
+/// The descriptor that wakes the channel of a peer's completion queue.
+pub(crate) fn channel_of(core: &Core, peer: &Peer, cq: u32) -> Option<Arc<EventFd>> {
+    let (socket, _) = dial(peer.lid).ok()?;
+    let question = introduction(core, Kind::Channel, Claimer(cq));
+    let (answer, mut fds) = ask(&socket, &question, &[]).ok()?;
+    (answer.kind == Kind::ChannelIs && answer.context == peer.context).then_some(())?;
+    fds.pop().map(|fd| Arc::new(EventFd::from_fd(fd)))
+}

@@ -1,0 +1,308 @@
+//! The one thread of a context: it introduces the context to newcomers, notices deaths, keeps deadlines, and is the agent.
+//!
+//! It sleeps in `epoll` and costs nothing while nobody needs it. It never runs application code and never waits for a peer.
+
+use super::agent;
+use super::core::{Core, Listener, header, lock, ready_set};
+use super::hello::{Kind, MESSAGE_BYTES, Message};
+use super::peer::{Peer, admit_newcomer, introduction};
+use super::qp::{Receives, ShmQp};
+use crate::ring::layout::QPS;
+use crate::ring::ready::SLOTS;
+use crate::ring::shared_receive::Claimer;
+use crate::sync::{AtomicBool, Ordering};
+use crate::sys::wait::Epoll;
+use crate::sys::{process, socket};
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+use tbrdma_proto::{AsyncEventKind, QpState};
+
+const LISTENER: u64 = 0;
+const KICK: u64 = 1;
+const FIRST_WATCHED: u64 = 2;
+
+/// Between a peer's end and the flush of our queue pairs' receives: time for a program whose peer has simply finished before it
+/// to finish as well, as it would on hardware. Sends fail at once. Death is known everywhere within a second.
+const GRACE: Duration = Duration::from_millis(500);
+/// How often something that waits is looked at even if nobody kicks.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What the service thread watches besides its listener and its event descriptor.
+pub(crate) struct Watches {
+    epoll: Epoll,
+    watched: Mutex<(u64, HashMap<u64, Watched>)>,
+    stop: AtomicBool,
+}
+
+enum Watched {
+    /// Somebody who has connected to us; a peer once it has said hello.
+    Inbound { socket: OwnedFd, pid: i32, peer: Option<Arc<Peer>> },
+    /// A peer we have met: readable when it ends.
+    Outbound(Arc<Peer>),
+    /// A peer's process: readable when it exits, even if a forked child still holds its sockets.
+    Process(Arc<Peer>, OwnedFd),
+}
+
+impl Watches {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            epoll: Epoll::new()?,
+            watched: Mutex::new((FIRST_WATCHED, HashMap::new())),
+            stop: AtomicBool::new(false),
+        })
+    }
+
+    fn add(&self, watched: Watched) {
+        let mut guard = lock(&self.watched);
+        let token = guard.0;
+        guard.0 += 1;
+        let added = match &watched {
+            Watched::Inbound { socket, .. } => self.epoll.add(socket.as_fd(), token),
+            Watched::Process(_, pidfd) => self.epoll.add(pidfd.as_fd(), token),
+            Watched::Outbound(peer) => match &peer.socket {
+                Some(socket) => self.epoll.add(socket.as_fd(), token),
+                None => return,
+            },
+        };
+        if added.is_ok() {
+            guard.1.insert(token, watched);
+        }
+    }
+}
+
+impl Core {
+    /// Starts to watch a peer we have just met.
+    pub(crate) fn watch_peer(&self, peer: &Arc<Peer>) {
+        if peer.socket.is_none() {
+            return;
+        }
+        self.watches.add(Watched::Outbound(Arc::clone(peer)));
+        if peer.pid > 0 && peer.pid != process::process_id()
+            && let Ok(pidfd) = process::pidfd_open(peer.pid)
+        {
+            self.watches.add(Watched::Process(Arc::clone(peer), pidfd));
+        }
+    }
+
+    /// Makes the service thread end.
+    pub(crate) fn stop_service(&self) {
+        self.watches.stop.store(true, Ordering::Release);
+        self.kick_self();
+    }
+}
+
+/// Starts the thread. It keeps the context's tables alive until it is told to stop.
+pub(crate) fn start(core: &Arc<Core>, listener: Listener) -> std::io::Result<std::thread::JoinHandle<()>> {
+    core.watches.epoll.add(listener.0.as_fd(), LISTENER)?;
+    core.watches.epoll.add(core.kick.as_fd(), KICK)?;
+    let core = Arc::clone(core);
+    std::thread::Builder::new()
+        .name(format!("tbrdma-{:04x}", core.lid))
+        .spawn(move || Service { core, listener: listener.0, dying: Vec::new() }.run())
+}
+
+struct Service {
+    core: Arc<Core>,
+    listener: OwnedFd,
+    /// Peers that have ended, and when what they left behind is to be settled.
+    dying: Vec<(Arc<Peer>, Instant)>,
+}
+
+impl Service {
+    fn run(mut self) {
+        let mut ready = Vec::new();
+        while !self.core.watches.stop.load(Ordering::Acquire) {
+            let timeout = self.timeout();
+            if self.core.watches.epoll.wait(&mut ready, timeout).is_err() {
+                // Nothing sensible is left to do; the deadlines below must still be kept.
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            for &token in &ready {
+                match token {
+                    LISTENER => self.accept(),
+                    KICK => {
+                        let _ = self.core.kick.drain();
+                    }
+                    token => self.look_at(token),
+                }
+            }
+            self.settle_the_dead();
+            self.attend();
+            self.core.progress_stalled();
+        }
+    }
+
+    /// Until when nothing has to be done.
+    fn timeout(&self) -> Option<Duration> {
+        let stalled: Vec<_> = lock(&self.core.stalled_list).iter().filter_map(Weak::upgrade).collect();
+        let now = Instant::now();
+        let deadlines = stalled.iter().map(|qp| qp.deadline().map_or(LOOK_AGAIN, |at| at.saturating_duration_since(now)));
+        let funerals = self.dying.iter().map(|(_, at)| at.saturating_duration_since(now));
+        deadlines.chain(funerals).min().map(|wait| wait.min(LOOK_AGAIN))
+    }
+
+    fn accept(&mut self) {
+        while let Ok(Some(socket)) = socket::accept(self.listener.as_fd()) {
+            let Ok(credentials) = socket::peer_credentials(socket.as_fd()) else { continue };
+            if credentials.uid == process::effective_user_id() {
+                self.core.watches.add(Watched::Inbound { socket, pid: credentials.pid, peer: None });
+            }
+        }
+    }
+
+    /// A watched descriptor became readable.
+    fn look_at(&mut self, token: u64) {
+        let mut guard = lock(&self.core.watches.watched);
+        let ended = match guard.1.get_mut(&token) {
+            None => return,
+            Some(Watched::Process(..)) => true,
+            // A peer never says anything unasked on these: readable is the end.
+            Some(Watched::Outbound(_)) => true,
+            Some(Watched::Inbound { socket, pid, peer }) => !hear(&self.core, socket, *pid, peer),
+        };
+        if !ended {
+            return;
+        }
+        let Some(watched) = guard.1.remove(&token) else { return };
+        let epoll = &self.core.watches.epoll;
+        let _ = match &watched {
+            Watched::Inbound { socket, .. } => epoll.delete(socket.as_fd()),
+            Watched::Process(_, pidfd) => epoll.delete(pidfd.as_fd()),
+            Watched::Outbound(peer) => peer.socket.as_ref().map_or(Ok(()), |socket| epoll.delete(socket.as_fd())),
+        };
+        drop(guard);
+        match watched {
+            Watched::Outbound(peer) | Watched::Process(peer, _) | Watched::Inbound { peer: Some(peer), .. } => self.mourn(peer),
+            Watched::Inbound { .. } => {}
+        }
+    }
+
+    /// A peer has ended: sends to it fail now, the rest is settled after a grace.
+    fn mourn(&mut self, peer: Arc<Peer>) {
+        if !peer.alive.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        self.core.peers.forget(peer.context, &peer);
+        self.bury_claims(peer.theirs);
+        self.dying.push((peer, Instant::now() + GRACE));
+    }
+
+    fn settle_the_dead(&mut self) {
+        let now = Instant::now();
+        let (due, later) = std::mem::take(&mut self.dying).into_iter().partition(|(_, at)| *at <= now);
+        self.dying = later;
+        let due: Vec<(Arc<Peer>, Instant)> = due;
+        for (peer, _) in due {
+            for qp in self.queue_pairs() {
+                let connected = qp.words().peer_context.load(Ordering::Relaxed) == peer.context;
+                if connected && matches!(qp.state(), QpState::Rtr | QpState::Rts | QpState::Sqd | QpState::Sqe) {
+                    qp.fail(Some(AsyncEventKind::QpFatal));
+                }
+            }
+            self.wake_everyone();
+        }
+    }
+
+    /// Whoever died between publishing a completion and telling us of it: every completion queue is looked at once.
+    fn wake_everyone(&self) {
+        let queues: Vec<_> = lock(&self.core.cqs).iter().filter_map(Weak::upgrade).collect();
+        for cq in queues {
+            for bit in 0..SLOTS.min(cq.bits_in_use()) {
+                cq.ready().insert(bit);
+            }
+            cq.signal();
+        }
+    }
+
+    /// Receives that a dead sender had claimed come back.
+    fn bury_claims(&self, dead: Claimer) {
+        let shared: Vec<_> = lock(&self.core.srqs).iter().filter_map(Weak::upgrade).collect();
+        for srq in shared {
+            srq.bury(dead);
+        }
+        for qp in self.queue_pairs() {
+            if let Receives::Shared(own) = &qp.receives
+                && own.shared_slot().is_none()
+            {
+                own.bury(dead);
+            }
+        }
+    }
+
+    fn queue_pairs(&self) -> Vec<Arc<ShmQp>> {
+        lock(&self.core.qps).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// What peers have asked for in our segment's header.
+    fn attend(&self) {
+        let header = header(&self.core.segment);
+        ready_set(&header.attention).drain(|bit| {
+            for slot in (bit..QPS).step_by(SLOTS as usize) {
+                let qp = lock(&self.core.qps).get(slot).and_then(Weak::upgrade);
+                if let Some(qp) = qp {
+                    attend_to(&self.core, &qp);
+                }
+            }
+        });
+        ready_set(&header.wake).drain(|bit| {
+            let queues: Vec<_> = lock(&self.core.cqs).iter().filter_map(Weak::upgrade).collect();
+            for cq in queues.iter().filter(|cq| cq.slot % SLOTS == bit) {
+                cq.signal();
+            }
+        });
+    }
+}
+
+/// One queue pair to which a peer has drawn attention: a fault it found, or a request to the agent.
+fn attend_to(core: &Core, qp: &ShmQp) {
+    let fault = qp.words().fault.swap(0, Ordering::AcqRel) as u32;
+    if let Some(kind) = fault.checked_sub(1).and_then(AsyncEventKind::from_raw) {
+        match kind {
+            AsyncEventKind::SrqLimitReached => qp.raise_srq_limit(),
+            kind => qp.fail(Some(kind)),
+        }
+    }
+    agent::serve(core, qp);
+}
+
+/// Hears out somebody who is connected to us. False when the conversation is over.
+fn hear(core: &Core, socket: &OwnedFd, pid: i32, peer: &mut Option<Arc<Peer>>) -> bool {
+    let mut bytes = [0; MESSAGE_BYTES];
+    let (len, fds) = match socket::receive_message(socket.as_fd(), &mut bytes, Some(Duration::ZERO)) {
+        Ok(received) => received,
+        Err(error) => return error.kind() == ErrorKind::WouldBlock,
+    };
+    let answer = |kind, argument, fds: &[BorrowedFd<'_>]| {
+        let message = introduction(core, kind, Claimer(argument)).encode();
+        socket::send_message(socket.as_fd(), &message, fds).is_ok()
+    };
+    // Another version, or not one of us, gets an answer it can read as a refusal, and no memory.
+    let Ok(message) = Message::decode(bytes.get(..len).unwrap_or(&[])) else {
+        answer(Kind::Refused, 0, &[]);
+        return false;
+    };
+    match message.kind {
+        Kind::Hello if peer.is_none() => match admit_newcomer(core, &message, fds, pid) {
+            Ok(newcomer) => {
+                let theirs = newcomer.theirs.0;
+                *peer = Some(newcomer);
+                answer(Kind::Welcome, theirs, &[core.segment_fd.as_fd(), core.kick.as_fd()])
+            }
+            Err(_) => {
+                answer(Kind::Refused, 0, &[]);
+                false
+            }
+        },
+        Kind::Channel => {
+            let queue = lock(&core.cqs).get(message.argument).and_then(Weak::upgrade);
+            match queue.and_then(|cq| cq.channel().cloned()) {
+                Some(channel) => answer(Kind::ChannelIs, message.argument, &[channel.as_fd()]),
+                None => answer(Kind::Refused, 0, &[]),
+            }
+        }
+        Kind::Hello | Kind::Welcome | Kind::ChannelIs | Kind::Refused => false,
+    }
+}

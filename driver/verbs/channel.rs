@@ -1,0 +1,109 @@
+//! Completion channels: waiting for completions without polling.
+
+use super::context::Context;
+use super::cq::{CompletionQueue, Inner as CqInner};
+use crate::error::{Error, Result};
+use crate::sys::eventfd::EventFd;
+use crate::sys::wait::wait_readable;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// A completion channel (`ibv_create_comp_channel(3)`). Its descriptor is readable when one of its completion queues may have raised an event, so
+/// it fits `poll`, `epoll` and the runtimes built on them. Cheap to clone.
+#[derive(Clone)]
+pub struct CompletionChannel {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    context: Context,
+    fd: Arc<EventFd>,
+    queues: Mutex<Queues>,
+}
+
+#[derive(Default)]
+struct Queues {
+    all: Vec<Weak<CqInner>>,
+    /// Where the next look begins, so that one busy queue does not hide the others.
+    turn: usize,
+}
+
+impl fmt::Debug for CompletionChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CompletionChannel").field("fd", &self.inner.fd.as_fd()).finish()
+    }
+}
+
+impl CompletionChannel {
+    pub(crate) fn new(context: &Context) -> Result<Self> {
+        let fd = EventFd::new().map_err(Error::os("create_comp_channel", "eventfd"))?;
+        let inner = Inner { context: context.clone(), fd: Arc::new(fd), queues: Mutex::new(Queues::default()) };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn is_of(&self, context: &Context) -> bool {
+        self.inner.context.is_same(context)
+    }
+
+    pub(crate) fn fd(&self) -> Arc<EventFd> {
+        Arc::clone(&self.inner.fd)
+    }
+
+    pub(crate) fn add(&self, cq: &CompletionQueue) {
+        cq.set_channel();
+        let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.all.retain(|queue| queue.strong_count() > 0);
+        queues.all.push(Arc::downgrade(cq.inner()));
+    }
+
+    /// A completion queue that has raised an event since it was last returned, if there is one now. An event may be stale: its completions
+    /// may have been polled already.
+    pub fn try_next(&self) -> Option<CompletionQueue> {
+        // The descriptor first: an event raised after this makes it readable again.
+        let _ = self.inner.fd.drain();
+        let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = queues.all.len();
+        let mut found = None;
+        for step in 0..count {
+            let at = (queues.turn + step) % count;
+            let Some(cq) = queues.all[at].upgrade().map(CompletionQueue::from_inner) else { continue };
+            if found.is_none() && cq.device().take_event() {
+                queues.turn = (at + 1) % count;
+                found = Some(cq);
+                // Whether the others have events is asked again next time.
+                if count > 1 {
+                    let _ = self.inner.fd.signal();
+                }
+                break;
+            }
+        }
+        found
+    }
+
+    /// A completion queue that has raised an event (`ibv_get_cq_event(3)`), waited for at most `timeout` (for ever if `None`). Events need no
+    /// acknowledgement: a queue lives as long as anyone holds it.
+    ///
+    /// # Errors
+    /// The wait itself failed.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<CompletionQueue>> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            if let Some(cq) = self.try_next() {
+                return Ok(Some(cq));
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let ready = wait_readable(&[self.as_fd()], left).map_err(Error::os("get_cq_event", "ppoll"))?;
+            if ready == 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl AsFd for CompletionChannel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd.as_fd()
+    }
+}

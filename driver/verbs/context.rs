@@ -1,0 +1,176 @@
+//! Devices and open contexts.
+
+use super::address::QpAddress;
+use super::channel::CompletionChannel;
+use super::cq::CompletionQueue;
+use super::event::AsyncEvents;
+use super::pd::ProtectionDomain;
+use crate::device::{CqRequest, Device};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use tbrdma_proto::{DeviceAttr, Gid, PortAttr, limits};
+
+/// An RDMA device of this host (`ibv_get_device_list(3)`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// The name that [`open`] takes.
+    pub name: String,
+    /// What it is, in a sentence.
+    pub description: String,
+}
+
+/// The RDMA devices of this host.
+pub fn devices() -> Vec<DeviceInfo> {
+    let mut devices = Vec::new();
+    #[cfg(target_os = "linux")]
+    devices.push(DeviceInfo {
+        name: crate::shm::device::NAME.to_owned(),
+        description: "processes of this user on this host, through shared memory".to_owned(),
+    });
+    devices
+}
+
+/// Opens a device by name (`ibv_open_device(3)`): `"shm"`.
+///
+/// # Errors
+/// There is no such device, or the system refuses what it needs (a memory file, an abstract Unix socket, a thread).
+pub fn open(name: &str) -> Result<Context> {
+    let device: Arc<dyn Device> = match name {
+        #[cfg(target_os = "linux")]
+        crate::shm::device::NAME => Arc::new(crate::shm::device::ShmDevice::open()?),
+        _ => {
+            let known: Vec<_> = devices().into_iter().map(|device| device.name).collect();
+            return Err(Error::NoSuchDevice { name: name.to_owned(), known: known.join(", ") });
+        }
+    };
+    Ok(Context { device })
+}
+
+/// An open device: where everything else is made. Cheap to clone; closed when the last object made from it is gone.
+#[derive(Clone)]
+pub struct Context {
+    pub(crate) device: Arc<dyn Device>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("device", &self.name()).field("lid", &self.device.lid()).finish()
+    }
+}
+
+impl Context {
+    /// The device's name.
+    pub fn name(&self) -> &str {
+        self.device.name()
+    }
+
+    /// The profile the device goes by: what it pretends to be.
+    pub fn profile_name(&self) -> &'static str {
+        self.device.profile().name
+    }
+
+    /// Capabilities and limits (`ibv_query_device(3)`).
+    pub fn query_device(&self) -> DeviceAttr {
+        let mut attr = self.device.profile().device.clone();
+        attr.node_guid = self.device.node_guid();
+        attr
+    }
+
+    /// State and limits of a port (`ibv_query_port(3)`). Ports count from 1.
+    ///
+    /// # Errors
+    /// There is no such port.
+    pub fn query_port(&self, port: u8) -> Result<PortAttr> {
+        self.check_port("query_port", port)?;
+        Ok(self.device.profile().port.clone())
+    }
+
+    /// An entry of a port's GID table (`ibv_query_gid(3)`); all zero if the entry is not used.
+    ///
+    /// # Errors
+    /// There is no such port, or no such entry.
+    pub fn query_gid(&self, port: u8, index: u32) -> Result<Gid> {
+        self.check_port("query_gid", port)?;
+        self.device.gid(index).ok_or_else(|| Error::InvalidArgument {
+            call: "query_gid",
+            reason: format!("index {index} is beyond the port's GID table"),
+        })
+    }
+
+    /// An entry of a port's P_Key table (`ibv_query_pkey(3)`).
+    ///
+    /// # Errors
+    /// There is no such port, or no such entry.
+    pub fn query_pkey(&self, port: u8, index: u16) -> Result<u16> {
+        self.check_port("query_pkey", port)?;
+        if index >= self.device.profile().port.pkey_tbl_len {
+            let reason = format!("index {index} is beyond the port's P_Key table");
+            return Err(Error::InvalidArgument { call: "query_pkey", reason });
+        }
+        Ok(limits::DEFAULT_PKEY)
+    }
+
+    fn check_port(&self, call: &'static str, port: u8) -> Result<()> {
+        let count = self.device.profile().device.phys_port_cnt;
+        if (1..=count).contains(&port) {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument { call, reason: format!("port {port}, the device has ports 1 to {count}") })
+    }
+
+    /// A protection domain (`ibv_alloc_pd(3)`).
+    ///
+    /// # Errors
+    /// The device has no more.
+    pub fn alloc_pd(&self) -> Result<ProtectionDomain> {
+        ProtectionDomain::new(self)
+    }
+
+    /// A completion queue for at least `cqe` completions, polled only (`ibv_create_cq(3)`).
+    ///
+    /// # Errors
+    /// `cqe` is out of range, or the device has no more completion queues.
+    pub fn create_cq(&self, cqe: u32) -> Result<CompletionQueue> {
+        let cq = self.device.create_cq(CqRequest { cqe, channel: None })?;
+        Ok(CompletionQueue::new(self, cq))
+    }
+
+    /// A completion queue whose events arrive at `channel`.
+    ///
+    /// # Errors
+    /// As for [`create_cq`](Self::create_cq), or the channel belongs to another context.
+    pub fn create_cq_on(&self, cqe: u32, channel: &CompletionChannel) -> Result<CompletionQueue> {
+        if !channel.is_of(self) {
+            let reason = "the completion channel belongs to another context".to_owned();
+            return Err(Error::InvalidArgument { call: "create_cq", reason });
+        }
+        let cq = self.device.create_cq(CqRequest { cqe, channel: Some(channel.fd()) })?;
+        let cq = CompletionQueue::new(self, cq);
+        channel.add(&cq);
+        Ok(cq)
+    }
+
+    /// A completion channel (`ibv_create_comp_channel(3)`).
+    ///
+    /// # Errors
+    /// The system has no more file descriptors.
+    pub fn create_comp_channel(&self) -> Result<CompletionChannel> {
+        CompletionChannel::new(self)
+    }
+
+    /// The context's asynchronous events (`ibv_get_async_event(3)`).
+    pub fn async_events(&self) -> AsyncEvents {
+        AsyncEvents::new(Arc::clone(self.device.events()))
+    }
+
+    /// How a queue pair of this context with this number is addressed from elsewhere.
+    pub(crate) fn address_of(&self, qpn: tbrdma_proto::Qpn, psn: tbrdma_proto::Psn) -> QpAddress {
+        let gid = self.device.gid(0).unwrap_or_default();
+        QpAddress { gid, lid: self.device.lid(), qpn, psn }
+    }
+
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.device, &other.device)
+    }
+}

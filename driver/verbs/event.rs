@@ -1,0 +1,127 @@
+//! Asynchronous events: what happens to an object rather than to a work request.
+
+use crate::error::{Error, Result};
+use crate::sys::eventfd::EventFd;
+use crate::sys::wait::wait_readable;
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tbrdma_proto::{AsyncEventKind, Qpn};
+
+/// Events kept for a reader that does not come; beyond that the oldest are dropped.
+const KEPT: usize = 16_384;
+
+/// Something that happened to an object (`ibv_get_async_event(3)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsyncEvent {
+    /// What happened.
+    pub kind: AsyncEventKind,
+    /// To which object.
+    pub source: EventSource,
+}
+
+impl fmt::Display for AsyncEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source, self.kind.description())
+    }
+}
+
+/// The object an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventSource {
+    /// The device itself.
+    Device,
+    /// A port, by number.
+    Port(u8),
+    /// A queue pair.
+    QueuePair(Qpn),
+    /// A shared receive queue, by [`SharedReceiveQueue::number`](crate::SharedReceiveQueue::number).
+    SharedReceiveQueue(u32),
+}
+
+impl fmt::Display for EventSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device => f.write_str("device"),
+            Self::Port(number) => write!(f, "port {number}"),
+            Self::QueuePair(qpn) => write!(f, "QP {qpn}"),
+            Self::SharedReceiveQueue(number) => write!(f, "SRQ {number}"),
+        }
+    }
+}
+
+/// The events of one context, oldest first.
+#[derive(Debug)]
+pub(crate) struct EventQueue {
+    events: Mutex<VecDeque<AsyncEvent>>,
+    fd: EventFd,
+}
+
+impl EventQueue {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { events: Mutex::new(VecDeque::new()), fd: EventFd::new()? })
+    }
+
+    pub(crate) fn push(&self, event: AsyncEvent) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.len() == KEPT {
+            events.pop_front();
+        }
+        events.push_back(event);
+        let _ = self.fd.signal();
+    }
+
+    fn pop(&self) -> Option<AsyncEvent> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = events.pop_front();
+        if events.is_empty() {
+            // The descriptor is readable exactly while there are events.
+            let _ = self.fd.drain();
+        }
+        event
+    }
+}
+
+/// The asynchronous events of a [`Context`](crate::Context). Its descriptor is readable while there are any.
+#[derive(Clone, Debug)]
+pub struct AsyncEvents {
+    queue: Arc<EventQueue>,
+}
+
+impl AsyncEvents {
+    pub(crate) fn new(queue: Arc<EventQueue>) -> Self {
+        Self { queue }
+    }
+
+    /// The oldest event, if there is one now.
+    pub fn try_next(&self) -> Option<AsyncEvent> {
+        self.queue.pop()
+    }
+
+    /// The oldest event, waited for at most `timeout` (for ever if `None`).
+    ///
+    /// # Errors
+    /// The wait itself failed.
+    pub fn next(&self, timeout: Option<Duration>) -> Result<Option<AsyncEvent>> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            if let Some(event) = self.queue.pop() {
+                return Ok(Some(event));
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let ready = wait_readable(&[self.as_fd()], left).map_err(Error::os("get_async_event", "ppoll"))?;
+            if ready == 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl AsFd for AsyncEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.fd.as_fd()
+    }
+}

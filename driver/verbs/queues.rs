@@ -1,0 +1,202 @@
+//! The two halves of a queue pair: each can be owned by a thread of its own, with no lock between them.
+
+use super::buffer::Buffer;
+use super::qp::Shared;
+use super::work::{Lent, ReceiveWrs, SendWrs};
+use crate::device::{ReceiveBatch, Refused, SendBatch};
+use crate::error::PostError;
+use std::sync::Arc;
+use tbrdma_proto::{QpState, Qpn, SendFlags, WorkCompletion};
+
+/// Buffers that are with the device, by the running number of their work request.
+#[derive(Default)]
+pub(crate) struct Loans {
+    slots: Vec<Option<(u32, Buffer)>>,
+}
+
+impl Loans {
+    pub(crate) fn new(depth: u32) -> Self {
+        Self { slots: (0..depth.max(1).next_power_of_two()).map(|_| None).collect() }
+    }
+
+    fn slot(&mut self, number: u32) -> Option<&mut Option<(u32, Buffer)>> {
+        let mask = self.slots.len().wrapping_sub(1);
+        self.slots.get_mut(number as usize & mask)
+    }
+
+    /// After a post: keeps what was lent to posted work requests, and returns the rest.
+    pub(crate) fn keep(&mut self, lent: &mut Lent, first: u32, posted: usize) -> Vec<Buffer> {
+        let mut back = Vec::new();
+        for (position, buffer) in lent.drain(..) {
+            let number = first.wrapping_add(position as u32);
+            match self.slot(number) {
+                Some(slot) if position < posted => *slot = Some((number, buffer)),
+                _ => back.push(buffer),
+            }
+        }
+        back
+    }
+
+    /// The buffer lent to work request `number`, which has ended.
+    pub(crate) fn take(&mut self, number: u32) -> Option<Buffer> {
+        let slot = self.slot(number)?;
+        match slot.take() {
+            Some((lent_to, buffer)) if lent_to == number => Some(buffer),
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    pub(crate) fn take_all(&mut self) -> Vec<Buffer> {
+        self.slots.iter_mut().filter_map(Option::take).map(|(_, buffer)| buffer).collect()
+    }
+}
+
+/// Has work request `number` been retired, when all below `retired` have?
+fn is_before(number: u32, retired: u32) -> bool {
+    let behind = retired.wrapping_sub(number);
+    behind != 0 && behind < 1 << 31
+}
+
+/// Turns the outcome of a post into what the caller gets.
+pub(crate) fn outcome(
+    loans: &mut Loans,
+    lent: &mut Lent,
+    posted: usize,
+    qp_num: Qpn,
+    result: (u32, Option<Refused>),
+) -> Result<(), PostError> {
+    let (first, refused) = result;
+    let posted = refused.as_ref().map_or(posted, |(index, _)| *index);
+    let buffers = if lent.is_empty() { Vec::new() } else { loans.keep(lent, first, posted) };
+    match refused {
+        None => Ok(()),
+        Some((index, reason)) => Err(PostError { qp_num, index, reason, buffers }),
+    }
+}
+
+/// The send half of a queue pair.
+pub struct SendQueue {
+    pub(crate) shared: Arc<Shared>,
+    batch: SendBatch,
+    lent: Lent,
+    loans: Loans,
+}
+
+impl std::fmt::Debug for SendQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SendQueue of QP {}", self.qp_num())
+    }
+}
+
+impl SendQueue {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        let depth = shared.device.cap().max_send_wr;
+        Self {
+            shared: Arc::clone(shared),
+            batch: SendBatch::default(),
+            lent: Lent::new(),
+            loans: Loans::new(depth),
+        }
+    }
+
+    /// The queue pair's number.
+    pub fn qp_num(&self) -> Qpn {
+        self.shared.device.qp_num()
+    }
+
+    /// Posts the work requests that `build` puts on the list, in order, with one doorbell (`ibv_post_send(3)`).
+    ///
+    /// # Errors
+    /// The first work request that was refused, and why; those before it were posted. What goes wrong with a posted one arrives as its
+    /// completion.
+    #[inline]
+    pub fn post(&mut self, build: impl FnOnce(&mut SendWrs<'_>)) -> Result<(), PostError> {
+        self.batch.clear();
+        build(&mut SendWrs { batch: &mut self.batch, lent: &mut self.lent });
+        if self.shared.sq_sig_all {
+            for wr in &mut self.batch.wrs {
+                wr.flags |= SendFlags::SIGNALED;
+            }
+        }
+        for (position, _) in &self.lent {
+            // A buffer comes back with a completion, so there must be one.
+            self.batch.wrs[*position].flags |= SendFlags::SIGNALED;
+        }
+        let result = self.shared.device.post_send(&self.batch);
+        if result.1.is_none() && self.lent.is_empty() {
+            return Ok(());
+        }
+        outcome(&mut self.loans, &mut self.lent, self.batch.wrs.len(), self.shared.device.qp_num(), result)
+    }
+
+    /// The buffer that was lent to the work request of this completion.
+    pub fn take_buffer(&mut self, wc: &WorkCompletion) -> Option<Buffer> {
+        let is_ours = wc.qp_num == self.qp_num() && is_before(wc.wq_index, self.shared.device.sends_retired());
+        if is_ours { self.loans.take(wc.wq_index) } else { None }
+    }
+
+    /// All buffers still lent, once the queue pair has been reset: their work requests have no completions.
+    pub fn take_lent(&mut self) -> Vec<Buffer> {
+        if self.shared.device.query().qp_state == QpState::Reset { self.loans.take_all() } else { Vec::new() }
+    }
+}
+
+/// The receive half of a queue pair.
+pub struct ReceiveQueue {
+    pub(crate) shared: Arc<Shared>,
+    batch: ReceiveBatch,
+    lent: Lent,
+    loans: Loans,
+}
+
+impl std::fmt::Debug for ReceiveQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ReceiveQueue of QP {}", self.qp_num())
+    }
+}
+
+impl ReceiveQueue {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        let depth = shared.device.cap().max_recv_wr;
+        Self {
+            shared: Arc::clone(shared),
+            batch: ReceiveBatch::default(),
+            lent: Lent::new(),
+            loans: Loans::new(depth),
+        }
+    }
+
+    /// The queue pair's number.
+    pub fn qp_num(&self) -> Qpn {
+        self.shared.device.qp_num()
+    }
+
+    /// Posts the receives that `build` puts on the list, in order (`ibv_post_recv(3)`).
+    ///
+    /// # Errors
+    /// The first work request that was refused, and why; those before it were posted.
+    #[inline]
+    pub fn post_recv(&mut self, build: impl FnOnce(&mut ReceiveWrs<'_>)) -> Result<(), PostError> {
+        self.batch.clear();
+        build(&mut ReceiveWrs { batch: &mut self.batch, lent: &mut self.lent });
+        let result = self.shared.device.post_recv(&self.batch);
+        if result.1.is_none() && self.lent.is_empty() {
+            return Ok(());
+        }
+        outcome(&mut self.loans, &mut self.lent, self.batch.wrs.len(), self.shared.device.qp_num(), result)
+    }
+
+    /// The buffer that was lent to the work request of this completion.
+    pub fn take_buffer(&mut self, wc: &WorkCompletion) -> Option<Buffer> {
+        let is_ours = wc.qp_num == self.qp_num() && is_before(wc.wq_index, self.shared.device.receives_retired());
+        if is_ours { self.loans.take(wc.wq_index) } else { None }
+    }
+
+    /// All buffers still lent, once the queue pair has been reset: their work requests have no completions.
+    pub fn take_lent(&mut self) -> Vec<Buffer> {
+        if self.shared.device.query().qp_state == QpState::Reset { self.loans.take_all() } else { Vec::new() }
+    }
+}

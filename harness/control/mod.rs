@@ -1,0 +1,241 @@
+//! The control channel: the two sides of a run agree on it before, between and after their measurements, never during one.
+//!
+//! Messages are JSON, one a line, over any byte stream: TCP between two shells or hosts, the standard streams of a child
+//! which the harness started itself. A thread reads, so that a peer which goes away raises an alarm while the other side
+//! is busy measuring; the thread sleeps in `read` all the while.
+
+mod message;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+pub use message::{Account, Endpoint, FloorOffer, Go, Hello, MAGIC, Message, Phase, VERSION};
+
+use crate::error::{Error, Result, one_line};
+use crate::signals;
+
+/// Longest line that is read from a peer.
+const MAX_LINE: u64 = 64 << 10;
+/// How often a wait for a message looks for Ctrl-C.
+const SLICE: Duration = Duration::from_millis(20);
+/// How long a failure waits for the peer's own words.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+enum Incoming {
+    Message(Box<Message>),
+    Garbage(String),
+    Closed,
+}
+
+/// One side's end of the control channel.
+pub struct Channel {
+    writer: Box<dyn Write + Send>,
+    inbox: Receiver<Incoming>,
+    alarm: Arc<AtomicBool>,
+    peer: String,
+}
+
+impl Channel {
+    /// Takes over both directions of a stream. `peer` names the other side in errors. `on_close` runs in the reading thread
+    /// when the stream ends.
+    ///
+    /// # Errors
+    /// The reading thread could not be started.
+    pub fn new(
+        reader: impl Read + Send + 'static,
+        writer: impl Write + Send + 'static,
+        peer: String,
+        on_close: impl FnOnce() + Send + 'static,
+    ) -> Result<Self> {
+        let (sender, inbox) = channel();
+        let alarm = Arc::new(AtomicBool::new(false));
+        let raise = alarm.clone();
+        std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || {
+                read_lines(BufReader::new(reader), &sender, &raise);
+                on_close();
+            })
+            .map_err(|error| Error::Run(format!("start the thread of the control channel: {error}")))?;
+        Ok(Self { writer: Box::new(writer), inbox, alarm, peer })
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// Names the peer more exactly, once it has said who it is.
+    pub fn set_peer(&mut self, peer: String) {
+        self.peer = peer;
+    }
+
+    /// Raised when the peer goes away or gives up.
+    #[must_use]
+    pub fn alarm(&self) -> Arc<AtomicBool> {
+        self.alarm.clone()
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// The peer has gone.
+    pub fn send(&mut self, message: &Message) -> Result<()> {
+        let mut line = serde_json::to_string(message)
+            .map_err(|error| Error::Run(format!("encode a control message: {error}")))?;
+        line.push('\n');
+        self.writer.write_all(line.as_bytes()).and_then(|()| self.writer.flush()).map_err(|error| {
+            Error::PeerGone {
+                peer: self.peer.clone(),
+                detail: format!(" (write to the control channel: {error})"),
+            }
+        })
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// Nothing came within `timeout`, the peer went away or gave up, what came is no control message, or the user
+    /// interrupted.
+    pub fn receive(&mut self, timeout: Duration) -> Result<Message> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            signals::check()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.inbox.recv_timeout(left.min(SLICE)) {
+                Ok(incoming) => return self.accept(incoming),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
+                    return Err(Error::Run(format!(
+                        "no control message from {} within {} s: it is stuck or stopped; --timeout waits longer",
+                        self.peer,
+                        timeout.as_secs_f64()
+                    )));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn accept(&self, incoming: Incoming) -> Result<Message> {
+        match incoming {
+            Incoming::Message(message) => match *message {
+                Message::Fail { reason } => {
+                    Err(Error::PeerFailed { peer: self.peer.clone(), reason: one_line(&reason) })
+                }
+                message => Ok(message),
+            },
+            Incoming::Garbage(text) => Err(Error::Run(format!(
+                "{} does not speak the control protocol of tbrdma-bench: {text}",
+                self.peer
+            ))),
+            Incoming::Closed => Err(self.gone()),
+        }
+    }
+
+    fn gone(&self) -> Error {
+        Error::PeerGone { peer: self.peer.clone(), detail: String::new() }
+    }
+
+    /// The error of a message that came out of turn.
+    #[must_use]
+    pub fn unexpected(&self, message: &Message, wanted: &str) -> Error {
+        Error::Run(format!("{} sent `{}` where {wanted} was due", self.peer, message.name()))
+    }
+
+    /// Greets the peer and checks that both speak the same language.
+    ///
+    /// # Errors
+    /// The peer is no `tbrdma-bench`, or one of another version.
+    pub fn greet(&mut self, timeout: Duration) -> Result<Hello> {
+        self.send(&Message::Hello(Hello::ours()))?;
+        match self.receive(timeout)? {
+            Message::Hello(hello) => {
+                hello.check().map_err(|reason| Error::Run(format!("{}: {reason}", self.peer)))?;
+                Ok(hello)
+            }
+            other => Err(self.unexpected(&other, "`hello`")),
+        }
+    }
+
+    /// Says what the peer has to do with an error: its own last words or its end count for more than what this side saw.
+    pub fn explain(&mut self, error: Error) -> Error {
+        if matches!(error, Error::Interrupted | Error::PeerFailed { .. } | Error::Usage(_))
+            || signals::interrupted()
+        {
+            return if signals::interrupted() { Error::Interrupted } else { error };
+        }
+        let deadline = Instant::now() + LAST_WORDS;
+        loop {
+            match self.inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Incoming::Message(message)) => {
+                    if let Message::Fail { reason } = *message {
+                        return Error::PeerFailed { peer: self.peer.clone(), reason: one_line(&reason) };
+                    }
+                }
+                Ok(Incoming::Garbage(_)) => {}
+                Ok(Incoming::Closed) | Err(RecvTimeoutError::Disconnected) => {
+                    let detail = match &error {
+                        Error::Alarm => String::new(),
+                        Error::PeerGone { detail, .. } => detail.clone(),
+                        other => format!(" (first seen as: {other})"),
+                    };
+                    return Error::PeerGone { peer: self.peer.clone(), detail };
+                }
+                Err(RecvTimeoutError::Timeout) => return error,
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+fn read_lines(mut reader: impl BufRead, inbox: &Sender<Incoming>, alarm: &AtomicBool) {
+    loop {
+        let mut line = Vec::new();
+        let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
+        let incoming = match read {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Ok(0) | Err(_) => Incoming::Closed,
+            Ok(_) if line.last() != Some(&b'\n') && line.len() as u64 == MAX_LINE => {
+                Incoming::Garbage(format!("a line longer than {MAX_LINE} bytes"))
+            }
+            Ok(_) => match serde_json::from_slice(&line) {
+                Ok(message) => Incoming::Message(Box::new(message)),
+                Err(error) => Incoming::Garbage(format!("{error} in {}", shown(&line))),
+            },
+        };
+        let last =
+            !matches!(&incoming, Incoming::Message(message) if !matches!(**message, Message::Fail { .. }));
+        let unheard = inbox.send(incoming).is_err();
+        if last {
+            alarm.store(true, Ordering::Release);
+            // Whoever asks again learns that nothing more will come.
+            let _ = inbox.send(Incoming::Closed);
+        }
+        if last || unheard {
+            return;
+        }
+    }
+}
+
+/// The beginning of a line that made no sense, safe to print.
+fn shown(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut short: String = text.trim_end().chars().take(60).flat_map(char::escape_debug).collect();
+    if text.trim_end().chars().count() > 60 {
+        short.push('…');
+    }
+    format!("\"{short}\"")
+}
+
+#[cfg(test)]
+mod tests;

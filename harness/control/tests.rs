@@ -1,0 +1,98 @@
+//! Tests of the control channel over in-memory and socket streams.
+
+use super::{Channel, Go, Hello, Message, Phase};
+use crate::error::Error;
+use std::io::{Cursor, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_millis(200);
+
+fn hearing(text: &str) -> Channel {
+    Channel::new(Cursor::new(text.to_owned().into_bytes()), std::io::sink(), "the peer".into(), || {})
+        .unwrap()
+}
+
+fn pair() -> (Channel, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let channel = Channel::new(ours.try_clone().unwrap(), ours, "the peer".into(), || {}).unwrap();
+    (channel, theirs)
+}
+
+#[test]
+fn messages_arrive_in_order_and_then_the_end() {
+    let go = Message::Go(Go { phase: Phase::Run, first: 3, count: 9 });
+    let text = format!("{}\n{}\n", serde_json::to_string(&go).unwrap(), r#"{"type":"ready"}"#);
+    let mut channel = hearing(&text);
+    assert_eq!(channel.receive(SOON), Ok(go));
+    assert_eq!(channel.receive(SOON), Ok(Message::Ready));
+    assert!(matches!(channel.receive(SOON), Err(Error::PeerGone { .. })));
+    assert!(matches!(channel.receive(SOON), Err(Error::PeerGone { .. })), "and again");
+}
+
+#[test]
+fn garbage_is_quoted_and_never_ends_in_a_panic() {
+    for garbage in ["HTTP/1.1 400\r\n", "{}\n", "{\"type\":\"go\"}\n", "\u{0}\u{1b}[2J\n", "[1,2", "null\n"] {
+        let error = hearing(garbage).receive(SOON).unwrap_err().to_string();
+        assert!(error.contains("does not speak the control protocol"), "{error}");
+        assert!(!error.contains('\u{1b}') && !error.contains('\n'), "{error:?}");
+    }
+    let error = hearing(&"x".repeat(1 << 17)).receive(SOON).unwrap_err().to_string();
+    assert!(error.contains("a line longer than"), "{error}");
+}
+
+#[test]
+fn silence_ends_after_the_timeout() {
+    let (mut channel, _peer) = pair();
+    let error = channel.receive(Duration::from_millis(30)).unwrap_err().to_string();
+    assert!(error.starts_with("no control message from the peer within 0.03 s"), "{error}");
+}
+
+#[test]
+fn another_version_is_refused_in_one_line() {
+    let (mut channel, mut peer) = pair();
+    let hello = Hello { version: 99, release: "9.9".into(), ..Hello::ours() };
+    writeln!(peer, "{}", serde_json::to_string(&Message::Hello(hello)).unwrap()).unwrap();
+    let error = channel.greet(SOON).unwrap_err().to_string();
+    assert!(error.contains("version 99") && error.contains("version 1"), "{error}");
+    assert_eq!(error.lines().count(), 1);
+}
+
+#[test]
+fn another_protocol_and_lacking_features_are_refused() {
+    assert!(Hello { protocol: "smtp".into(), ..Hello::ours() }.check().is_err());
+    assert!(
+        Hello { features: vec!["floor".into()], ..Hello::ours() }.check().unwrap_err().contains("credits")
+    );
+    assert_eq!(Hello::ours().check(), Ok(()));
+}
+
+#[test]
+fn the_peers_last_words_explain_what_this_side_saw() {
+    let (mut channel, mut peer) = pair();
+    let alarm = channel.alarm();
+    writeln!(peer, r#"{{"type":"fail","reason":"no\nmemory"}}"#).unwrap();
+    while !alarm.load(std::sync::atomic::Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    let error = channel.explain(Error::Alarm);
+    assert_eq!(error.to_string(), "the peer gave up: no memory");
+}
+
+#[test]
+fn a_peer_that_went_away_is_named_with_what_was_first_seen() {
+    let (mut channel, peer) = pair();
+    drop(peer);
+    let error = channel.explain(Error::Run("completion 7: flushed".into()));
+    assert_eq!(
+        error.to_string(),
+        "the peer ended before the run was over (first seen as: completion 7: flushed)"
+    );
+}
+
+#[test]
+fn an_error_of_ones_own_stays_when_the_peer_is_well() {
+    let (mut channel, _peer) = pair();
+    let error = Error::Run("completion 7: local protection error".into());
+    assert_eq!(channel.explain(error.clone()), error);
+}

@@ -1,0 +1,261 @@
+//! The floor of a pingpong: how fast these two cores hand such messages to and fro with plain stores and loads.
+//!
+//! Two processes share one piece of memory. Each stores the message word by word and then a flag on a cache line of its own;
+//! the other waits for the flag, loads every word, and answers likewise. No library, no queue, no completion.
+
+use std::hint::black_box;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tbrdma::floor::Shared;
+
+use crate::control::{Account, Channel, FloorOffer, Message};
+use crate::error::{Context, Result};
+use crate::histogram::{Latencies, Measures};
+use crate::pingpong::in_time;
+use crate::watch::{Spins, Watch};
+
+/// Words between two flags, or a flag and data: two lines, since processors fetch lines in pairs.
+const APART: usize = 16;
+/// Largest message that is bounced.
+const MAX_SIZE: usize = 64 << 20;
+/// How long the timed bounces of one visit last.
+const VISIT_TIME: Duration = Duration::from_millis(150);
+/// Bounces before the timed ones of a visit; the last of them also tell how many fit in the time.
+const WARMUP: u64 = 200;
+
+/// The floor of a run, measured in one or more visits.
+pub struct Floor {
+    latencies: Latencies,
+    size: usize,
+    /// Why there is none.
+    pub missing: Option<String>,
+}
+
+impl Floor {
+    /// A floor for messages of `size` bytes, not measured yet.
+    ///
+    /// # Errors
+    /// Never in practice: see [`Latencies::new`].
+    pub fn new(size: u64) -> Result<Self> {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let missing = (size > MAX_SIZE).then(|| format!("not measured for messages over {MAX_SIZE} bytes"));
+        Ok(Self { latencies: Latencies::new(Measures::HalfRoundTrip)?, size, missing })
+    }
+
+    /// The recorded bounces, if there are any.
+    #[must_use]
+    pub fn latencies(&self) -> Option<&Latencies> {
+        (self.missing.is_none() && self.latencies.count() > 0).then_some(&self.latencies)
+    }
+
+    /// The initiator's part in a visit. That there can be no floor is no error: the reason is kept.
+    ///
+    /// # Errors
+    /// The peer went away, or the user interrupted.
+    pub fn visit(&mut self, channel: &mut Channel, watch: &Watch, timeout: Duration) -> Result<()> {
+        if self.missing.is_some() {
+            return Ok(());
+        }
+        let mut unused = Latencies::new(Measures::HalfRoundTrip)?;
+        let warmup = if self.size > 1 << 20 { 4 } else { WARMUP };
+        self.bounce(channel, watch, timeout, warmup, &mut unused)?;
+        if self.missing.is_none() {
+            let each = unused.quantile_ns(0.5).unwrap_or(1000.0) * 2.0;
+            let count = in_time(VISIT_TIME, Duration::from_nanos(each as u64));
+            let mut recorded = std::mem::replace(&mut self.latencies, unused);
+            let done = self.bounce(channel, watch, timeout, count, &mut recorded);
+            self.latencies = recorded;
+            done?;
+        }
+        Ok(())
+    }
+
+    fn bounce(
+        &mut self,
+        channel: &mut Channel,
+        watch: &Watch,
+        timeout: Duration,
+        count: u64,
+        latencies: &mut Latencies,
+    ) -> Result<()> {
+        let length = length(self.size);
+        let shared = match Shared::create(length) {
+            Ok(shared) => shared,
+            Err(error) => {
+                self.missing = Some(format!("make shared memory: {error}"));
+                return Ok(());
+            }
+        };
+        let Some(fd) = shared.as_fd().map(|fd| fd.as_raw_fd()) else {
+            self.missing = Some("the shared memory has no descriptor".into());
+            return Ok(());
+        };
+        channel.send(&Message::Floor(FloorOffer {
+            pid: std::process::id(),
+            fd,
+            length,
+            size: self.size,
+            count,
+        }))?;
+        match channel.receive(timeout)? {
+            Message::Ready => {}
+            Message::NoFloor { reason } => {
+                self.missing = Some(reason);
+                return Ok(());
+            }
+            other => return Err(channel.unexpected(&other, "`ready` or `no-floor`")),
+        }
+        let Some(lines) = Lines::of(shared.words(), self.size) else {
+            self.missing = Some("the shared memory is too short".into());
+            return Ok(());
+        };
+        for number in 1..=count {
+            let before = Instant::now();
+            lines.say(Side::Ping, number);
+            lines.hear(Side::Pong, number, watch)?;
+            let after = Instant::now();
+            latencies.record(after.duration_since(before));
+        }
+        match channel.receive(timeout)? {
+            Message::Done(_) => Ok(()),
+            other => Err(channel.unexpected(&other, "`done`")),
+        }
+    }
+}
+
+/// The responder's part in a bounce.
+///
+/// # Errors
+/// The peer went away; a floor that cannot be is only reported to the peer.
+pub fn respond(offer: FloorOffer, channel: &mut Channel, watch: &Watch) -> Result<()> {
+    let refused = |error: String| Message::NoFloor { reason: error };
+    if offer.size > MAX_SIZE || offer.length != length(offer.size) {
+        return channel.send(&refused("the sizes make no sense".into()));
+    }
+    let shared = match Shared::open(offer.pid, offer.fd, offer.length) {
+        Ok(shared) => shared,
+        Err(error) => {
+            return channel
+                .send(&refused(format!("map the shared memory of process {}: {error}", offer.pid)));
+        }
+    };
+    let Some(lines) = Lines::of(shared.words(), offer.size) else {
+        return channel.send(&refused("the shared memory is too short".into()));
+    };
+    channel.send(&Message::Ready)?;
+    for number in 1..=offer.count {
+        lines.hear(Side::Ping, number, watch)?;
+        lines.say(Side::Pong, number);
+    }
+    channel.send(&Message::Done(Account::default())).context(|| "report the floor".into())
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Ping,
+    Pong,
+}
+
+/// Two flags, each on a line of its own, and two messages.
+struct Lines<'a> {
+    flags: [&'a AtomicU64; 2],
+    messages: [&'a [AtomicU64]; 2],
+}
+
+impl<'a> Lines<'a> {
+    fn of(words: &'a [AtomicU64], size: usize) -> Option<Self> {
+        let count = size.div_ceil(8);
+        let second = 2 * APART + count.next_multiple_of(APART);
+        Some(Self {
+            flags: [words.first()?, words.get(APART)?],
+            messages: [words.get(2 * APART..2 * APART + count)?, words.get(second..second + count)?],
+        })
+    }
+
+    fn flag(&self, side: Side) -> &AtomicU64 {
+        match side {
+            Side::Ping => self.flags[0],
+            Side::Pong => self.flags[1],
+        }
+    }
+
+    fn message(&self, side: Side) -> &[AtomicU64] {
+        match side {
+            Side::Ping => self.messages[0],
+            Side::Pong => self.messages[1],
+        }
+    }
+
+    #[inline]
+    fn say(&self, side: Side, number: u64) {
+        for word in self.message(side) {
+            word.store(number, Ordering::Relaxed);
+        }
+        self.flag(side).store(number, Ordering::Release);
+    }
+
+    #[inline]
+    fn hear(&self, side: Side, number: u64, watch: &Watch) -> Result<()> {
+        let flag = self.flag(side);
+        let mut spins = Spins::default();
+        while flag.load(Ordering::Acquire) != number {
+            std::hint::spin_loop();
+            if watch.turn(&mut spins, "bounce of the floor")? {
+                // Waiting this long means that the other side has no core.
+                std::thread::yield_now();
+            }
+        }
+        let mut sum = 0_u64;
+        for word in self.message(side) {
+            sum = sum.wrapping_add(word.load(Ordering::Relaxed));
+        }
+        black_box(sum);
+        Ok(())
+    }
+}
+
+/// Bytes of shared memory for messages of `size` bytes.
+fn length(size: usize) -> usize {
+    let words = 2 * APART + 2 * size.div_ceil(8).next_multiple_of(APART);
+    (words * 8).next_multiple_of(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Lines, Side, length};
+    use crate::watch::Watch;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+    use std::time::Duration;
+
+    #[test]
+    fn every_size_fits_its_memory_and_two_sides_bounce() {
+        for size in [0, 1, 8, 63, 64, 65, 4096] {
+            let words: Vec<AtomicU64> = (0..length(size) / 8).map(|_| AtomicU64::new(0)).collect();
+            let lines = Lines::of(&words, size).unwrap();
+            assert!(lines.messages.iter().all(|message| message.len() * 8 >= size));
+            let watch = Watch::new(Arc::default(), Duration::from_secs(60), String::new());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for number in 1..=100 {
+                        lines.hear(Side::Ping, number, &watch).unwrap();
+                        lines.say(Side::Pong, number);
+                    }
+                });
+                for number in 1..=100 {
+                    lines.say(Side::Ping, number);
+                    lines.hear(Side::Pong, number, &watch).unwrap();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn memory_that_is_too_short_is_refused() {
+        let words = [const { AtomicU64::new(0) }; 40];
+        assert!(Lines::of(&words, 4096).is_none());
+        assert!(Lines::of(&words[..3], 0).is_none());
+    }
+}

@@ -1,0 +1,88 @@
+//! `tbrdma-bench`: latency distributions and throughput of RDMA verbs, beside the machine's physical floor.
+//!
+//! The ruler of the project. It uses `tbrdma` as any program would, and nothing else of ours.
+//!
+//! | module | what lives in it |
+//! |---|---|
+//! | [`cli`], [`plan`] | the flags; what they ask for, as a value that both sides check |
+//! | [`peer`], [`control`] | finding the other side; what the two say to each other, outside the measurements |
+//! | [`session`], [`wire`], [`completions`] | the verbs objects of a side; posting, waiting and checking with them |
+//! | [`pingpong`], [`stream`] | the measurements |
+//! | [`floor`], [`memcpy`] | what the same cores do without a library |
+//! | [`pattern`] | the bytes of every message |
+//! | [`histogram`], [`result`], [`report`] | figures, the JSON contract, the terminal |
+//! | [`environment`], [`affinity`], [`clock`] | where and with what it was measured |
+//! | [`run`] | the order of it all |
+//!
+//! Every figure that is printed was measured in that run, and the bytes were checked.
+
+#![forbid(unsafe_code)]
+
+pub mod affinity;
+pub mod cli;
+pub mod clock;
+pub mod completions;
+pub mod control;
+pub mod devices;
+pub mod environment;
+pub mod error;
+pub mod floor;
+pub mod histogram;
+pub mod memcpy;
+pub mod pattern;
+pub mod peer;
+pub mod pingpong;
+pub mod plan;
+pub mod progress;
+pub mod report;
+pub mod result;
+pub mod run;
+pub mod session;
+pub mod signals;
+pub mod stream;
+pub mod watch;
+pub mod wire;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+pub use error::{Error, Result};
+
+/// The whole program.
+#[must_use]
+pub fn run() -> ExitCode {
+    let outcome = match cli::parse(std::env::args_os()) {
+        Ok(cli) => run::command(cli.command),
+        Err((text, 0)) => say(&text).map(|()| 0),
+        Err((text, code)) => {
+            complain(&text);
+            Ok(code)
+        }
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            complain(&format!("tbrdma-bench: {error}\n"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has seen enough is no error.
+///
+/// # Errors
+/// Standard output cannot be written for another reason.
+pub fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::Run(format!("write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes to standard error, as far as anyone listens.
+pub fn complain(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

@@ -1,0 +1,339 @@
+//! Latency: one message at a time.
+//!
+//! What is inside a sample: the clock is read, the message is posted, the answer (or the completion, for operations that the
+//! target does not answer) is seen, the clock is read. What is outside: making the next message's bytes, checking the last one's
+//! and reposting its receive. The responder makes its answer before the question comes, and checks the question after it
+//! has answered, while the answer and the next question are under way; two messages never share a slot, so what is being
+//! checked is not overwritten.
+
+use std::time::{Duration, Instant};
+
+use crate::cli::Extent;
+use crate::control::{Account, Channel, Go, Message, Phase};
+use crate::error::Result;
+use crate::histogram::{Latencies, Measures};
+use crate::pattern::{PING, PONG, Pattern, READ};
+use crate::plan::Op;
+use crate::progress::Progress;
+use crate::session::{Role, Session};
+use crate::watch::Spins;
+use crate::wire::{Arrival, Signals, Wire, atomic_value};
+
+/// How long a batch lasts, between two moves of the progress bar.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+/// How long the warm-up lasts when the user gives no number.
+const WARMUP_TIME: Duration = Duration::from_millis(100);
+/// Unrecorded exchanges at the head of each batch, after both sides have slept on the control channel.
+const LEAD_IN: u64 = 32;
+/// Above this size a few exchanges are enough to wake up.
+const LARGE: usize = 64 << 10;
+const LEAD_IN_LARGE: u64 = 2;
+
+/// One side of a pingpong.
+pub struct Pingpong {
+    wire: Wire,
+    /// Bytes which this side sends, and those which it gets.
+    ours: Pattern,
+    theirs: Pattern,
+    next: u64,
+    account: Account,
+}
+
+/// What a pingpong found.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The recorded latencies.
+    pub latencies: Latencies,
+    /// Unrecorded messages before the first recorded one.
+    pub warmup: u64,
+    /// Unrecorded messages between recorded ones, at the heads of batches.
+    pub lead_in: u64,
+    /// All messages that left the initiator.
+    pub messages: u64,
+    /// What both sides checked.
+    pub account: Account,
+}
+
+impl Pingpong {
+    /// Fills memory and posts receives; the sides meet after this.
+    ///
+    /// # Errors
+    /// Receives cannot be posted.
+    pub fn new(session: Session) -> Result<Self> {
+        let (plan, role) = (session.plan.clone(), session.role);
+        let mut wire = Wire::new(session);
+        let pattern = |salt| Pattern::new(salt, wire.layout.size, plan.depth as usize);
+        let (ours, theirs) = match (plan.op, role) {
+            (Op::Read, _) => (pattern(READ), pattern(READ)),
+            (_, Role::Initiator) => (pattern(PING), pattern(PONG)),
+            (_, Role::Responder) => (pattern(PONG), pattern(PING)),
+        };
+        if plan.op.consumes_receive() {
+            wire.post_receives(wire.layout.target_slots)?;
+        }
+        if role == Role::Responder {
+            expose(&mut wire, &ours);
+        }
+        Ok(Self { wire, ours, theirs, next: 0, account: Account::default() })
+    }
+
+    /// The connected session.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.wire.session
+    }
+
+    fn op(&self) -> Op {
+        self.wire.session.plan.op
+    }
+
+    /// Makes message `sequence`, or spoils the place where its result will be.
+    #[inline]
+    fn prepare(&mut self, sequence: u64) -> Result<()> {
+        let depth = self.wire.layout.depth;
+        if sequence >= depth {
+            self.wire.reap(sequence - depth + 1)?;
+        }
+        if self.op().is_one_sided() {
+            self.wire.spoil(sequence);
+        } else {
+            self.wire.fill(sequence, &self.ours, sequence);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn post(&mut self, sequence: u64) -> Result<()> {
+        let every = if self.op().is_one_sided() { 1 } else { u64::from(self.wire.session.plan.signal_every) };
+        self.wire.post(sequence, 1, Signals { every, also: u64::MAX })
+    }
+
+    #[inline]
+    fn arrival(&mut self, sequence: u64) -> Result<Arrival> {
+        match self.op() {
+            Op::Send | Op::SendImm | Op::WriteImm => self.wire.receive_one(),
+            Op::Write => self.wire.watch_memory(sequence, &self.theirs),
+            Op::Read | Op::Cas | Op::Faa => self.wire.reap(sequence + 1).map(|()| Arrival::Memory),
+        }
+    }
+
+    /// Checks what came, and makes room for what comes next.
+    #[inline]
+    fn settle(&mut self, sequence: u64, arrival: &Arrival) -> Result<()> {
+        let found = match self.op() {
+            Op::Read => {
+                self.wire.check_result(sequence, &self.theirs, sequence % self.wire.layout.target_slots)
+            }
+            Op::Cas | Op::Faa => self.wire.check_atomic(sequence),
+            _ => self.wire.check(sequence, arrival, &self.theirs),
+        };
+        self.account.count(found);
+        if self.op().consumes_receive() {
+            self.wire.post_receives(1)?;
+        }
+        Ok(())
+    }
+
+    /// Does `count` exchanges of which the last `recorded` are recorded; how long these took.
+    fn batch(
+        &mut self,
+        channel: &mut Channel,
+        count: u64,
+        recorded: u64,
+        latencies: &mut Latencies,
+    ) -> Result<Duration> {
+        self.wire.session.watch.look(&mut Spins::default(), "answer")?;
+        let end = self.next + count;
+        let recorded_from = end - recorded;
+        let answered = !self.op().is_one_sided();
+        if answered {
+            channel.send(&Message::Go(Go { phase: Phase::Run, first: self.next, count }))?;
+        }
+        let mut since = Instant::now();
+        for sequence in self.next..end {
+            self.prepare(sequence)?;
+            if sequence == recorded_from {
+                since = Instant::now();
+            }
+            let before = Instant::now();
+            self.post(sequence)?;
+            let arrival = self.arrival(sequence)?;
+            let after = Instant::now();
+            if sequence >= recorded_from {
+                latencies.record(after.duration_since(before));
+            }
+            self.settle(sequence, &arrival)?;
+        }
+        let elapsed = since.elapsed();
+        self.next = end;
+        if answered {
+            self.account.add(&receive_account(channel, self.timeout())?);
+        }
+        Ok(elapsed)
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.wire.session.plan.timeout_ms)
+    }
+
+    /// The initiator's whole run: warm-up, then batches until the extent is measured.
+    ///
+    /// # Errors
+    /// A verbs call or a completion failed, the peer went away, or the user interrupted.
+    pub fn measure(
+        &mut self,
+        channel: &mut Channel,
+        extent: Extent,
+        warmup: Option<u64>,
+        progress: &Progress,
+    ) -> Result<Outcome> {
+        let measures =
+            if self.op().is_one_sided() { Measures::WholeOperation } else { Measures::HalfRoundTrip };
+        let mut latencies = Latencies::new(measures)?;
+        progress.stage("warming up");
+        let per_message = self.warm_up(channel, warmup, &mut latencies)?;
+        let warmup = self.next;
+        let lead = if self.wire.layout.size > LARGE { LEAD_IN_LARGE } else { LEAD_IN };
+
+        progress.stage("measuring");
+        let mut measured = Duration::ZERO;
+        let mut batches = 0;
+        let mut size = in_time(BATCH_TIME, per_message);
+        loop {
+            let left = match extent {
+                Extent::Messages(messages) => messages.saturating_sub(latencies.count()),
+                Extent::Time(time) if measured < time => in_time(time - measured, per_message),
+                Extent::Time(_) => 0,
+            };
+            if left == 0 {
+                break;
+            }
+            let recorded = size.min(left);
+            let elapsed = self.batch(channel, lead + recorded, recorded, &mut latencies)?;
+            batches += 1;
+            measured += elapsed;
+            size = in_time(BATCH_TIME, elapsed / u32::try_from(recorded).unwrap_or(u32::MAX).max(1));
+            progress.done(match extent {
+                Extent::Messages(messages) => latencies.count() as f64 / messages as f64,
+                Extent::Time(time) => measured.as_secs_f64() / time.as_secs_f64(),
+            });
+        }
+        self.check_atomics(channel)?;
+        Ok(Outcome {
+            latencies,
+            warmup,
+            lead_in: lead * batches,
+            messages: self.next,
+            account: self.account.clone(),
+        })
+    }
+
+    /// Exchanges without recording; how long one takes.
+    fn warm_up(
+        &mut self,
+        channel: &mut Channel,
+        count: Option<u64>,
+        unused: &mut Latencies,
+    ) -> Result<Duration> {
+        const UNKNOWN: Duration = Duration::from_micros(50);
+        let mut left = count.unwrap_or(u64::MAX);
+        let mut spent = Duration::ZERO;
+        let mut size = 8;
+        let mut per_message = UNKNOWN;
+        while left > 0 && (count.is_some() || spent < WARMUP_TIME) {
+            let size_now = size.min(left);
+            let start = Instant::now();
+            self.batch(channel, size_now, 0, unused)?;
+            let elapsed = start.elapsed();
+            spent += elapsed;
+            left -= size_now;
+            per_message = elapsed / u32::try_from(size_now).unwrap_or(u32::MAX).max(1);
+            size = (size * 8).min(in_time(BATCH_TIME, per_message));
+        }
+        Ok(per_message)
+    }
+
+    /// After a run of atomics: does the word at the target hold the sum of all of them?
+    fn check_atomics(&mut self, channel: &mut Channel) -> Result<()> {
+        if self.op().is_atomic() {
+            channel.send(&Message::Go(Go { phase: Phase::CheckSlots, first: 0, count: self.next }))?;
+            let theirs = receive_account(channel, self.timeout())?;
+            // The same operations: their results are counted once.
+            self.account.add(&Account { checked: 0, ..theirs });
+        }
+        Ok(())
+    }
+
+    /// The responder's part in a batch.
+    ///
+    /// # Errors
+    /// A verbs call or a completion failed, or the peer went away.
+    pub fn respond(&mut self, go: Go) -> Result<Account> {
+        self.account = Account::default();
+        match go.phase {
+            Phase::Run if !self.op().is_one_sided() => {
+                for sequence in go.first..go.first.saturating_add(go.count) {
+                    self.prepare(sequence)?;
+                    let arrival = self.arrival(sequence)?;
+                    self.post(sequence)?;
+                    self.settle(sequence, &arrival)?;
+                }
+            }
+            Phase::CheckSlots if self.op().is_atomic() => {
+                let found = check_word(&self.wire, go.count);
+                self.account.count(found);
+            }
+            _ => {}
+        }
+        Ok(std::mem::take(&mut self.account))
+    }
+}
+
+/// Fills the memory which the initiator will read or change.
+pub fn expose(wire: &mut Wire, pattern: &Pattern) {
+    let layout = wire.layout;
+    match wire.session.plan.op {
+        Op::Read => {
+            let mut bytes = vec![0; layout.size];
+            for slot in 0..layout.target_slots {
+                pattern.fill(slot, &mut bytes);
+                wire.session.incoming.write(slot as usize * layout.stride + layout.lead, &bytes);
+            }
+        }
+        Op::Cas | Op::Faa => {
+            wire.session.incoming.write(0, &atomic_value(0).to_ne_bytes());
+        }
+        _ => {}
+    }
+}
+
+/// Does the word that atomics work on hold what `count` of them make of it?
+///
+/// # Errors
+/// What it holds instead, in one line.
+pub fn check_word(wire: &Wire, count: u64) -> Result<(), String> {
+    let (got, want) = (wire.session.incoming.load_u64(0), atomic_value(count));
+    if got == want {
+        Ok(())
+    } else {
+        Err(format!("after {count} atomics the word is {got:#x} instead of {want:#x}"))
+    }
+}
+
+/// The responder's account of a batch.
+///
+/// # Errors
+/// It did not come.
+pub fn receive_account(channel: &mut Channel, timeout: Duration) -> Result<Account> {
+    match channel.receive(timeout)? {
+        Message::Done(account) => Ok(account),
+        other => Err(channel.unexpected(&other, "`done`")),
+    }
+}
+
+/// How many of something fit in a time; at least one.
+#[must_use]
+pub fn in_time(time: Duration, each: Duration) -> u64 {
+    let count = time.as_nanos() / each.as_nanos().max(1);
+    u64::try_from(count).unwrap_or(u64::MAX).clamp(1, 4_000_000)
+}

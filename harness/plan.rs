@@ -1,0 +1,307 @@
+//! What one run measures: made from the flags by the initiator, sent to the responder, checked by both.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Largest message that any plan may ask for; a device may allow less.
+pub const MAX_SIZE: u64 = 1 << 31;
+/// Most work requests that any plan may keep outstanding; a device may allow fewer.
+pub const MAX_DEPTH: u32 = 16_384;
+/// Most memory that one side registers for its messages.
+pub const MAX_MEMORY: u64 = 8 << 30;
+/// Bytes in front of every message in a UD receive buffer: the global routing header.
+pub const GRH_BYTES: usize = 40;
+/// The Q_Key of both sides of a UD run.
+pub const QKEY: u32 = 0x1111_1111;
+
+/// Which measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Benchmark {
+    /// Latency: one message at a time.
+    Pingpong,
+    /// Throughput in one direction, told in bytes.
+    Bw,
+    /// Throughput in one direction, told in messages.
+    Rate,
+}
+
+/// Which verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Op {
+    /// SEND into a posted receive.
+    Send,
+    /// SEND with 32 bits of immediate data.
+    SendImm,
+    /// RDMA WRITE; the target polls its own memory.
+    Write,
+    /// RDMA WRITE with immediate data, which completes a receive of the target.
+    WriteImm,
+    /// RDMA READ; the target does nothing.
+    Read,
+    /// Atomic compare and swap of eight bytes; the target does nothing.
+    Cas,
+    /// Atomic fetch and add of eight bytes; the target does nothing.
+    Faa,
+}
+
+/// Which transport service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Reliable connection.
+    Rc,
+    /// Unreliable connection.
+    Uc,
+    /// Unreliable datagram.
+    Ud,
+}
+
+/// How a side waits for completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wait {
+    /// Polls the completion queue (or memory, for `write`) without a pause.
+    Poll,
+    /// Arms the completion queue and sleeps on its channel.
+    Event,
+}
+
+macro_rules! names {
+    ($type:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $(Self::$variant => $name),+ })
+            }
+        }
+    };
+}
+names!(Benchmark { Pingpong => "pingpong", Bw => "bw", Rate => "rate" });
+names!(Op {
+    Send => "send", SendImm => "send-imm", Write => "write", WriteImm => "write-imm",
+    Read => "read", Cas => "cas", Faa => "faa",
+});
+names!(Transport { Rc => "rc", Uc => "uc", Ud => "ud" });
+names!(Wait { Poll => "poll", Event => "event" });
+
+impl Op {
+    /// Does every message use up a receive of the target?
+    #[must_use]
+    pub fn consumes_receive(self) -> bool {
+        matches!(self, Self::Send | Self::SendImm | Self::WriteImm)
+    }
+
+    /// Does the target do nothing at all, so that latency is that of the whole operation?
+    #[must_use]
+    pub fn is_one_sided(self) -> bool {
+        matches!(self, Self::Read | Self::Cas | Self::Faa)
+    }
+
+    /// Is it one of the two atomics?
+    #[must_use]
+    pub fn is_atomic(self) -> bool {
+        matches!(self, Self::Cas | Self::Faa)
+    }
+
+    /// Does the message carry immediate data?
+    #[must_use]
+    pub fn has_imm(self) -> bool {
+        matches!(self, Self::SendImm | Self::WriteImm)
+    }
+
+    /// The size that a user who gives none gets.
+    #[must_use]
+    pub fn default_size(self, benchmark: Benchmark, transport: Transport) -> u64 {
+        match benchmark {
+            _ if self.is_atomic() => 8,
+            Benchmark::Pingpong => 64,
+            // A datagram fits one packet.
+            Benchmark::Bw if transport == Transport::Ud => 1 << 10,
+            Benchmark::Bw => 64 << 10,
+            Benchmark::Rate => 8,
+        }
+    }
+}
+
+/// What one run measures; the same value on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Which measurement.
+    pub benchmark: Benchmark,
+    /// Which verb.
+    pub op: Op,
+    /// Which transport service.
+    pub transport: Transport,
+    /// Bytes in a message.
+    pub size: u64,
+    /// How both sides wait.
+    pub wait: Wait,
+    /// Are messages handed over inside the work request?
+    pub inline: bool,
+    /// Most work requests outstanding; also the number of buffers that messages go round.
+    pub depth: u32,
+    /// Work requests per doorbell.
+    pub post_list: u32,
+    /// One work request in so many asks for a completion.
+    pub signal_every: u32,
+    /// The device which the initiator would like the responder to use.
+    pub device: String,
+    /// The core which the responder pins itself to.
+    pub pin_responder: Option<usize>,
+    /// How long either side waits for the other before it gives up, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Plan {
+    /// Distance from one buffer to the next.
+    #[must_use]
+    pub fn stride(&self) -> u64 {
+        let head = if self.transport == Transport::Ud { GRH_BYTES as u64 } else { 0 };
+        (self.size + head).max(8).next_multiple_of(64)
+    }
+
+    /// Number of buffers at the target: twice the depth where receives are posted, so that half can be under way back.
+    #[must_use]
+    pub fn target_slots(&self) -> u32 {
+        match self.benchmark {
+            Benchmark::Pingpong => self.depth,
+            _ if self.op.consumes_receive() => self.depth * 2,
+            _ => self.depth,
+        }
+    }
+
+    /// The number of buffers for a pingpong of such messages: many while they are small, few when they are large.
+    #[must_use]
+    pub fn pingpong_depth(size: u64) -> u32 {
+        ((4 << 20) / size.max(1)).clamp(4, 64) as u32
+    }
+
+    /// The number of buffers for a stream of such messages, when the user gives none.
+    #[must_use]
+    pub fn stream_depth(size: u64) -> u32 {
+        ((16 << 20) / size.max(1)).clamp(4, 128) as u32
+    }
+
+    /// Does the plan make sense, whoever sent it?
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the first rule it breaks.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::Usage(text));
+        let Self { op, transport, size, .. } = *self;
+        let possible = match transport {
+            Transport::Rc => true,
+            Transport::Uc => !op.is_one_sided(),
+            Transport::Ud => matches!(op, Op::Send | Op::SendImm),
+        };
+        if !possible {
+            let allowed = match transport {
+                Transport::Ud => "send and send-imm",
+                _ => "send, send-imm, write and write-imm",
+            };
+            return refuse(format!(
+                "--op {op} does not exist on --transport {transport}, which has {allowed}"
+            ));
+        }
+        if size > MAX_SIZE {
+            return refuse(format!("--size {size} is over the limit of {MAX_SIZE} bytes in one message"));
+        }
+        if op.is_atomic() && size != 8 {
+            return refuse(format!("--size {size} is impossible: --op {op} works on exactly 8 bytes"));
+        }
+        if size == 0 && (matches!(op, Op::Write | Op::Read) || self.benchmark == Benchmark::Bw) {
+            return refuse(format!(
+                "--size 0 leaves nothing to see in a {} of --op {op}: use --size 1 or more",
+                self.benchmark
+            ));
+        }
+        if self.inline && op.is_one_sided() {
+            return refuse(format!("--inline is impossible with --op {op}, which sends no data"));
+        }
+        if self.benchmark == Benchmark::Pingpong && self.wait == Wait::Event && op == Op::Write {
+            return refuse(
+                "--wait event is impossible with --op write, which gives the target no completion: use --op write-imm or send"
+                    .into(),
+            );
+        }
+        self.validate_depths()
+    }
+
+    fn validate_depths(&self) -> Result<()> {
+        let refuse = |text: String| Err(Error::Usage(text));
+        let Self { depth, post_list, signal_every, .. } = *self;
+        if !(2..=MAX_DEPTH).contains(&depth) {
+            return refuse(format!("--depth {depth} is outside 2..={MAX_DEPTH}"));
+        }
+        if !(1..=depth).contains(&post_list) {
+            return refuse(format!("--post-list {post_list} is outside 1..={depth}, the --depth"));
+        }
+        if !(1..=depth).contains(&signal_every) {
+            return refuse(format!("--signal-every {signal_every} is outside 1..={depth}, the --depth"));
+        }
+        let memory = self.stride() * u64::from(self.target_slots());
+        if memory > MAX_MEMORY {
+            return refuse(format!(
+                "{} buffers of {} bytes are {memory} bytes, over the limit of {MAX_MEMORY}: lower --depth or --size",
+                self.target_slots(),
+                self.size
+            ));
+        }
+        if !(1..=3_600_000).contains(&self.timeout_ms) {
+            return refuse(format!("a timeout of {} ms is outside 1 ms..=1 h", self.timeout_ms));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Benchmark, Op, Plan, Transport, Wait};
+
+    fn plan(op: Op, transport: Transport, size: u64) -> Plan {
+        Plan {
+            benchmark: Benchmark::Pingpong,
+            op,
+            transport,
+            size,
+            wait: Wait::Poll,
+            inline: false,
+            depth: 16,
+            post_list: 1,
+            signal_every: 8,
+            device: "shm".into(),
+            pin_responder: None,
+            timeout_ms: 1000,
+        }
+    }
+
+    #[test]
+    fn transports_have_the_operations_of_the_specification() {
+        let all = [Op::Send, Op::SendImm, Op::Write, Op::WriteImm, Op::Read, Op::Cas, Op::Faa];
+        let count = |transport| all.iter().filter(|op| plan(**op, transport, 8).validate().is_ok()).count();
+        assert_eq!([count(Transport::Rc), count(Transport::Uc), count(Transport::Ud)], [7, 4, 2]);
+    }
+
+    #[test]
+    fn sizes_and_depths_have_limits() {
+        assert!(plan(Op::Send, Transport::Rc, 0).validate().is_ok());
+        assert!(plan(Op::Write, Transport::Rc, 0).validate().is_err());
+        assert!(plan(Op::Send, Transport::Rc, super::MAX_SIZE + 1).validate().is_err());
+        assert!(plan(Op::Cas, Transport::Rc, 16).validate().is_err());
+        assert!(plan(Op::Send, Transport::Rc, super::MAX_SIZE).validate().is_err(), "16 buffers of 2 GiB");
+        assert!(Plan { depth: 1, ..plan(Op::Send, Transport::Rc, 8) }.validate().is_err());
+        assert!(Plan { signal_every: 17, ..plan(Op::Send, Transport::Rc, 8) }.validate().is_err());
+        assert!(Plan { post_list: 0, ..plan(Op::Send, Transport::Rc, 8) }.validate().is_err());
+    }
+
+    #[test]
+    fn a_plan_survives_the_wire() {
+        let plan = plan(Op::WriteImm, Transport::Uc, 4096);
+        let line = serde_json::to_string(&plan).unwrap();
+        assert!(line.contains("\"write-imm\""));
+        assert_eq!(serde_json::from_str::<Plan>(&line).unwrap(), plan);
+    }
+}

@@ -1,0 +1,47 @@
+//! The progress bar: on a terminal only, and moved between batches of messages, never within one.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::plan::Benchmark;
+
+/// Drawn to standard error, or nowhere.
+#[derive(Debug)]
+pub struct Progress(ProgressBar);
+
+/// The bar counts thousandths of the run.
+const WHOLE: u64 = 1000;
+
+impl Progress {
+    /// A bar for a run, if somebody looks.
+    #[must_use]
+    pub fn new(benchmark: Benchmark, quiet: bool) -> Self {
+        if quiet || !std::io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(Some(WHOLE), ProgressDrawTarget::stderr_with_hz(5));
+        if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:40}] {percent:>3} % {msg}") {
+            bar.set_style(style.progress_chars("#> "));
+        }
+        bar.set_prefix(benchmark.to_string());
+        Self(bar)
+    }
+
+    /// What is going on now.
+    pub fn stage(&self, what: &'static str) {
+        self.0.set_message(what);
+        self.0.tick();
+    }
+
+    /// So much of the run is done, from 0 to 1.
+    pub fn done(&self, share: f64) {
+        self.0.set_position((share.clamp(0.0, 1.0) * WHOLE as f64) as u64);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,308 @@
+//! The report for people: at most eighty columns, no colour, nothing that moves.
+
+use std::fmt::Write as _;
+
+use crate::histogram::nanoseconds;
+use crate::plan::{Benchmark, Wait};
+use crate::result::{FloorReport, Ratio, Report};
+
+/// Columns of a report.
+pub const WIDTH: usize = 80;
+/// Involuntary context switches in so many messages are worth a warning.
+const SWITCHES_WORTH_A_WORD: u64 = 100;
+
+/// The whole report; `picture` is the drawn distribution.
+#[must_use]
+pub fn full(report: &Report, picture: &str) -> String {
+    let mut text = String::new();
+    head(&mut text, report);
+    latencies(&mut text, report, picture);
+    throughput(&mut text, report);
+    floor(&mut text, report);
+    checked(&mut text, report);
+    environment(&mut text, report);
+    text
+}
+
+/// The report in one line, for `--quiet`.
+#[must_use]
+pub fn line(report: &Report) -> String {
+    let mut text = title(report);
+    if let Some(ns) = &report.one_way_ns {
+        let _ = write!(text, ": p50 {}, p99 {}", nanoseconds(ns.p50), nanoseconds(ns.p99));
+    }
+    if let Some(bandwidth) = &report.bandwidth {
+        let _ = write!(text, ": {}, {}", bytes(bandwidth.bytes_per_s), messages(bandwidth.messages_per_s));
+    }
+    match report.ratio_to_floor {
+        Some(Ratio::Latency { p50, p99 }) => {
+            let _ = write!(text, ", {p50:.2} x the floor (p99 {p99:.2} x)");
+        }
+        Some(Ratio::Bytes { bytes_per_s }) => {
+            let _ = write!(text, ", {bytes_per_s:.2} x memcpy");
+        }
+        None => {}
+    }
+    let _ = writeln!(text, ", {} samples, {} errors", report.samples, report.errors);
+    text
+}
+
+fn title(report: &Report) -> String {
+    format!(
+        "{} {} over {}, {} bytes{}",
+        report.benchmark,
+        report.op,
+        report.transport,
+        report.size_bytes,
+        if report.inline { " inline" } else { "" }
+    )
+}
+
+/// One line of the report: a name, and its value broken at blanks where it is too long.
+fn entry(text: &mut String, name: &str, value: &str) {
+    const NAME: usize = 12;
+    let mut column = 0;
+    let _ = write!(text, "{name:<NAME$}");
+    for word in value.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && NAME + column + 1 + length > WIDTH {
+            let _ = write!(text, "\n{:NAME$}", "");
+            column = 0;
+        }
+        if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text.push('\n');
+}
+
+fn head(text: &mut String, report: &Report) {
+    let _ = writeln!(text, "{}", title(report));
+    entry(
+        text,
+        "device",
+        &format!("{}, profile {}; memory {}", report.device, report.profile, report.memory),
+    );
+    if let Some(measures) = report.measures {
+        let explained = match measures {
+            "half round trip" => "one way: half of each round trip, from post to answer seen",
+            _ => "round trip of one operation, from post to completion; the target's CPU does nothing",
+        };
+        entry(text, "measures", explained);
+    } else {
+        entry(
+            text,
+            "measures",
+            &format!(
+                "one direction, depth {}, {} per doorbell, 1 of {} signaled",
+                report.depth, report.post_list, report.signal_every
+            ),
+        );
+    }
+    let waited = match (report.wait, report.benchmark, report.op) {
+        (Wait::Event, ..) => "asleep on the completion channel",
+        (Wait::Poll, Benchmark::Pingpong, crate::plan::Op::Write) => "both sides poll their own memory",
+        (Wait::Poll, ..) => "polls the completion queue",
+    };
+    entry(text, "waits", waited);
+    let clock = &report.environment.clock;
+    entry(
+        text,
+        "clock",
+        &format!(
+            "{}{}, {:.1} ns a read, not subtracted",
+            clock.source,
+            clock.hardware.as_ref().map(|name| format!(" ({name})")).unwrap_or_default(),
+            clock.overhead_ns
+        ),
+    );
+    let lead_in = match report.lead_in {
+        0 => String::new(),
+        some => format!(" and {some} between batches"),
+    };
+    entry(text, "samples", &format!("{} after {} of warm-up{lead_in}", report.samples, report.warmup));
+}
+
+fn latencies(text: &mut String, report: &Report, picture: &str) {
+    let Some(ns) = &report.one_way_ns else { return };
+    let _ = writeln!(text);
+    let figures = [
+        ("min", ns.min),
+        ("mean", ns.mean),
+        ("p50", ns.p50),
+        ("p90", ns.p90),
+        ("p99", ns.p99),
+        ("p99.9", ns.p99_9),
+        ("p99.99", ns.p99_99),
+        ("max", ns.max),
+    ];
+    for row in figures.chunks(4) {
+        for (name, value) in row {
+            let _ = write!(text, "  {name:>6} {:>9}", nanoseconds(*value));
+        }
+        let _ = writeln!(text);
+    }
+    let _ = write!(text, "\n{picture}\n");
+}
+
+fn throughput(text: &mut String, report: &Report) {
+    let Some(bandwidth) = &report.bandwidth else { return };
+    let _ = writeln!(
+        text,
+        "\n  {}   {}   in {:.2} s",
+        bytes(bandwidth.bytes_per_s),
+        messages(bandwidth.messages_per_s),
+        bandwidth.elapsed_s
+    );
+    let spread = bandwidth.section_bytes_per_s;
+    let _ = writeln!(
+        text,
+        "  of {} sections: slowest {}, middle {}, fastest {}\n",
+        bandwidth.sections,
+        bytes(spread.min),
+        bytes(spread.median),
+        bytes(spread.max)
+    );
+}
+
+fn floor(text: &mut String, report: &Report) {
+    let value = match (&report.floor, report.ratio_to_floor) {
+        (Some(FloorReport::Bounce { one_way_ns, samples }), Some(Ratio::Latency { p50, p99 })) => {
+            let against = match report.measures {
+                Some("half round trip") => "this run is",
+                _ => "a whole operation is",
+            };
+            format!(
+                "p50 {}, p99 {} one way, by plain stores and loads on the same cores ({samples} samples); {against} \
+                 {p50:.2} x (p99 {p99:.2} x)",
+                nanoseconds(one_way_ns.p50),
+                nanoseconds(one_way_ns.p99)
+            )
+        }
+        (Some(FloorReport::Memcpy { memcpy_bytes_per_s }), ratio) => {
+            let part = match ratio {
+                Some(Ratio::Bytes { bytes_per_s }) => format!("; this run is {bytes_per_s:.2} x"),
+                _ => String::new(),
+            };
+            format!(
+                "{} by memcpy between private buffers on the initiator's core{part}",
+                bytes(*memcpy_bytes_per_s)
+            )
+        }
+        _ => format!("none: {}", report.floor_missing.as_deref().unwrap_or("not measured")),
+    };
+    entry(text, "floor", &value);
+}
+
+fn checked(text: &mut String, report: &Report) {
+    let verdict = if report.verified { "right" } else { "WRONG" };
+    entry(text, "checked", &format!("{verdict}, {} errors: {}", report.errors, report.verification));
+    if let Some(first) = &report.first_error {
+        entry(text, "", first);
+    }
+}
+
+fn environment(text: &mut String, report: &Report) {
+    let environment = &report.environment;
+    let core =
+        |core: Option<usize>| core.map_or_else(|| "not pinned".to_owned(), |core| format!("core {core}"));
+    entry(
+        text,
+        "cpu",
+        &format!(
+            "{} ({}{}), cores {} allowed, governor {}",
+            environment.cpu_model,
+            environment.architecture,
+            if environment.virtual_machine { ", virtual machine" } else { "" },
+            environment.cores_allowed,
+            environment.governor.as_deref().unwrap_or("unknown")
+        ),
+    );
+    entry(
+        text,
+        "sides",
+        &format!(
+            "initiator {}, responder {}; {}",
+            core(environment.pinned.initiator),
+            core(environment.pinned.responder),
+            report.sides
+        ),
+    );
+    entry(
+        text,
+        "system",
+        &format!(
+            "{}, load {}, {} ms stolen, involuntary context switches {} + {}",
+            environment.kernel,
+            environment.load_average.map_or_else(|| "unknown".to_owned(), |load| format!("{load:.2}")),
+            environment.steal_ms,
+            environment.involuntary_context_switches.initiator,
+            environment.involuntary_context_switches.responder
+        ),
+    );
+    for warning in warnings(report) {
+        entry(text, "WARNING", &warning);
+    }
+}
+
+/// What a reader must know before believing the figures.
+#[must_use]
+pub fn warnings(report: &Report) -> Vec<String> {
+    let environment = &report.environment;
+    let mut warnings = Vec::new();
+    let switches = environment.involuntary_context_switches;
+    let total = switches.initiator + switches.responder;
+    if total > SWITCHES_WORTH_A_WORD.max(report.samples / 10_000) {
+        warnings.push(format!(
+            "the scheduler interrupted the two sides {total} times: others want these cores, and the tail shows it"
+        ));
+    }
+    if environment.steal_ms > 100 {
+        warnings.push(format!(
+            "the hypervisor took {} ms of this host's time during the run",
+            environment.steal_ms
+        ));
+    }
+    if environment.pinned.initiator.is_some() && environment.pinned.initiator == environment.pinned.responder
+    {
+        warnings.push(
+            "both sides share one core: they take turns, and nothing here tells how fast they could be"
+                .into(),
+        );
+    }
+    if !environment.optimised {
+        warnings.push("built without optimisation: use cargo run --release".into());
+    }
+    warnings
+}
+
+fn bytes(per_second: f64) -> String {
+    match per_second {
+        _ if per_second >= 1e9 => format!("{:.2} GB/s", per_second / 1e9),
+        _ if per_second >= 1e6 => format!("{:.2} MB/s", per_second / 1e6),
+        _ => format!("{:.2} kB/s", per_second / 1e3),
+    }
+}
+
+fn messages(per_second: f64) -> String {
+    match per_second {
+        _ if per_second >= 1e6 => format!("{:.3} million messages/s", per_second / 1e6),
+        _ => format!("{per_second:.0} messages/s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WIDTH, entry};
+
+    #[test]
+    fn long_entries_are_broken_at_blanks() {
+        let mut text = String::new();
+        entry(&mut text, "name", &"word ".repeat(60));
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with("            word")), "{text}");
+    }
+}

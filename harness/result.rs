@@ -1,0 +1,233 @@
+//! The result of a run as a value: what `--json` writes and the report prints.
+//!
+//! The JSON is a contract: its schema is `harness/schema/tbrdma-bench-1.json`. Fields may be added to it; none may change its
+//! meaning without another number in `schema`.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::environment::Environment;
+use crate::error::{Context, Result};
+use crate::histogram::Summary;
+use crate::plan::{Benchmark, Op, Transport, Wait};
+
+/// Name and version of the contract.
+pub const SCHEMA: &str = "tbrdma-bench/1";
+
+/// The result of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Which measurement.
+    pub benchmark: Benchmark,
+    /// Which verb.
+    pub op: Op,
+    /// Which transport service.
+    pub transport: Transport,
+    /// The initiator's device.
+    pub device: String,
+    /// The profile of that device.
+    pub profile: String,
+    /// Bytes in a message.
+    pub size_bytes: u64,
+    /// How both sides waited.
+    pub wait: Wait,
+    /// Were messages handed over inside the work request?
+    pub inline: bool,
+    /// Recorded messages.
+    pub samples: u64,
+    /// Messages, of all that were checked, that were not what they should be.
+    pub errors: u64,
+    /// The first of these.
+    pub first_error: Option<String>,
+    /// Was all of `verification` done, and nothing wrong found?
+    pub verified: bool,
+    /// What was checked, and how.
+    pub verification: String,
+    /// Messages of which every byte was checked.
+    pub messages_checked: u64,
+    /// What `one_way_ns` holds: half round trips, or whole operations where the target does not answer.
+    pub measures: Option<&'static str>,
+    /// The latencies; null for `bw` and `rate`, which measure none.
+    pub one_way_ns: Option<Summary>,
+    /// The machine's physical floor, measured in the same run; null where it could not be.
+    pub floor: Option<FloorReport>,
+    /// Why `floor` is null.
+    pub floor_missing: Option<String>,
+    /// How many times the floor the result is; for throughput, which part of it.
+    pub ratio_to_floor: Option<Ratio>,
+    /// Only of `bw` and `rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
+    /// Messages before the first recorded one.
+    pub warmup: u64,
+    /// Unrecorded messages between recorded ones, at the heads of batches.
+    pub lead_in: u64,
+    /// Buffers that messages go round; most work requests outstanding.
+    pub depth: u32,
+    /// Work requests per doorbell.
+    pub post_list: u32,
+    /// One work request in so many asked for a completion.
+    pub signal_every: u32,
+    /// Whose memory it was.
+    pub memory: &'static str,
+    /// How the two sides were started.
+    pub sides: &'static str,
+    /// Where it took place.
+    pub environment: Environment,
+}
+
+/// The floor of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum FloorReport {
+    /// Of a pingpong.
+    Bounce {
+        /// One way, by plain stores and loads.
+        one_way_ns: FloorLatency,
+        /// Recorded bounces.
+        samples: u64,
+    },
+    /// Of a stream.
+    Memcpy {
+        /// Bytes per second copied by the initiator's core.
+        memcpy_bytes_per_s: f64,
+    },
+}
+
+/// The floor of a latency, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct FloorLatency {
+    /// The median.
+    pub p50: f64,
+    /// All but one in a hundred.
+    pub p99: f64,
+}
+
+/// A result divided by its floor.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Ratio {
+    /// Of a pingpong.
+    Latency {
+        /// Median by median.
+        p50: f64,
+        /// All but one in a hundred by the same.
+        p99: f64,
+    },
+    /// Of a stream.
+    Bytes {
+        /// Bytes per second by bytes per second.
+        bytes_per_s: f64,
+    },
+}
+
+/// The throughput of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Bandwidth {
+    /// Payload bytes per second, over all timed sections.
+    pub bytes_per_s: f64,
+    /// Messages per second, over all timed sections.
+    pub messages_per_s: f64,
+    /// How long these lasted.
+    pub elapsed_s: f64,
+    /// How many there were.
+    pub sections: usize,
+    /// Payload bytes per second of the slowest, the middle and the fastest section.
+    pub section_bytes_per_s: Spread,
+}
+
+/// Least, middle and most.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// The least.
+    pub min: f64,
+    /// The middle.
+    pub median: f64,
+    /// The most.
+    pub max: f64,
+}
+
+impl Report {
+    /// The result as JSON, with a newline at its end.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn to_json(&self) -> Result<String> {
+        let mut text = serde_json::to_string_pretty(self).context(|| "encode the result".into())?;
+        text.push('\n');
+        Ok(text)
+    }
+}
+
+/// A file that will hold the result. It is opened before the run, so that a wrong path is told at once, and appears under its
+/// name only when it is whole.
+#[derive(Debug)]
+pub struct JsonFile {
+    path: std::path::PathBuf,
+    unfinished: std::path::PathBuf,
+    file: Option<std::fs::File>,
+}
+
+impl JsonFile {
+    /// Prepares to write to `path`.
+    ///
+    /// # Errors
+    /// The directory does not exist, or may not be written.
+    pub fn prepare(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let name = path
+            .file_name()
+            .filter(|_| !path.is_dir())
+            .ok_or_else(|| crate::Error::Usage(format!("--json {shown} is a directory: name a file")))?;
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}", std::process::id()));
+        let unfinished = path.with_file_name(hidden);
+        let file = std::fs::File::create(&unfinished).context(|| format!("write --json {shown}"))?;
+        Ok(Self { path: path.into(), unfinished, file: Some(file) })
+    }
+
+    /// Writes the result, whole or not at all.
+    ///
+    /// # Errors
+    /// The disk is full, or the file system refuses.
+    pub fn write(mut self, text: &str) -> Result<()> {
+        let failed = || format!("write --json {}", self.path.display());
+        if let Some(mut file) = self.file.take() {
+            file.write_all(text.as_bytes()).context(failed)?;
+        }
+        std::fs::rename(&self.unfinished, &self.path).context(failed)
+    }
+}
+
+impl Drop for JsonFile {
+    fn drop(&mut self) {
+        // Already renamed when the run went well.
+        let _ = std::fs::remove_file(&self.unfinished);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::JsonFile;
+
+    #[test]
+    fn a_result_appears_whole_or_not_at_all() {
+        let directory = std::env::temp_dir().join(format!("tbrdma-bench-json-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("r.json");
+        std::fs::write(&path, "old").unwrap();
+        drop(JsonFile::prepare(&path).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old", "a run that failed leaves the old result");
+        JsonFile::prepare(&path).unwrap().write("new").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "nothing else is left");
+        assert!(JsonFile::prepare(&directory).is_err());
+        assert!(JsonFile::prepare(&directory.join("no/such/place")).is_err());
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,431 @@
+//! The order of a run, on both sides.
+
+use std::time::Duration;
+
+use crate::affinity;
+use crate::cli::{Command, Flags};
+use crate::control::{Account, Channel, Endpoint, Message};
+use crate::environment::{BothSides, Environment, Host, Switches, steal_ticks};
+use crate::error::{Error, Result};
+use crate::floor::{self, Floor};
+use crate::memcpy::{Memcpy, median};
+use crate::peer::{self, Listener, Responder};
+use crate::pingpong::{self, Pingpong};
+use crate::plan::{Benchmark, Plan};
+use crate::progress::Progress;
+use crate::report;
+use crate::result::{Bandwidth, FloorLatency, FloorReport, JsonFile, Ratio, Report, SCHEMA, Spread};
+use crate::session::{self, OpenDevice, Role, Session};
+use crate::stream::{self, Stream};
+use crate::{complain, devices, say, signals};
+
+/// How long a side waits for the other where that one may be busy measuring something on its own.
+const BETWEEN_BATCHES: Duration = Duration::from_secs(60);
+/// How long a tick of the kernel's accounting is, in milliseconds.
+const TICK_MS: u64 = 10;
+
+/// Does what the command line asks; the exit code.
+///
+/// # Errors
+/// Whatever went wrong.
+pub fn command(command: Command) -> Result<u8> {
+    match command {
+        Command::Devices { device } => {
+            devices::list(device.as_deref()).and_then(|text| say(&text)).map(|()| 0)
+        }
+        Command::Responder => responder_process(),
+        Command::Pingpong(flags) if flags.server.is_some() => serve(&flags),
+        Command::Pingpong(flags) => measure(&flags, flags.pingpong_plan()?),
+        Command::Bw(stream) if stream.flags.server.is_some() => serve(&stream.flags),
+        Command::Bw(stream) => measure(&stream.flags, stream.plan(Benchmark::Bw)?),
+        Command::Rate(stream) if stream.flags.server.is_some() => serve(&stream.flags),
+        Command::Rate(stream) => measure(&stream.flags, stream.plan(Benchmark::Rate)?),
+    }
+}
+
+/// What a measurement found, before it is put together with where and how.
+enum Found {
+    Pingpong(pingpong::Outcome, Floor),
+    Stream(stream::Outcome, Memcpy),
+}
+
+/// The initiator.
+fn measure(flags: &Flags, mut plan: Plan) -> Result<u8> {
+    signals::install()?;
+    let to_stdout = flags.json.as_deref().is_some_and(|path| path.as_os_str() == "-");
+    let json = match &flags.json {
+        Some(path) if !to_stdout => Some(JsonFile::prepare(path)?),
+        _ => None,
+    };
+    let allowed = affinity::allowed()?;
+    let own_core = choose_cores(flags, &mut plan, &allowed)?;
+    let open = session::open(&plan.device, &plan)?;
+    let (child, mut channel) = match &flags.connect {
+        Some(address) => (None, peer::connect(address, flags.timeout())?),
+        None => Responder::start().map(|(child, channel)| (Some(child), channel))?,
+    };
+    let measured = initiate(flags, &plan, &open, own_core, &allowed, &mut channel);
+    let (found, environment) = match measured {
+        Ok(found) => found,
+        Err(error) => {
+            let error = give_up(&mut channel, error);
+            drop(channel);
+            return Err(with_ending(error, child));
+        }
+    };
+    // The child leaves when its control channel closes, and is waited for.
+    drop(channel);
+    drop(child);
+    let sides = if flags.connect.is_some() { "two programs" } else { "started by the harness" };
+    let (report, picture) = assemble(&plan, &open, found, environment, sides);
+    if let Some(json) = json {
+        json.write(&report.to_json()?)?;
+    }
+    let text = if flags.quiet { report::line(&report) } else { report::full(&report, &picture) };
+    if to_stdout {
+        say(&report.to_json()?)?;
+    } else {
+        say(&text)?;
+    }
+    if report.verified {
+        return Ok(0);
+    }
+    let first = report.first_error.as_deref().unwrap_or("not all messages were checked");
+    Err(Error::Run(format!(
+        "{} of {} checked messages were wrong: {first}",
+        report.errors, report.messages_checked
+    )))
+}
+
+/// Sets the responder's core in the plan, and returns the initiator's.
+fn choose_cores(flags: &Flags, plan: &mut Plan, allowed: &[usize]) -> Result<Option<usize>> {
+    let for_child = flags.connect.is_none();
+    let own = match flags.pin {
+        Some(pins) => {
+            if pins.second.is_none() && for_child {
+                plan.pin_responder = allowed.iter().copied().find(|core| *core != pins.first);
+            }
+            Some(pins.first)
+        }
+        None if for_child => affinity::pair(allowed).map(|(own, other)| {
+            plan.pin_responder = Some(other);
+            own
+        }),
+        None => None,
+    };
+    let unknown = [own, plan.pin_responder.filter(|_| for_child)]
+        .into_iter()
+        .flatten()
+        .find(|core| !allowed.contains(core));
+    match unknown {
+        Some(core) => Err(Error::Usage(format!(
+            "--pin {core} is not a core that this process may use: it may use {}",
+            affinity::listed(allowed)
+        ))),
+        None => Ok(own),
+    }
+}
+
+fn initiate(
+    flags: &Flags,
+    plan: &Plan,
+    open: &OpenDevice,
+    own_core: Option<usize>,
+    allowed: &[usize],
+    channel: &mut Channel,
+) -> Result<(Found, Environment)> {
+    let timeout = flags.timeout();
+    let progress = Progress::new(plan.benchmark, flags.quiet);
+    progress.stage("connecting");
+    let hello = channel.greet(timeout)?;
+    if flags.connect.is_some() {
+        channel.set_peer(format!("{} (process {})", channel.peer(), hello.pid));
+    }
+    channel.send(&Message::Plan(plan.clone()))?;
+    // The device's own threads exist by now, and stay where they are.
+    if let Some(core) = own_core {
+        affinity::pin(core)?;
+    }
+    let mut environment = Environment::survey(own_core, allowed);
+    let (session, _) = Session::establish(open, plan, Role::Initiator, channel)?;
+    let (switches, steal) = (Switches::now(), steal_ticks());
+    let found = match plan.benchmark {
+        Benchmark::Pingpong => {
+            let mut floor = Floor::new(plan.size)?;
+            if !hello.host.is_same(&Host::ours()) {
+                floor.missing =
+                    Some("the two sides are not on one host, or do not see each other's processes".into());
+            }
+            let watch = session.watch.clone();
+            let mut pingpong = Pingpong::new(session)?;
+            pingpong.session().meet(channel)?;
+            progress.stage("floor");
+            floor.visit(channel, &watch, timeout)?;
+            let outcome = pingpong.measure(channel, flags.extent(), flags.warmup, &progress)?;
+            progress.stage("floor");
+            floor.visit(channel, &watch, timeout)?;
+            Found::Pingpong(outcome, floor)
+        }
+        Benchmark::Bw | Benchmark::Rate => {
+            let mut memcpy = Memcpy::new(plan);
+            let mut stream = Stream::new(session)?;
+            stream.session().meet(channel)?;
+            let beside = || memcpy.measure();
+            let outcome = stream.measure(channel, flags.extent(), flags.warmup, &progress, beside)?;
+            Found::Stream(outcome, memcpy)
+        }
+    };
+    environment.steal_ms = steal_ticks().saturating_sub(steal) * TICK_MS;
+    let own = Switches::now().since(switches);
+    channel.send(&Message::Finish)?;
+    let Message::Bye { pinned, switches } = channel.receive(timeout)? else {
+        return Err(Error::Run(format!("{} did not say goodbye", channel.peer())));
+    };
+    environment.pinned.responder = pinned;
+    environment.involuntary_context_switches =
+        BothSides { initiator: own.involuntary, responder: switches.involuntary };
+    Ok((found, environment))
+}
+
+fn assemble(
+    plan: &Plan,
+    open: &OpenDevice,
+    found: Found,
+    environment: Environment,
+    sides: &'static str,
+) -> (Report, String) {
+    let mut report = Report {
+        schema: SCHEMA,
+        benchmark: plan.benchmark,
+        op: plan.op,
+        transport: plan.transport,
+        device: open.name.clone(),
+        profile: open.profile.clone(),
+        size_bytes: plan.size,
+        wait: plan.wait,
+        inline: plan.inline,
+        samples: 0,
+        errors: 0,
+        first_error: None,
+        verified: false,
+        verification: String::new(),
+        messages_checked: 0,
+        measures: None,
+        one_way_ns: None,
+        floor: None,
+        floor_missing: None,
+        ratio_to_floor: None,
+        bandwidth: None,
+        warmup: 0,
+        lead_in: 0,
+        depth: plan.depth,
+        post_list: plan.post_list,
+        signal_every: plan.signal_every,
+        memory: "allocated by the library",
+        sides,
+        environment,
+    };
+    let mut picture = String::new();
+    match found {
+        Found::Pingpong(outcome, floor) => {
+            picture = outcome.latencies.draw(report::WIDTH);
+            pingpong_report(&mut report, plan, &outcome, &floor);
+        }
+        Found::Stream(outcome, memcpy) => stream_report(&mut report, outcome, &memcpy),
+    }
+    (report, picture)
+}
+
+fn account(report: &mut Report, account: &Account) {
+    report.errors = account.errors;
+    report.first_error.clone_from(&account.first_error);
+    report.messages_checked = account.checked;
+}
+
+fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome, floor: &Floor) {
+    account(report, &outcome.account);
+    let answered = !plan.op.is_one_sided();
+    let expected = outcome.messages * if answered { 2 } else { 1 };
+    report.samples = outcome.latencies.count();
+    report.verified = report.errors == 0 && report.messages_checked == expected;
+    report.verification = match (answered, plan.op.is_atomic()) {
+        (true, _) => {
+            format!("every byte of all {expected} messages in both directions, by the side that got them")
+        }
+        (false, false) => format!("every byte that each of {expected} reads brought"),
+        (false, true) => {
+            format!("the value that each of {expected} atomics returned, and the target's word after them")
+        }
+    };
+    report.warmup = outcome.warmup;
+    report.lead_in = outcome.lead_in;
+    report.one_way_ns = outcome.latencies.summary();
+    report.measures = Some(outcome.latencies.measures().name());
+    report.floor_missing.clone_from(&floor.missing);
+    if let Some(bounces) = floor.latencies()
+        && let (Some(p50), Some(p99)) = (bounces.quantile_ns(0.5), bounces.quantile_ns(0.99))
+    {
+        report.floor =
+            Some(FloorReport::Bounce { one_way_ns: FloorLatency { p50, p99 }, samples: bounces.count() });
+        report.ratio_to_floor = report
+            .one_way_ns
+            .map(|summary| Ratio::Latency { p50: summary.p50 / p50, p99: summary.p99 / p99 });
+    }
+}
+
+fn stream_report(report: &mut Report, outcome: stream::Outcome, memcpy: &Memcpy) {
+    account(report, &outcome.account);
+    report.samples = outcome.messages;
+    report.verified = report.errors == 0 && report.messages_checked == outcome.to_check;
+    report.verification = outcome.verification;
+    report.warmup = outcome.warmup;
+    let seconds = outcome.elapsed.as_secs_f64().max(1e-9);
+    let bytes_per_s = outcome.messages as f64 * report.size_bytes as f64 / seconds;
+    report.bandwidth = Some(Bandwidth {
+        bytes_per_s,
+        messages_per_s: outcome.messages as f64 / seconds,
+        elapsed_s: seconds,
+        sections: outcome.batches.len(),
+        section_bytes_per_s: Spread {
+            min: outcome.batches.iter().copied().fold(f64::INFINITY, f64::min),
+            median: median(&outcome.batches).unwrap_or_default(),
+            max: outcome.batches.iter().copied().fold(0.0, f64::max),
+        },
+    });
+    if let Some(rate) = memcpy.median() {
+        report.floor = Some(FloorReport::Memcpy { memcpy_bytes_per_s: rate });
+        report.ratio_to_floor = (rate > 0.0).then(|| Ratio::Bytes { bytes_per_s: bytes_per_s / rate });
+    }
+}
+
+/// Tells the peer that this side gives up, and finds out what the peer has to do with it.
+fn give_up(channel: &mut Channel, error: Error) -> Error {
+    let error = channel.explain(error);
+    if !matches!(error, Error::PeerFailed { .. } | Error::PeerGone { .. }) {
+        // If the peer does not hear it, it hears that the channel closes.
+        let _ = channel.send(&Message::Fail { reason: error.to_string() });
+    }
+    error
+}
+
+fn with_ending(error: Error, child: Option<Responder>) -> Error {
+    match (error, child) {
+        (Error::PeerGone { peer, detail }, Some(mut child)) => match child.ending() {
+            Some(ending) => Error::PeerGone { peer, detail: format!(" with {ending}{detail}") },
+            None => Error::PeerGone { peer, detail },
+        },
+        (error, _) => error,
+    }
+}
+
+/// `--server`: one run for one client.
+fn serve(flags: &Flags) -> Result<u8> {
+    signals::install()?;
+    let ignored = flags.only_for_clients();
+    if !ignored.is_empty() {
+        complain(&format!(
+            "tbrdma-bench: note: {} is the client's choice and ignored here\n",
+            ignored.join(", ")
+        ));
+    }
+    let listener = Listener::bind(flags.server.as_deref().unwrap_or_default())?;
+    if !flags.quiet {
+        complain(&format!("tbrdma-bench: waiting for a client on {} (Ctrl-C ends)\n", listener.address()));
+    }
+    let mut channel = listener.accept(flags.timeout)?;
+    let own = Choices {
+        device: flags.device.clone(),
+        core: flags.pin.map(|pins| pins.second.unwrap_or(pins.first)),
+    };
+    let served =
+        respond(&mut channel, &own, flags.timeout()).map_err(|error| give_up(&mut channel, error))?;
+    if !flags.quiet {
+        say(&format!(
+            "served {} of {} x {} bytes for {}: {} messages checked, {} errors\n",
+            served.plan.benchmark,
+            served.plan.op,
+            served.plan.size,
+            channel.peer(),
+            served.account.checked,
+            served.account.errors
+        ))?;
+    }
+    Ok(u8::from(served.account.errors > 0))
+}
+
+/// The hidden second process.
+fn responder_process() -> Result<u8> {
+    signals::install_in_child()?;
+    let mut channel = peer::of_parent()?;
+    match respond(&mut channel, &Choices::default(), BETWEEN_BATCHES) {
+        Ok(_) => Ok(0),
+        Err(error) => {
+            // The parent tells the user; this process has nobody else to tell.
+            give_up(&mut channel, error);
+            Ok(1)
+        }
+    }
+}
+
+/// What a responder chooses for itself.
+#[derive(Debug, Default)]
+struct Choices {
+    device: Option<String>,
+    core: Option<usize>,
+}
+
+/// What a responder did.
+struct Served {
+    plan: Plan,
+    account: Account,
+}
+
+enum Part {
+    Pingpong(Pingpong),
+    Stream(Stream),
+}
+
+fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -> Result<Served> {
+    let hello = channel.greet(timeout)?;
+    channel.set_peer(format!("{} (process {})", channel.peer(), hello.pid));
+    let plan = match channel.receive(timeout)? {
+        Message::Plan(plan) => plan,
+        other => return Err(channel.unexpected(&other, "`plan`")),
+    };
+    plan.validate()?;
+    let open = session::open(own.device.as_deref().unwrap_or(&plan.device), &plan)?;
+    let core = own.core.or(plan.pin_responder);
+    if let Some(core) = core {
+        affinity::pin(core)?;
+    }
+    let (session, _): (Session, Endpoint) = Session::establish(&open, &plan, Role::Responder, channel)?;
+    let watch = session.watch.clone();
+    let mut part = match plan.benchmark {
+        Benchmark::Pingpong => Part::Pingpong(Pingpong::new(session)?),
+        Benchmark::Bw | Benchmark::Rate => Part::Stream(Stream::new(session)?),
+    };
+    match &part {
+        Part::Pingpong(pingpong) => pingpong.session().meet(channel)?,
+        Part::Stream(stream) => stream.session().meet(channel)?,
+    }
+    let switches = Switches::now();
+    let mut total = Account::default();
+    loop {
+        match channel.receive(BETWEEN_BATCHES.max(timeout))? {
+            Message::Go(go) => {
+                let account = match &mut part {
+                    Part::Pingpong(pingpong) => pingpong.respond(go)?,
+                    Part::Stream(stream) => stream.respond(go, channel)?,
+                };
+                total.add(&account);
+                channel.send(&Message::Done(account))?;
+            }
+            Message::Floor(offer) => floor::respond(offer, channel, &watch)?,
+            Message::Finish => {
+                channel.send(&Message::Bye { pinned: core, switches: Switches::now().since(switches) })?;
+                return Ok(Served { plan, account: total });
+            }
+            other => return Err(channel.unexpected(&other, "`go`, `floor` or `finish`")),
+        }
+    }
+}

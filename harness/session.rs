@@ -1,0 +1,265 @@
+//! One side's device, buffers and queue pair, made to a plan and connected to the other side's.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use tbrdma::{
+    Access, AddressHandle, Context as Device, MemoryRegion, ProtectionDomain, QpAddress, QpInit, QueuePair,
+    RemoteRegion,
+};
+
+use crate::completions::Completions;
+use crate::control::{Channel, Endpoint, Message};
+use crate::error::{Context, Error, Result};
+use crate::plan::{Benchmark, GRH_BYTES, Op, Plan, QKEY, Transport};
+use crate::watch::Watch;
+
+/// The port of every device.
+const PORT: u8 = 1;
+/// Work requests beyond the plan's depth: credits of a stream.
+pub const SPARE_WRS: u32 = 32;
+
+/// Which part a side plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Sends first and measures.
+    Initiator,
+    /// Answers.
+    Responder,
+}
+
+/// An open device which can do what the plan asks.
+pub struct OpenDevice {
+    /// The device.
+    pub device: Device,
+    /// Its name.
+    pub name: String,
+    /// Its profile.
+    pub profile: String,
+}
+
+/// Opens a device and checks the plan against its limits.
+///
+/// # Errors
+/// There is no such device, or it cannot do what the plan asks.
+pub fn open(name: &str, plan: &Plan) -> Result<OpenDevice> {
+    let device = tbrdma::open(name).context(|| format!("open device {name}"))?;
+    let limits = device.query_device();
+    let port = device.query_port(PORT).context(|| format!("query port {PORT} of device {name}"))?;
+    let refuse = |text: String| Err(Error::Usage(text));
+    let size = plan.size;
+    let over = |limit: u64, what: &str| {
+        refuse(format!("--size {size} is over the limit of device {name}: {what} is {limit} bytes"))
+    };
+    if size > u64::from(port.max_msg_sz) {
+        return over(port.max_msg_sz.into(), "its largest message");
+    }
+    let mtu = u64::from(port.active_mtu.bytes());
+    if plan.transport == Transport::Ud && size > mtu {
+        return over(mtu, "the path MTU, which bounds a datagram,");
+    }
+    if plan.inline && size > u64::from(limits.max_inline_data) {
+        return over(limits.max_inline_data.into(), "the most that --inline carries");
+    }
+    let most = limits.max_qp_wr.saturating_sub(SPARE_WRS);
+    if plan.target_slots().max(plan.depth) > most {
+        return refuse(format!(
+            "--depth {} is over the limit of device {name}: it holds {} work requests in a queue",
+            plan.depth, limits.max_qp_wr
+        ));
+    }
+    Ok(OpenDevice { name: device.name().to_owned(), profile: device.profile_name().to_owned(), device })
+}
+
+/// Where the other side's queue pair is, for datagrams.
+pub struct Destination {
+    /// The route.
+    pub handle: AddressHandle,
+    /// The queue pair.
+    pub qpn: tbrdma::Qpn,
+}
+
+/// One side, connected. The queue pair is dropped before what it uses.
+pub struct Session {
+    /// What is measured.
+    pub plan: Plan,
+    /// Which part this side plays.
+    pub role: Role,
+    /// The queue pair.
+    pub qp: QueuePair,
+    /// Completions of sends.
+    pub sends: Completions,
+    /// Completions of receives.
+    pub receives: Completions,
+    /// Where messages leave from, and where reads and atomics put their results.
+    pub outgoing: MemoryRegion,
+    /// Where messages arrive, and what the peer reads or changes.
+    pub incoming: MemoryRegion,
+    /// The peer's `incoming`.
+    pub remote: RemoteRegion,
+    /// Only for UD.
+    pub destination: Option<Destination>,
+    /// Looks around during waits.
+    pub watch: Watch,
+    _pd: ProtectionDomain,
+}
+
+impl Session {
+    /// Makes everything, exchanges endpoints with the peer and connects.
+    ///
+    /// # Errors
+    /// A verbs call failed, or the peer went away.
+    pub fn establish(
+        open: &OpenDevice,
+        plan: &Plan,
+        role: Role,
+        channel: &mut Channel,
+    ) -> Result<(Self, Endpoint)> {
+        let timeout = Duration::from_millis(plan.timeout_ms);
+        let device = &open.device;
+        let pd = device.alloc_pd().context(|| "allocate a protection domain".into())?;
+        let slots = Slots::of(plan, role);
+        let sends = Completions::new(device, slots.sends + SPARE_WRS, plan.wait)?;
+        let receives = Completions::new(device, slots.receives + SPARE_WRS, plan.wait)?;
+        let local = Access::LOCAL_WRITE;
+        let region = |count: u32, access: Access| {
+            let bytes = usize::try_from(plan.stride() * u64::from(count.max(1))).unwrap_or(usize::MAX);
+            pd.alloc(bytes, access).context(|| format!("register {bytes} bytes with {access:?}"))
+        };
+        let outgoing = region(slots.outgoing, local)?;
+        let incoming = region(slots.incoming, local | remote_access(plan.op))?;
+        let init = match plan.transport {
+            Transport::Rc => QpInit::rc(sends.queue()),
+            Transport::Uc => QpInit::uc(sends.queue()),
+            Transport::Ud => QpInit::ud(sends.queue()),
+        };
+        let inline = if plan.inline { plan.size as u32 } else { 0 };
+        let mut qp = pd
+            .create_qp(
+                init.recv_cq(receives.queue())
+                    .max_send_wr(slots.sends + SPARE_WRS)
+                    .max_recv_wr(slots.receives + SPARE_WRS)
+                    .max_send_sge(1)
+                    .max_recv_sge(1)
+                    .max_inline_data(inline)
+                    .sq_sig_all(false),
+            )
+            .context(|| format!("create a {} queue pair", plan.transport))?;
+
+        let ours = Endpoint {
+            address: qp.address().to_string(),
+            region: incoming.remote().to_bytes().to_vec(),
+            device: open.name.clone(),
+            profile: open.profile.clone(),
+        };
+        channel.send(&Message::Endpoint(ours))?;
+        let theirs = match channel.receive(timeout)? {
+            Message::Endpoint(theirs) => theirs,
+            other => return Err(channel.unexpected(&other, "`endpoint`")),
+        };
+        let (address, remote) = understand(&theirs).map_err(|reason| {
+            Error::Run(format!("{} sent an endpoint that makes no sense: {reason}", channel.peer()))
+        })?;
+        let destination = connect(&pd, &mut qp, plan, &address)?;
+        let watch = Watch::new(channel.alarm(), timeout, channel.peer().to_owned());
+        let session = Self {
+            plan: plan.clone(),
+            role,
+            qp,
+            sends,
+            receives,
+            outgoing,
+            incoming,
+            remote,
+            destination,
+            watch,
+            _pd: pd,
+        };
+        Ok((session, theirs))
+    }
+
+    /// Says that this side is connected and has posted its receives, and waits until the other says the same.
+    ///
+    /// # Errors
+    /// The peer went away.
+    pub fn meet(&self, channel: &mut Channel) -> Result<()> {
+        channel.send(&Message::Ready)?;
+        match channel.receive(Duration::from_millis(self.plan.timeout_ms))? {
+            Message::Ready => Ok(()),
+            other => Err(channel.unexpected(&other, "`ready`")),
+        }
+    }
+}
+
+/// How many buffers and work requests a side needs.
+struct Slots {
+    outgoing: u32,
+    incoming: u32,
+    sends: u32,
+    receives: u32,
+}
+
+impl Slots {
+    fn of(plan: &Plan, role: Role) -> Self {
+        let (depth, target) = (plan.depth, plan.target_slots());
+        match (plan.benchmark, role) {
+            (Benchmark::Pingpong, _) => {
+                Self { outgoing: depth, incoming: target, sends: depth, receives: target }
+            }
+            (_, Role::Initiator) => Self { outgoing: depth, incoming: 1, sends: depth, receives: SPARE_WRS },
+            (_, Role::Responder) => {
+                Self { outgoing: 1, incoming: target, sends: SPARE_WRS, receives: target }
+            }
+        }
+    }
+}
+
+fn remote_access(op: Op) -> Access {
+    match op {
+        Op::Send | Op::SendImm => Access::empty(),
+        Op::Write | Op::WriteImm => Access::REMOTE_WRITE,
+        Op::Read => Access::REMOTE_READ,
+        Op::Cas | Op::Faa => Access::REMOTE_ATOMIC,
+    }
+}
+
+fn understand(endpoint: &Endpoint) -> Result<(QpAddress, RemoteRegion), String> {
+    let address = QpAddress::from_str(&endpoint.address)
+        .map_err(|error| format!("address {:?}: {error}", endpoint.address))?;
+    let bytes: [u8; 20] = endpoint
+        .region
+        .as_slice()
+        .try_into()
+        .map_err(|_| format!("a region of {} bytes instead of 20", endpoint.region.len()))?;
+    Ok((address, RemoteRegion::from_bytes(&bytes)))
+}
+
+fn connect(
+    pd: &ProtectionDomain,
+    qp: &mut QueuePair,
+    plan: &Plan,
+    peer: &QpAddress,
+) -> Result<Option<Destination>> {
+    if plan.transport != Transport::Ud {
+        qp.connect(peer).context(|| format!("connect to {peer}"))?;
+        return Ok(None);
+    }
+    qp.activate_ud(QKEY).context(|| "activate the UD queue pair".into())?;
+    let handle =
+        pd.create_ah(&peer.address_vector()).context(|| format!("create an address handle for {peer}"))?;
+    Ok(Some(Destination { handle, qpn: peer.qpn }))
+}
+
+/// Offset of the first byte of a message in slot `slot`: messages end where their slot ends, which is a multiple of eight.
+#[inline]
+#[must_use]
+pub fn message_start(plan: &Plan, slot: usize) -> usize {
+    let stride = plan.stride() as usize;
+    (slot + 1) * stride - plan.size as usize
+}
+
+/// Bytes which the device puts before a received message.
+#[must_use]
+pub fn header_bytes(plan: &Plan) -> usize {
+    if plan.transport == Transport::Ud { GRH_BYTES } else { 0 }
+}

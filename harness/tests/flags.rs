@@ -1,0 +1,81 @@
+//! Wrong flags, impossible plans and limits: one clear line and exit code 2.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+
+mod common;
+
+use common::{failure, run, stdout};
+
+#[test]
+fn wrong_flags_are_one_line_and_exit_code_2() {
+    let wrong: [(&[&str], &str); 16] = [
+        (&["nonsense"], "nonsense"),
+        (&["pingpong", "--nonsense"], "--nonsense"),
+        (&["pingpong", "--op", "shout"], "write-imm"),
+        (&["pingpong", "--transport", "xrc"], "rc, uc, ud"),
+        (&["pingpong", "--size", "12q"], "q is no unit of size"),
+        (&["pingpong", "--size=-1"], "--size"),
+        (&["pingpong", "--iters", "0"], "--iters"),
+        (&["pingpong", "--iters", "5", "--duration", "1s"], "--duration"),
+        (&["pingpong", "--duration", "1 fortnight"], "--duration"),
+        (&["pingpong", "--pin", "0,0"], "one core twice"),
+        (&["pingpong", "--pin", "4000"], "not a core that this process may use"),
+        (&["pingpong", "--op", "read", "--transport", "uc"], "does not exist on --transport uc"),
+        (&["pingpong", "--op", "write", "--transport", "ud"], "does not exist on --transport ud"),
+        (&["pingpong", "--op", "cas", "--size", "16"], "exactly 8 bytes"),
+        (&["pingpong", "--op", "write", "--wait", "event"], "no completion"),
+        (&["rate", "--depth", "16", "--signal-every", "32"], "--signal-every 32 is outside 1..=16"),
+    ];
+    for (arguments, part) in wrong {
+        let (code, line) = failure(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {line}");
+        assert!(line.contains(part), "{arguments:?} names {part}: {line}");
+    }
+}
+
+#[test]
+fn a_size_over_the_limit_is_told_with_the_limit() {
+    for (arguments, part) in [
+        (&["pingpong", "--size", "3G"][..], "2147483648"),
+        (&["pingpong", "--transport", "ud", "--size", "8k"], "the path MTU"),
+        (&["pingpong", "--inline", "--size", "64k"], "--inline"),
+        (&["bw", "--size", "2G", "--depth", "1000"], "lower --depth or --size"),
+        (&["rate", "--depth", "16384", "--op", "send"], "--depth"),
+    ] {
+        let (code, line) = failure(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {line}");
+        assert!(line.contains("limit") && line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
+    let (code, line) = failure(&["pingpong", "--device", "mlx5_77"]);
+    assert_eq!(code, Some(1));
+    assert!(line.contains("mlx5_77"), "{line}");
+    let (code, line) = failure(&["devices", "--device", "mlx5_77"]);
+    assert_eq!(code, Some(2));
+    assert!(line.contains("mlx5_77") && line.contains("shm"), "{line}");
+}
+
+#[test]
+fn a_json_file_that_cannot_be_is_told_before_the_run() {
+    let (code, line) = failure(&["pingpong", "--json", "/no/such/directory/x.json"]);
+    assert_eq!(code, Some(1));
+    assert!(line.contains("/no/such/directory/x.json"), "{line}");
+}
+
+#[test]
+fn help_and_devices_are_no_errors() {
+    for arguments in [&["--help"][..], &["pingpong", "--help"], &["--version"]] {
+        let output = run(arguments);
+        assert!(output.status.success());
+        assert!(stdout(&output).contains("tbrdma-bench"), "{arguments:?}");
+    }
+    let output = run(&["devices"]);
+    assert!(output.status.success());
+    let text = stdout(&output);
+    for part in ["hca_id:\tshm", "node_guid:", "max_qp_wr:", "active_mtu:", "GID[  0]:", "PORT_ACTIVE"] {
+        let part = if part == "PORT_ACTIVE" { "Active (4)" } else { part };
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}

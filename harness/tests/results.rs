@@ -1,0 +1,168 @@
+//! Results: every operation on every transport gives JSON by the schema, with bytes that were checked; reports fit a terminal.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+
+mod common;
+
+use common::{run, scratch, stderr, stdout};
+use serde_json::Value;
+
+fn schema() -> Value {
+    serde_json::from_str(include_str!("../schema/tbrdma-bench-1.json")).expect("the schema is JSON")
+}
+
+/// A tiny run; its result as JSON, which is by the schema.
+fn measured(arguments: &[&str]) -> Value {
+    let path = scratch("result.json");
+    let file = path.to_str().unwrap();
+    let mut all = arguments.to_vec();
+    all.extend(["--iters", "300", "--warmup", "100", "--quiet", "--timeout", "60s", "--json", file]);
+    let output = run(&all);
+    assert_eq!(output.status.code(), Some(0), "{all:?}: {}", stderr(&output));
+    assert_eq!(stderr(&output), "", "{all:?}");
+    let text = std::fs::read_to_string(&path).expect("the result is there");
+    std::fs::remove_file(&path).unwrap();
+    let value: Value = serde_json::from_str(&text).expect("the result is JSON");
+    let validator = jsonschema::validator_for(&schema()).expect("the schema is a schema");
+    let errors: Vec<String> =
+        validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{all:?}: {errors:#?} in {text}");
+    value
+}
+
+const COMBINATIONS: [(&str, &[&str]); 3] = [
+    ("rc", &["send", "send-imm", "write", "write-imm", "read", "cas", "faa"]),
+    ("uc", &["send", "send-imm", "write", "write-imm"]),
+    ("ud", &["send", "send-imm"]),
+];
+
+#[test]
+fn pingpong_of_every_operation_on_every_transport() {
+    for (transport, ops) in COMBINATIONS {
+        for op in ops {
+            let result = measured(&["pingpong", "--op", op, "--transport", transport]);
+            assert_eq!(result["op"], **op);
+            assert_eq!(result["transport"], transport);
+            assert_eq!(result["samples"], 300);
+            assert_eq!((&result["errors"], &result["verified"]), (&Value::from(0), &Value::from(true)));
+            let ns = |name: &str| result["one_way_ns"][name].as_f64().unwrap();
+            let order = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"].map(ns);
+            assert!(order.is_sorted(), "{order:?}");
+            assert!(result["floor"]["one_way_ns"]["p50"].as_f64().unwrap() > 0.0);
+            let whole = matches!(*op, "read" | "cas" | "faa");
+            let measures = if whole { "round trip of one operation" } else { "half round trip" };
+            assert_eq!(result["measures"], measures);
+        }
+    }
+}
+
+#[test]
+fn streams_of_every_operation_on_every_transport() {
+    for (transport, ops) in COMBINATIONS {
+        for op in ops {
+            for benchmark in ["bw", "rate"] {
+                let result = measured(&[benchmark, "--op", op, "--transport", transport]);
+                assert_eq!(result["benchmark"], benchmark);
+                assert_eq!((&result["errors"], &result["verified"]), (&Value::from(0), &Value::from(true)));
+                assert!(result["messages_checked"].as_u64().unwrap() > 0);
+                assert!(result["bandwidth"]["messages_per_s"].as_f64().unwrap() > 0.0);
+                assert!(result["floor"]["memcpy_bytes_per_s"].as_f64().unwrap() > 0.0);
+                assert!(result["one_way_ns"].is_null());
+            }
+        }
+    }
+}
+
+#[test]
+fn sizes_that_are_odd_small_and_large() {
+    for size in ["0", "1", "7", "8", "9", "65", "4095", "70000", "1M"] {
+        measured(&["pingpong", "--op", "send", "--size", size]);
+        measured(&["rate", "--op", "send", "--size", size]);
+        if size != "0" {
+            measured(&["pingpong", "--op", "write", "--size", size]);
+            measured(&["bw", "--op", "write", "--size", size]);
+            measured(&["pingpong", "--op", "read", "--size", size]);
+        }
+    }
+    measured(&["pingpong", "--op", "write-imm", "--size", "0"]);
+}
+
+#[test]
+fn inline_data_and_waiting_asleep() {
+    for op in ["send", "write"] {
+        assert_eq!(measured(&["pingpong", "--op", op, "--inline", "--size", "32"])["inline"], true);
+        measured(&["rate", "--op", op, "--inline", "--size", "16", "--post-list", "8"]);
+    }
+    for op in ["send", "send-imm", "write-imm", "read", "faa"] {
+        assert_eq!(measured(&["pingpong", "--op", op, "--wait", "event"])["wait"], "event");
+    }
+    measured(&["bw", "--op", "send", "--wait", "event", "--size", "4k"]);
+    measured(&["rate", "--op", "write", "--wait", "event"]);
+}
+
+#[test]
+fn lists_and_signals_in_every_relation_to_the_depth() {
+    for (depth, list, every) in
+        [("2", "1", "1"), ("10", "3", "10"), ("7", "7", "5"), ("64", "32", "64"), ("16", "1", "16")]
+    {
+        for op in ["write", "send"] {
+            let result = measured(&[
+                "rate",
+                "--op",
+                op,
+                "--depth",
+                depth,
+                "--post-list",
+                list,
+                "--signal-every",
+                every,
+            ]);
+            assert_eq!(result["depth"].to_string(), depth);
+        }
+    }
+}
+
+#[test]
+fn a_report_in_a_pipe_is_plain_text_of_eighty_columns() {
+    for arguments in [
+        &["pingpong", "--iters", "2000", "--warmup", "10"][..],
+        &["pingpong", "--op", "read", "--iters", "100"],
+        &["bw", "--iters", "100"],
+    ] {
+        let output = run(arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stderr(&output), "", "no progress bar in a pipe");
+        let text = stdout(&output);
+        assert!(!text.contains('\u{1b}') && !text.contains('\r'), "no escape codes: {text:?}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        assert!(text.contains("floor") && text.contains("checked     right, 0 errors"), "{text}");
+    }
+}
+
+#[test]
+fn json_on_standard_output_is_nothing_but_json() {
+    let output = run(&["pingpong", "--iters", "100", "--json", "-"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let value: Value = serde_json::from_str(&stdout(&output)).expect("JSON and nothing else");
+    assert_eq!(value["schema"], "tbrdma-bench/1");
+}
+
+#[test]
+fn the_schema_refuses_what_is_no_result() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let good = measured(&["pingpong"]);
+    let spoil = |path: &str, value: Value| {
+        let mut bad = good.clone();
+        *bad.pointer_mut(path).expect("the field is there") = value;
+        assert!(!validator.is_valid(&bad), "{path}");
+    };
+    spoil("/schema", "tbrdma-bench/2".into());
+    spoil("/op", "shout".into());
+    spoil("/one_way_ns/p50", Value::Null);
+    spoil("/one_way_ns", Value::Null);
+    spoil("/samples", (-1).into());
+    spoil("/verified", "yes".into());
+    spoil("/floor/one_way_ns", Value::Null);
+    let mut bad = good.clone();
+    bad.as_object_mut().unwrap().remove("environment");
+    assert!(!validator.is_valid(&bad));
+}
