@@ -1,7 +1,7 @@
 //! What an empty poll does: spin while the answer is a cache line away, step aside when somebody else needs the core.
 //!
-//! The rule. The first polls of an empty spell cost nothing but a spin hint. Every 64 of them the clock is read (no system
-//! call): if the spell has lasted 20 us, or if 64 polls took so long that this thread must have been off its core, then every
+//! The rule. The first polls of an empty spell cost nothing. Every 64 of them the clock is read (no system
+//! call): if 20 us have passed since the first look, or if 64 polls took so long that this thread must have been off its core, then every
 //! further 16th poll gives the core away (`sched_yield`) until something arrives. So a pair that answers within microseconds
 //! makes no system call, and two spinners that share a core, or a spinner beside a busy machine, do not starve anyone.
 
@@ -29,29 +29,27 @@ impl Backoff {
         self.polls = 0;
     }
 
-    /// One more empty poll.
+    /// One more empty poll. Must the poller give its core away now? It asks under whatever lock it holds, and does it without.
     #[inline]
-    pub(crate) fn idle(&mut self) {
+    #[must_use]
+    pub(crate) fn idle(&mut self) -> bool {
         self.polls = self.polls.wrapping_add(1);
-        std::hint::spin_loop();
-        if self.polls.is_multiple_of(POLLS_PER_YIELD) {
-            self.look();
-        }
+        self.polls.is_multiple_of(POLLS_PER_YIELD) && self.look()
     }
 
     #[cold]
-    fn look(&mut self) {
+    fn look(&mut self) -> bool {
         if self.polls <= POLLS_PER_YIELD {
             self.yielding = false;
             self.since = None;
         }
-        if self.yielding {
-            crate::sys::process::yield_now();
-        } else if self.polls.is_multiple_of(POLLS_PER_LOOK) {
+        let was_yielding = self.yielding;
+        if !was_yielding && self.polls.is_multiple_of(POLLS_PER_LOOK) {
             let now = Instant::now();
             let since = *self.since.get_or_insert(now);
             self.yielding = now.duration_since(since) > PATIENCE;
         }
+        was_yielding
     }
 }
 
@@ -77,6 +75,8 @@ fn relax_longer(spins: u32) {
         if spins == POLLS_PER_YIELD {
             backoff.reset();
         }
-        backoff.idle();
+        if backoff.idle() {
+            crate::sys::process::yield_now();
+        }
     });
 }

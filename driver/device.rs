@@ -54,6 +54,9 @@ impl ReceiveBatch {
     }
 }
 
+/// The right to post to one send queue: held by its send half.
+pub(crate) use crate::ring::guard::OwnerToken as SendToken;
+
 /// A post that stopped: the position of the first work request not posted, and why.
 pub(crate) type Refused = (usize, PostRefusal);
 
@@ -96,14 +99,20 @@ pub(crate) trait Device: Send + Sync {
     /// A random 24-bit number, for a starting PSN.
     fn random_psn(&self) -> u32;
     fn alloc_pd(&self) -> Result<PdHandle>;
-    /// Whether the protection domain could be given back; `false` while something uses it.
+    /// Gives the protection domain back; the last object of it is gone.
     fn dealloc_pd(&self, pd: PdHandle);
     fn alloc_memory(&self, pd: PdHandle, len: usize, access: Access) -> Result<Arc<dyn DeviceMemory>>;
     /// Registers memory that the library does not own.
-    fn register_memory(&self, pd: PdHandle, memory: ForeignMemory, access: Access) -> Result<Arc<dyn DeviceMemory>>;
+    fn register_memory(
+        &self,
+        pd: PdHandle,
+        memory: ForeignMemory,
+        access: Access,
+    ) -> Result<Arc<dyn DeviceMemory>>;
     fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>>;
     fn create_srq(&self, pd: PdHandle, max_wr: u32, max_sge: u32) -> Result<Arc<dyn DeviceSrq>>;
-    fn create_qp(&self, request: QpRequest) -> Result<Arc<dyn DeviceQp>>;
+    /// A queue pair, and the right to post to its send queue.
+    fn create_qp(&self, request: QpRequest) -> Result<(Arc<dyn DeviceQp>, SendToken)>;
     /// A number by which datagram work requests name this destination.
     fn create_ah(&self, pd: PdHandle, attr: &AddressVector) -> Result<u32>;
     fn destroy_ah(&self, ah: u32);
@@ -128,7 +137,7 @@ pub(crate) trait DeviceMemory: Send + Sync {
     /// Withdraws the keys and waits for those who are touching the bytes. `Err` if a stopped peer does not let go in time.
     fn deregister(&self) -> Result<()>;
     /// Deregisters, and gives back the bytes that were handed over.
-    fn into_foreign(&self) -> Result<Option<ForeignMemory>>;
+    fn give_back_foreign(&self) -> Result<Option<ForeignMemory>>;
 }
 
 /// A completion queue.
@@ -150,14 +159,15 @@ pub(crate) trait DeviceQp: Send + Sync {
     fn qp_type(&self) -> QpType;
     fn cap(&self) -> QpCap;
     /// Posts the list: the number of the first work request, and where and why it stopped, if it did.
-    fn post_send(&self, batch: &SendBatch) -> (u32, Option<Refused>);
+    fn post_send(&self, token: &mut SendToken, batch: &SendBatch) -> (u32, Option<Refused>);
+    /// One thread at a time posts: the owner of the queue pair's receive half.
     fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>);
     fn modify(&self, attr: &QpAttr, mask: QpAttrMask) -> Result<()>;
     fn query(&self) -> QpAttr;
     /// Send work requests with smaller numbers have completed and been polled.
     fn sends_retired(&self) -> u32;
-    /// Receives with smaller numbers have completed and been polled.
-    fn receives_retired(&self) -> u32;
+    /// Has the receive with this number, which was posted, completed and been polled?
+    fn is_receive_retired(&self, number: u32) -> bool;
     /// Puts the queue pair out of reach of everyone, for good.
     fn destroy(&self);
 }

@@ -31,8 +31,13 @@
 //! The words are those of the InfiniBand specification and of rdma-core's man pages, in Rust case. ARCHITECTURE.md, beside the sources, is the
 //! map.
 
+#![deny(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::panic)]
+
 pub(crate) mod sync;
 
+// The rooms that touch the operating system or memory that others change, and only they, hold unsafe code.
+#[allow(unsafe_code)]
 pub(crate) mod ring;
 
 #[cfg(not(loom))]
@@ -44,10 +49,12 @@ mod error;
 #[cfg(not(loom))]
 pub mod floor;
 #[cfg(not(loom))]
+#[allow(unsafe_code)]
 mod mem;
 #[cfg(not(loom))]
 mod shm;
 #[cfg(not(loom))]
+#[allow(unsafe_code)]
 mod sys;
 #[cfg(not(loom))]
 mod verbs;

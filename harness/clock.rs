@@ -26,8 +26,51 @@ pub fn overhead_ns() -> f64 {
     bursts.get(BURSTS / 2).copied().unwrap_or_default()
 }
 
+/// The step in which the clock advances, in nanoseconds, as far as consecutive reads show it: the least distance between
+/// the intervals that are common among them. `None` if they show no step, as when the clock is finer than its own reading.
+#[must_use]
+pub fn step_ns() -> Option<u64> {
+    const READS: usize = 20_000;
+    let reads: Vec<Instant> = (0..READS).map(|_| Instant::now()).collect();
+    let intervals =
+        reads.iter().zip(reads.iter().skip(1)).map(|(a, b)| b.duration_since(*a).as_nanos() as u64);
+    step_of(intervals)
+}
+
+fn step_of(intervals: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut counts = std::collections::BTreeMap::<u64, usize>::new();
+    let mut total = 0;
+    for interval in intervals {
+        *counts.entry(interval).or_default() += 1;
+        total += 1;
+    }
+    let mut common: Vec<(u64, usize)> = Vec::new();
+    for (interval, count) in counts.into_iter().filter(|(_, count)| count * 100 >= total) {
+        match common.last_mut() {
+            // Rounding to nanoseconds makes two of one.
+            Some((last, most)) if interval - *last <= 1 => {
+                if count > *most {
+                    (*last, *most) = (interval, count);
+                }
+            }
+            _ => common.push((interval, count)),
+        }
+    }
+    common.iter().zip(common.iter().skip(1)).map(|((a, _), (b, _))| b - a).min()
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_step_is_seen_through_rounding_and_rare_interruptions() {
+        let step = |counts: &[(u64, usize)]| {
+            super::step_of(counts.iter().flat_map(|(interval, count)| std::iter::repeat_n(*interval, *count)))
+        };
+        assert_eq!(step(&[(20, 730), (21, 20), (30, 230), (31, 15), (1282, 3)]), Some(10));
+        assert_eq!(step(&[(20, 1000)]), None);
+        assert_eq!(step(&[]), None);
+    }
+
     #[test]
     fn a_read_costs_something_but_not_much() {
         let cost = super::overhead_ns();

@@ -138,6 +138,8 @@ pub struct ClockReport {
     pub hardware: Option<String>,
     /// Cost of reading it once; each sample holds about one read, and nothing was subtracted.
     pub overhead_ns: f64,
+    /// The step in which it advances, where consecutive reads show one: no sample is finer.
+    pub step_ns: Option<u64>,
 }
 
 impl Environment {
@@ -159,6 +161,7 @@ impl Environment {
                 source: clock::SOURCE.into(),
                 hardware: first_line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
                 overhead_ns: clock::overhead_ns(),
+                step_ns: clock::step_ns(),
             },
             load_average: first_line("/proc/loadavg").and_then(|line| line.split(' ').next()?.parse().ok()),
             involuntary_context_switches: BothSides::default(),

@@ -21,14 +21,19 @@ const APART: usize = 16;
 /// Largest message that is bounced.
 const MAX_SIZE: usize = 64 << 20;
 /// How long the timed bounces of one visit last.
-const VISIT_TIME: Duration = Duration::from_millis(150);
-/// Bounces before the timed ones of a visit; the last of them also tell how many fit in the time.
+const VISIT_TIME: Duration = Duration::from_millis(30);
+/// Bounces before the timed ones of a visit.
 const WARMUP: u64 = 200;
+/// The same for messages that are large.
+const WARMUP_LARGE: u64 = 4;
+const LARGE: usize = 1 << 18;
 
-/// The floor of a run, measured in one or more visits.
+/// The floor of a run, measured in visits between the batches of the measurement.
 pub struct Floor {
     latencies: Latencies,
     size: usize,
+    /// How long a bounce there and back lasts.
+    each: Option<Duration>,
     /// Why there is none.
     pub missing: Option<String>,
 }
@@ -41,7 +46,7 @@ impl Floor {
     pub fn new(size: u64) -> Result<Self> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let missing = (size > MAX_SIZE).then(|| format!("not measured for messages over {MAX_SIZE} bytes"));
-        Ok(Self { latencies: Latencies::new(Measures::HalfRoundTrip)?, size, missing })
+        Ok(Self { latencies: Latencies::new(Measures::HalfRoundTrip)?, size, each: None, missing })
     }
 
     /// The recorded bounces, if there are any.
@@ -50,47 +55,50 @@ impl Floor {
         (self.missing.is_none() && self.latencies.count() > 0).then_some(&self.latencies)
     }
 
-    /// The initiator's part in a visit. That there can be no floor is no error: the reason is kept.
+    /// The initiator's part in a visit: the median one way of its bounces, in nanoseconds. That there can be no floor is no
+    /// error: the reason is kept.
     ///
     /// # Errors
     /// The peer went away, or the user interrupted.
-    pub fn visit(&mut self, channel: &mut Channel, watch: &Watch, timeout: Duration) -> Result<()> {
-        if self.missing.is_some() {
-            return Ok(());
+    pub fn visit(&mut self, channel: &mut Channel, watch: &Watch, timeout: Duration) -> Result<Option<f64>> {
+        if self.each.is_none() {
+            let first = self.bounce(channel, watch, timeout, 1)?;
+            self.each = first.map(|ns| Duration::from_nanos((ns * 2.0) as u64));
+            self.latencies.clear();
         }
-        let mut unused = Latencies::new(Measures::HalfRoundTrip)?;
-        let warmup = if self.size > 1 << 20 { 4 } else { WARMUP };
-        self.bounce(channel, watch, timeout, warmup, &mut unused)?;
-        if self.missing.is_none() {
-            let each = unused.quantile_ns(0.5).unwrap_or(1000.0) * 2.0;
-            let count = in_time(VISIT_TIME, Duration::from_nanos(each as u64));
-            let mut recorded = std::mem::replace(&mut self.latencies, unused);
-            let done = self.bounce(channel, watch, timeout, count, &mut recorded);
-            self.latencies = recorded;
-            done?;
-        }
-        Ok(())
+        let Some(each) = self.each else { return Ok(None) };
+        let visit = Latencies::new(Measures::HalfRoundTrip)?;
+        let before = std::mem::replace(&mut self.latencies, visit);
+        let median = self.bounce(channel, watch, timeout, in_time(VISIT_TIME, each));
+        let visit = std::mem::replace(&mut self.latencies, before);
+        self.latencies.add(&visit);
+        median
     }
 
+    /// Bounces a few times for warming up, and `count` times for the record; the median of these.
     fn bounce(
         &mut self,
         channel: &mut Channel,
         watch: &Watch,
         timeout: Duration,
         count: u64,
-        latencies: &mut Latencies,
-    ) -> Result<()> {
+    ) -> Result<Option<f64>> {
+        if self.missing.is_some() {
+            return Ok(None);
+        }
+        let warmup = if self.size > LARGE { WARMUP_LARGE } else { WARMUP };
+        let count = warmup + count;
         let length = length(self.size);
         let shared = match Shared::create(length) {
             Ok(shared) => shared,
             Err(error) => {
                 self.missing = Some(format!("make shared memory: {error}"));
-                return Ok(());
+                return Ok(None);
             }
         };
         let Some(fd) = shared.as_fd().map(|fd| fd.as_raw_fd()) else {
             self.missing = Some("the shared memory has no descriptor".into());
-            return Ok(());
+            return Ok(None);
         };
         channel.send(&Message::Floor(FloorOffer {
             pid: std::process::id(),
@@ -103,23 +111,25 @@ impl Floor {
             Message::Ready => {}
             Message::NoFloor { reason } => {
                 self.missing = Some(reason);
-                return Ok(());
+                return Ok(None);
             }
             other => return Err(channel.unexpected(&other, "`ready` or `no-floor`")),
         }
         let Some(lines) = Lines::of(shared.words(), self.size) else {
             self.missing = Some("the shared memory is too short".into());
-            return Ok(());
+            return Ok(None);
         };
         for number in 1..=count {
             let before = Instant::now();
             lines.say(Side::Ping, number);
             lines.hear(Side::Pong, number, watch)?;
             let after = Instant::now();
-            latencies.record(after.duration_since(before));
+            if number > warmup {
+                self.latencies.record(after.duration_since(before));
+            }
         }
         match channel.receive(timeout)? {
-            Message::Done(_) => Ok(()),
+            Message::Done(_) => Ok(self.latencies.quantile_ns(0.5)),
             other => Err(channel.unexpected(&other, "`done`")),
         }
     }

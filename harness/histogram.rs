@@ -67,6 +67,17 @@ impl Latencies {
         self.round_trips.saturating_record((elapsed.as_nanos() as u64).max(1));
     }
 
+    /// Adds what another recorded.
+    pub fn add(&mut self, other: &Self) {
+        // Equal bounds always fit; what did not would be missing from the count.
+        let _ = self.round_trips.add(&other.round_trips);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.round_trips.reset();
+    }
+
     /// How many were recorded.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -126,15 +137,16 @@ impl Latencies {
         text
     }
 
-    /// Buckets with logarithmic edges, as (upper edge in ns, count), fine enough to show the bulk's shape; the slowest of a
-    /// thousand are one bucket, whose edge is the maximum.
+    /// Buckets with logarithmic edges, as (upper edge in ns, count), fine enough to show the bulk's shape: the fastest of a
+    /// thousand are in the first one, and the slowest of a thousand are one bucket, whose edge is the maximum.
     fn bars(&self) -> Vec<(f64, u64)> {
         const MOST_BARS: i64 = 20;
-        const A_DECADE: [f64; 8] = [100.0, 50.0, 40.0, 20.0, 10.0, 5.0, 2.0, 1.0];
+        // Finer than this, and the steps of the clock would be drawn as gaps.
+        const A_DECADE: [f64; 5] = [20.0, 10.0, 5.0, 2.0, 1.0];
         let divisor = self.measures.divisor();
         let (Some(bulk_end), true) = (self.quantile_ns(0.999), self.count() > 0) else { return Vec::new() };
         let bucket = |ns: f64, a_decade: f64| (ns.max(0.5).log10() * a_decade).floor() as i64;
-        let lowest = self.round_trips.min() as f64 / divisor;
+        let lowest = self.quantile_ns(0.001).unwrap_or(bulk_end);
         let span = |a_decade: &f64| bucket(bulk_end, *a_decade) - bucket(lowest, *a_decade) + 1;
         let a_decade = A_DECADE.into_iter().find(|a_decade| span(a_decade) <= MOST_BARS).unwrap_or(1.0);
         let first = bucket(lowest, a_decade);

@@ -12,11 +12,12 @@
 //! | [`pattern`] | the bytes of every message |
 //! | [`histogram`], [`result`], [`report`] | figures, the JSON contract, the terminal |
 //! | [`environment`], [`affinity`], [`clock`] | where and with what it was measured |
-//! | [`run`] | the order of it all |
+//! | [`mod@run`] | the order of it all |
 //!
 //! Every figure that is printed was measured in that run, and the bytes were checked.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::panic)]
 
 pub mod affinity;
 pub mod cli;

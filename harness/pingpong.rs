@@ -17,7 +17,7 @@ use crate::plan::Op;
 use crate::progress::Progress;
 use crate::session::{Role, Session};
 use crate::watch::Spins;
-use crate::wire::{Arrival, Signals, Wire, atomic_value};
+use crate::wire::{Arrival, Wire, atomic_value};
 
 /// How long a batch lasts, between two moves of the progress bar.
 const BATCH_TIME: Duration = Duration::from_millis(100);
@@ -44,6 +44,8 @@ pub struct Pingpong {
 pub struct Outcome {
     /// The recorded latencies.
     pub latencies: Latencies,
+    /// The median of each batch divided by that of the floor right before and after it.
+    pub ratios: Vec<f64>,
     /// Unrecorded messages before the first recorded one.
     pub warmup: u64,
     /// Unrecorded messages between recorded ones, at the heads of batches.
@@ -103,12 +105,6 @@ impl Pingpong {
     }
 
     #[inline]
-    fn post(&mut self, sequence: u64) -> Result<()> {
-        let every = if self.op().is_one_sided() { 1 } else { u64::from(self.wire.session.plan.signal_every) };
-        self.wire.post(sequence, 1, Signals { every, also: u64::MAX })
-    }
-
-    #[inline]
     fn arrival(&mut self, sequence: u64) -> Result<Arrival> {
         match self.op() {
             Op::Send | Op::SendImm | Op::WriteImm => self.wire.receive_one(),
@@ -156,7 +152,7 @@ impl Pingpong {
                 since = Instant::now();
             }
             let before = Instant::now();
-            self.post(sequence)?;
+            self.wire.post(1, None, false)?;
             let arrival = self.arrival(sequence)?;
             let after = Instant::now();
             if sequence >= recorded_from {
@@ -176,7 +172,8 @@ impl Pingpong {
         Duration::from_millis(self.wire.session.plan.timeout_ms)
     }
 
-    /// The initiator's whole run: warm-up, then batches until the extent is measured.
+    /// The initiator's whole run: warm-up, then batches until the extent is measured. `floor` measures the machine itself
+    /// before and after each batch, where it can, so that what changes on the machine meanwhile changes both.
     ///
     /// # Errors
     /// A verbs call or a completion failed, the peer went away, or the user interrupted.
@@ -186,6 +183,7 @@ impl Pingpong {
         extent: Extent,
         warmup: Option<u64>,
         progress: &Progress,
+        mut floor: impl FnMut(&mut Channel) -> Result<Option<f64>>,
     ) -> Result<Outcome> {
         let measures =
             if self.op().is_one_sided() { Measures::WholeOperation } else { Measures::HalfRoundTrip };
@@ -198,6 +196,9 @@ impl Pingpong {
         progress.stage("measuring");
         let mut measured = Duration::ZERO;
         let mut batches = 0;
+        let mut batch = latencies.clone();
+        let mut ratios = Vec::new();
+        let mut floor_before = floor(channel)?;
         let mut size = in_time(BATCH_TIME, per_message);
         loop {
             let left = match extent {
@@ -209,7 +210,16 @@ impl Pingpong {
                 break;
             }
             let recorded = size.min(left);
-            let elapsed = self.batch(channel, lead + recorded, recorded, &mut latencies)?;
+            batch.clear();
+            let elapsed = self.batch(channel, lead + recorded, recorded, &mut batch)?;
+            let floor_after = floor(channel)?;
+            if let (Some(median), Some(before), Some(after)) =
+                (batch.quantile_ns(0.5), floor_before, floor_after)
+            {
+                ratios.push(2.0 * median / (before + after));
+            }
+            floor_before = floor_after;
+            latencies.add(&batch);
             batches += 1;
             measured += elapsed;
             size = in_time(BATCH_TIME, elapsed / u32::try_from(recorded).unwrap_or(u32::MAX).max(1));
@@ -221,6 +231,7 @@ impl Pingpong {
         self.check_atomics(channel)?;
         Ok(Outcome {
             latencies,
+            ratios,
             warmup,
             lead_in: lead * batches,
             messages: self.next,
@@ -275,7 +286,7 @@ impl Pingpong {
                 for sequence in go.first..go.first.saturating_add(go.count) {
                     self.prepare(sequence)?;
                     let arrival = self.arrival(sequence)?;
-                    self.post(sequence)?;
+                    self.wire.post(1, None, false)?;
                     self.settle(sequence, &arrival)?;
                 }
             }

@@ -176,13 +176,13 @@ impl Plan {
     /// The number of buffers for a pingpong of such messages: many while they are small, few when they are large.
     #[must_use]
     pub fn pingpong_depth(size: u64) -> u32 {
-        ((4 << 20) / size.max(1)).clamp(4, 64) as u32
+        ((4 << 20) / size.max(1)).clamp(2, 64) as u32
     }
 
     /// The number of buffers for a stream of such messages, when the user gives none.
     #[must_use]
     pub fn stream_depth(size: u64) -> u32 {
-        ((16 << 20) / size.max(1)).clamp(4, 128) as u32
+        ((16 << 20) / size.max(1)).clamp(2, 128) as u32
     }
 
     /// Does the plan make sense, whoever sent it?
@@ -218,8 +218,10 @@ impl Plan {
                 self.benchmark
             ));
         }
-        if self.inline && op.is_one_sided() {
-            return refuse(format!("--inline is impossible with --op {op}, which sends no data"));
+        if self.inline && !matches!(op, Op::Send | Op::SendImm | Op::Write | Op::WriteImm) {
+            return refuse(format!(
+                "--inline is impossible with --op {op}: only what sends bytes of its own has inline data"
+            ));
         }
         if self.benchmark == Benchmark::Pingpong && self.wait == Wait::Event && op == Op::Write {
             return refuse(

@@ -35,10 +35,12 @@ pub fn line(report: &Report) -> String {
         let _ = write!(text, ": {}, {}", bytes(bandwidth.bytes_per_s), messages(bandwidth.messages_per_s));
     }
     match report.ratio_to_floor {
-        Some(Ratio::Latency { p50, p99 }) => {
-            let _ = write!(text, ", {p50:.2} x the floor (p99 {p99:.2} x)");
+        Some(Ratio::Latency { p50, p99, p50_batch_by_batch }) => {
+            let paired =
+                p50_batch_by_batch.map(|ratio| format!(", batch by batch {ratio:.2} x")).unwrap_or_default();
+            let _ = write!(text, ", {p50:.2} x the floor (p99 {p99:.2} x{paired})");
         }
-        Some(Ratio::Bytes { bytes_per_s }) => {
+        Some(Ratio::Bytes { bytes_per_s, .. }) => {
             let _ = write!(text, ", {bytes_per_s:.2} x memcpy");
         }
         None => {}
@@ -113,10 +115,11 @@ fn head(text: &mut String, report: &Report) {
         text,
         "clock",
         &format!(
-            "{}{}, {:.1} ns a read, not subtracted",
+            "{}{}, {:.1} ns a read, not subtracted{}",
             clock.source,
             clock.hardware.as_ref().map(|name| format!(" ({name})")).unwrap_or_default(),
-            clock.overhead_ns
+            clock.overhead_ns,
+            clock.step_ns.map(|step| format!("; steps of {step} ns")).unwrap_or_default()
         ),
     );
     let lead_in = match report.lead_in {
@@ -169,32 +172,39 @@ fn throughput(text: &mut String, report: &Report) {
 }
 
 fn floor(text: &mut String, report: &Report) {
-    let value = match (&report.floor, report.ratio_to_floor) {
-        (Some(FloorReport::Bounce { one_way_ns, samples }), Some(Ratio::Latency { p50, p99 })) => {
-            let against = match report.measures {
-                Some("half round trip") => "this run is",
-                _ => "a whole operation is",
-            };
-            format!(
-                "p50 {}, p99 {} one way, by plain stores and loads on the same cores ({samples} samples); {against} \
-                 {p50:.2} x (p99 {p99:.2} x)",
-                nanoseconds(one_way_ns.p50),
-                nanoseconds(one_way_ns.p99)
-            )
-        }
-        (Some(FloorReport::Memcpy { memcpy_bytes_per_s }), ratio) => {
-            let part = match ratio {
-                Some(Ratio::Bytes { bytes_per_s }) => format!("; this run is {bytes_per_s:.2} x"),
-                _ => String::new(),
-            };
-            format!(
-                "{} by memcpy between private buffers on the initiator's core{part}",
-                bytes(*memcpy_bytes_per_s)
-            )
-        }
-        _ => format!("none: {}", report.floor_missing.as_deref().unwrap_or("not measured")),
+    let value = match &report.floor {
+        Some(FloorReport::Bounce { one_way_ns, samples }) => format!(
+            "p50 {}, p99 {} one way; plain stores and loads, same cores, between the batches, {samples} samples",
+            nanoseconds(one_way_ns.p50),
+            nanoseconds(one_way_ns.p99)
+        ),
+        Some(FloorReport::Memcpy { memcpy_bytes_per_s }) => format!(
+            "{} by memcpy between private buffers; initiator's core, between the sections",
+            bytes(*memcpy_bytes_per_s)
+        ),
+        None => format!("none: {}", report.floor_missing.as_deref().unwrap_or("not measured")),
     };
     entry(text, "floor", &value);
+    let value = match report.ratio_to_floor {
+        Some(Ratio::Latency { p50, p99, p50_batch_by_batch }) => {
+            let compared = match report.measures {
+                Some("half round trip") => "",
+                _ => " (a whole operation by the floor's one way)",
+            };
+            let paired = p50_batch_by_batch
+                .map(|ratio| format!(", p50 batch by batch {ratio:.2} x"))
+                .unwrap_or_default();
+            format!("p50 {p50:.2} x, p99 {p99:.2} x the floor{paired}{compared}")
+        }
+        Some(Ratio::Bytes { bytes_per_s, section_by_section }) => {
+            let paired = section_by_section
+                .map(|ratio| format!(", section by section {ratio:.2} x"))
+                .unwrap_or_default();
+            format!("{bytes_per_s:.2} x the floor{paired}")
+        }
+        None => return,
+    };
+    entry(text, "ratio", &value);
 }
 
 fn checked(text: &mut String, report: &Report) {
@@ -266,10 +276,11 @@ pub fn warnings(report: &Report) -> Vec<String> {
             environment.steal_ms
         ));
     }
-    if environment.pinned.initiator.is_some() && environment.pinned.initiator == environment.pinned.responder
-    {
+    let one_core =
+        !environment.cores_allowed.contains(['-', ',']) && report.sides == crate::run::BY_THE_HARNESS;
+    if one_core {
         warnings.push(
-            "both sides share one core: they take turns, and nothing here tells how fast they could be"
+            "only one core is allowed: the two sides take turns on it, and this is no figure of the link"
                 .into(),
         );
     }

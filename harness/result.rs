@@ -117,11 +117,16 @@ pub enum Ratio {
         p50: f64,
         /// All but one in a hundred by the same.
         p99: f64,
+        /// The median over all batches of a batch's median by that of the floor right before and after it: what moves both,
+        /// as a hypervisor that moves the cores, is not in it.
+        p50_batch_by_batch: Option<f64>,
     },
     /// Of a stream.
     Bytes {
         /// Bytes per second by bytes per second.
         bytes_per_s: f64,
+        /// The median over all timed sections of a section's rate by that of memcpy right before and after it.
+        section_by_section: Option<f64>,
     },
 }
 

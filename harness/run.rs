@@ -21,6 +21,8 @@ use crate::{complain, devices, say, signals};
 
 /// How long a side waits for the other where that one may be busy measuring something on its own.
 const BETWEEN_BATCHES: Duration = Duration::from_secs(60);
+/// How the two sides of a run without `--server` and `--connect` were started.
+pub const BY_THE_HARNESS: &str = "started by the harness";
 /// How long a tick of the kernel's accounting is, in milliseconds.
 const TICK_MS: u64 = 10;
 
@@ -76,7 +78,7 @@ fn measure(flags: &Flags, mut plan: Plan) -> Result<u8> {
     // The child leaves when its control channel closes, and is waited for.
     drop(channel);
     drop(child);
-    let sides = if flags.connect.is_some() { "two programs" } else { "started by the harness" };
+    let sides = if flags.connect.is_some() { "two programs" } else { BY_THE_HARNESS };
     let (report, picture) = assemble(&plan, &open, found, environment, sides);
     if let Some(json) = json {
         json.write(&report.to_json()?)?;
@@ -159,11 +161,8 @@ fn initiate(
             let watch = session.watch.clone();
             let mut pingpong = Pingpong::new(session)?;
             pingpong.session().meet(channel)?;
-            progress.stage("floor");
-            floor.visit(channel, &watch, timeout)?;
-            let outcome = pingpong.measure(channel, flags.extent(), flags.warmup, &progress)?;
-            progress.stage("floor");
-            floor.visit(channel, &watch, timeout)?;
+            let visit = |channel: &mut Channel| floor.visit(channel, &watch, timeout);
+            let outcome = pingpong.measure(channel, flags.extent(), flags.warmup, &progress, visit)?;
             Found::Pingpong(outcome, floor)
         }
         Benchmark::Bw | Benchmark::Rate => {
@@ -267,9 +266,11 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
     {
         report.floor =
             Some(FloorReport::Bounce { one_way_ns: FloorLatency { p50, p99 }, samples: bounces.count() });
-        report.ratio_to_floor = report
-            .one_way_ns
-            .map(|summary| Ratio::Latency { p50: summary.p50 / p50, p99: summary.p99 / p99 });
+        report.ratio_to_floor = report.one_way_ns.map(|summary| Ratio::Latency {
+            p50: summary.p50 / p50,
+            p99: summary.p99 / p99,
+            p50_batch_by_batch: median(&outcome.ratios),
+        });
     }
 }
 
@@ -294,7 +295,10 @@ fn stream_report(report: &mut Report, outcome: stream::Outcome, memcpy: &Memcpy)
     });
     if let Some(rate) = memcpy.median() {
         report.floor = Some(FloorReport::Memcpy { memcpy_bytes_per_s: rate });
-        report.ratio_to_floor = (rate > 0.0).then(|| Ratio::Bytes { bytes_per_s: bytes_per_s / rate });
+        report.ratio_to_floor = (rate > 0.0).then(|| Ratio::Bytes {
+            bytes_per_s: bytes_per_s / rate,
+            section_by_section: median(&outcome.ratios),
+        });
     }
 }
 

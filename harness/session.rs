@@ -68,6 +68,17 @@ pub fn open(name: &str, plan: &Plan) -> Result<OpenDevice> {
             plan.depth, limits.max_qp_wr
         ));
     }
+    let needed =
+        [Role::Initiator, Role::Responder].map(|role| Slots::of(plan, role).bytes(plan)).iter().sum::<u64>();
+    if let Some(available) = memory_available()
+        && needed > available
+    {
+        return refuse(format!(
+            "--size {size} with {} buffers needs {needed} bytes of memory on both sides together, over the limit of this \
+             host: {available} bytes are available",
+            plan.depth
+        ));
+    }
     Ok(OpenDevice { name: device.name().to_owned(), profile: device.profile_name().to_owned(), device })
 }
 
@@ -200,6 +211,11 @@ struct Slots {
 }
 
 impl Slots {
+    /// Bytes of both regions, and of the copy that is checked.
+    fn bytes(&self, plan: &Plan) -> u64 {
+        plan.stride() * u64::from(self.outgoing + self.incoming) + plan.size
+    }
+
     fn of(plan: &Plan, role: Role) -> Self {
         let (depth, target) = (plan.depth, plan.target_slots());
         match (plan.benchmark, role) {
@@ -212,6 +228,14 @@ impl Slots {
             }
         }
     }
+}
+
+/// Bytes that programs can have before the system runs out, where it says.
+fn memory_available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
 }
 
 fn remote_access(op: Op) -> Access {

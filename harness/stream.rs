@@ -20,7 +20,7 @@ use crate::plan::{Op, QKEY, Transport};
 use crate::progress::Progress;
 use crate::session::{Role, SPARE_WRS, Session};
 use crate::watch::Spins;
-use crate::wire::{Arrival, Signals, Wire};
+use crate::wire::{Arrival, Wire};
 
 /// How long a batch lasts.
 const BATCH_TIME: Duration = Duration::from_millis(150);
@@ -60,6 +60,8 @@ pub struct Outcome {
     pub batches: Vec<f64>,
     /// Unrecorded messages before.
     pub warmup: u64,
+    /// The stream's rate divided by memcpy's right before and after, section by section.
+    pub ratios: Vec<f64>,
     /// What both sides checked.
     pub account: Account,
     /// How many messages that should be.
@@ -164,19 +166,16 @@ impl Stream {
                 self.take_credits()?;
                 continue;
             }
-            if stamped {
-                for sequence in self.next..self.next + count {
-                    self.wire.stamp(sequence);
-                }
-            }
             let last = self.next + count - 1;
-            // When the next list will not fit, something that is under way must complete to make room for it.
-            let is_stuck = room - count < list && self.signaled <= self.wire.completed;
-            let also = if last + 1 == end || is_stuck { last } else { u64::MAX };
-            self.wire.post(self.next, count, Signals { every, also })?;
-            self.next += count;
-            let regular = self.next - self.next % every;
-            self.signaled = self.signaled.max(regular).max(if also == last { self.next } else { 0 });
+            let next = last + 1;
+            // When the next list would find no room even after the latest signaled message of these has completed, the last
+            // one must be signaled too.
+            let regular = next - next % every;
+            let freed = self.signaled.max(regular).max(self.wire.completed);
+            let also = (next == end || depth - (next - freed) < list).then_some(last);
+            self.wire.post(count, also, stamped)?;
+            self.next = next;
+            self.signaled = if also.is_some() { next } else { self.signaled.max(regular) };
         }
         Ok(())
     }
@@ -191,7 +190,8 @@ impl Stream {
         post_credit_receives(&mut self.wire, 0, count)
     }
 
-    /// The initiator's whole run. `beside` measures the machine's own speed, right before and right after.
+    /// The initiator's whole run. `beside` measures the machine's own speed, before and after each timed section: what else
+    /// happens on the machine then happens to both.
     ///
     /// # Errors
     /// A verbs call or a completion failed, the peer went away, or the user interrupted.
@@ -201,18 +201,18 @@ impl Stream {
         extent: Extent,
         warmup: Option<u64>,
         progress: &Progress,
-        mut beside: impl FnMut() -> Result<()>,
+        mut beside: impl FnMut() -> Result<f64>,
     ) -> Result<Outcome> {
         progress.stage("warming up");
         let per_message = self.warm_up(channel, warmup)?;
         let warmup = self.next;
-        progress.stage("memcpy");
-        beside()?;
+        let mut machine_before = beside()?;
         progress.stage("measuring");
         let mut outcome = Outcome {
             messages: 0,
             elapsed: Duration::ZERO,
             batches: Vec::new(),
+            ratios: Vec::new(),
             warmup,
             account: Account::default(),
             to_check: 0,
@@ -233,15 +233,17 @@ impl Stream {
             outcome.messages += count;
             outcome.elapsed += elapsed;
             let bytes = count as f64 * self.wire.layout.size as f64;
-            outcome.batches.push(bytes / elapsed.as_secs_f64().max(1e-9));
+            let rate = bytes / elapsed.as_secs_f64().max(1e-9);
+            let machine_after = beside()?;
+            outcome.batches.push(rate);
+            outcome.ratios.push(2.0 * rate / (machine_before + machine_after));
+            machine_before = machine_after;
             size = in_time(BATCH_TIME, elapsed / u32::try_from(count).unwrap_or(u32::MAX).max(1));
             progress.done(match extent {
                 Extent::Messages(messages) => outcome.messages as f64 / messages as f64,
                 Extent::Time(time) => outcome.elapsed.as_secs_f64() / time.as_secs_f64(),
             });
         }
-        progress.stage("memcpy");
-        beside()?;
         progress.stage("checking");
         (outcome.to_check, outcome.verification) = self.verify(channel)?;
         outcome.account = std::mem::take(&mut self.account);

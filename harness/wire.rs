@@ -1,11 +1,11 @@
 //! The thin file between the measurements and the verbs: posting messages of a plan, waiting for them, checking them.
 
-use tbrdma::WorkCompletion;
+use tbrdma::{MemoryRegion, WorkCompletion};
 
 use crate::completions::failure;
 use crate::error::{Context, Result};
 use crate::pattern::Pattern;
-use crate::plan::{Op, QKEY};
+use crate::plan::{Benchmark, Op, QKEY};
 use crate::session::{Session, header_bytes, message_start};
 use crate::watch::Spins;
 
@@ -48,13 +48,14 @@ impl Layout {
     }
 }
 
-/// When a work request asks for a completion: every so many, and this one in any case.
-#[derive(Debug, Clone, Copy)]
-pub struct Signals {
-    /// One in so many.
-    pub every: u64,
-    /// The work request with this number, too.
-    pub also: u64,
+/// Where the next message leaves from, and goes to; kept, since a division is dear next to a message.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    sequence: u64,
+    slot: u64,
+    target: u64,
+    /// Messages until one asks for a completion.
+    signal_in: u64,
 }
 
 /// How a message made itself known.
@@ -74,6 +75,9 @@ pub struct Wire {
     pub layout: Layout,
     /// Sends with smaller numbers have completed.
     pub completed: u64,
+    /// One message in so many asks for a completion.
+    every: u64,
+    cursor: Cursor,
     receives_posted: u64,
     inline: Vec<u8>,
     scratch: Vec<u8>,
@@ -93,10 +97,17 @@ impl Wire {
             depth: plan.depth.into(),
             target_slots: plan.target_slots().into(),
         };
+        let answered = plan.benchmark == Benchmark::Pingpong && !plan.op.is_one_sided();
+        let every = match plan.benchmark {
+            Benchmark::Pingpong if !answered => 1,
+            _ => plan.signal_every.max(1).into(),
+        };
         let inline = if plan.inline { vec![0; layout.stride * plan.depth as usize] } else { Vec::new() };
         Self {
             layout,
             completed: 0,
+            every,
+            cursor: Cursor { signal_in: every, ..Cursor::default() },
             receives_posted: 0,
             inline,
             scratch: vec![0; layout.size],
@@ -108,67 +119,60 @@ impl Wire {
     /// Writes the bytes of message `sequence`, by `pattern`'s number `number`, where it will leave from.
     pub fn fill(&mut self, sequence: u64, pattern: &Pattern, number: u64) {
         pattern.fill(number, &mut self.scratch);
-        self.put(sequence, 0);
-    }
-
-    /// Marks the message with its own number, in its first eight bytes, if it has as many.
-    #[inline]
-    pub fn stamp(&mut self, sequence: u64) {
-        if self.layout.size < 8 {
-            return;
-        }
-        let start = self.layout.start(sequence % self.layout.depth);
-        let bytes = sequence.to_ne_bytes();
-        match self.inline.get_mut(start..start + 8) {
-            Some(place) => place.copy_from_slice(&bytes),
-            None => {
-                self.session.outgoing.write(start, &bytes);
-            }
-        }
+        self.put(sequence);
     }
 
     /// Spoils the place where the result of operation `sequence` will be, so that only a real result is right.
     pub fn spoil(&mut self, sequence: u64) {
         self.scratch.fill(POISON);
-        self.put(sequence, 0);
+        self.put(sequence);
     }
 
-    fn put(&mut self, sequence: u64, from: usize) {
+    fn put(&mut self, sequence: u64) {
         let start = self.layout.start(sequence % self.layout.depth);
-        let bytes = self.scratch.get(from..).unwrap_or_default();
-        match self.inline.get_mut(start..start + bytes.len()) {
-            Some(place) if self.session.plan.inline => place.copy_from_slice(bytes),
+        match self.inline.get_mut(start..start + self.scratch.len()) {
+            Some(place) if self.session.plan.inline => place.copy_from_slice(&self.scratch),
             _ => {
-                self.session.outgoing.write(start, bytes);
+                self.session.outgoing.write(start, &self.scratch);
             }
         }
     }
 
-    /// Posts `count` messages from number `first` on, with one doorbell.
+    /// Posts the next `count` messages with one doorbell. One in so many is signaled, as the plan has it, and message number
+    /// `also`. With `stamped`, each is marked with its own number in its first eight bytes, if it has as many.
     ///
     /// # Errors
     /// The queue pair refuses them.
     #[inline]
-    pub fn post(&mut self, first: u64, count: u64, signals: Signals) -> Result<()> {
-        let layout = self.layout;
+    pub fn post(&mut self, count: u64, also: Option<u64>, stamped: bool) -> Result<()> {
+        let (layout, every) = (self.layout, self.every);
         let (op, inline) = (self.session.plan.op, self.session.plan.inline);
+        let stamped = stamped && layout.size >= 8;
         let Session { qp, outgoing, remote, destination, .. } = &mut self.session;
-        let plain = &self.inline;
-        let mut slot = first % layout.depth;
-        let mut target = first % layout.target_slots;
-        let mut signal_in = signals.every - first % signals.every;
+        let plain = self.inline.as_mut_slice();
+        let cursor = &mut self.cursor;
         let posted = qp.post(|batch| {
-            for sequence in first..first + count {
-                let start = layout.start(slot);
+            for _ in 0..count {
+                let sequence = cursor.sequence;
+                let start = layout.start(cursor.slot);
                 let range = start..start + layout.size;
-                let there = remote.at(layout.start(target) as u64);
+                let there = remote.at(layout.start(cursor.target) as u64);
                 let imm = sequence as u32;
+                if stamped {
+                    stamp(outgoing, plain, start, sequence);
+                }
                 let mut request = match op {
                     Op::Send if inline => batch.send_inline(plain.get(range).unwrap_or_default()),
                     Op::Send => batch.send(outgoing.slice(range)),
+                    Op::SendImm if inline => {
+                        batch.send_inline_with_imm(plain.get(range).unwrap_or_default(), imm)
+                    }
                     Op::SendImm => batch.send_with_imm(outgoing.slice(range), imm),
                     Op::Write if inline => batch.write_inline(plain.get(range).unwrap_or_default(), there),
                     Op::Write => batch.write(outgoing.slice(range), there),
+                    Op::WriteImm if inline => {
+                        batch.write_inline_with_imm(plain.get(range).unwrap_or_default(), there, imm)
+                    }
                     Op::WriteImm => batch.write_with_imm(outgoing.slice(range), there, imm),
                     Op::Read => batch.read(outgoing.slice(range), there),
                     Op::Cas => {
@@ -181,14 +185,15 @@ impl Wire {
                 if let Some(destination) = destination {
                     request = request.to(&destination.handle, destination.qpn, QKEY);
                 }
-                signal_in -= 1;
-                if signal_in == 0 {
-                    signal_in = signals.every;
-                } else if sequence != signals.also {
+                cursor.signal_in -= 1;
+                if cursor.signal_in == 0 {
+                    cursor.signal_in = every;
+                } else if also != Some(sequence) {
                     request.unsignaled();
                 }
-                slot = if slot + 1 == layout.depth { 0 } else { slot + 1 };
-                target = if target + 1 == layout.target_slots { 0 } else { target + 1 };
+                cursor.sequence += 1;
+                cursor.slot = if cursor.slot + 1 == layout.depth { 0 } else { cursor.slot + 1 };
+                cursor.target = if cursor.target + 1 == layout.target_slots { 0 } else { cursor.target + 1 };
             }
         });
         posted.context(|| format!("post {count} x {op}"))
@@ -426,5 +431,17 @@ impl Wire {
             self.completed = wc.wr_id + 1;
         }
         Ok(())
+    }
+}
+
+/// Marks the message at `start` with its number.
+#[inline]
+fn stamp(outgoing: &MemoryRegion, plain: &mut [u8], start: usize, sequence: u64) {
+    let bytes = sequence.to_ne_bytes();
+    match plain.get_mut(start..start + bytes.len()) {
+        Some(place) => place.copy_from_slice(&bytes),
+        None => {
+            outgoing.write(start, &bytes);
+        }
     }
 }

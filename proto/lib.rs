@@ -32,6 +32,7 @@
 //! Nothing here panics, whatever the input.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::panic)]
 
 mod raw;
 

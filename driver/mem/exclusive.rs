@@ -33,6 +33,10 @@ impl ExclusiveBytes {
     }
 
     /// The bytes, to change.
+    #[allow(
+        clippy::needless_pass_by_ref_mut,
+        reason = "the exclusive borrow is what makes the slice exclusive"
+    )]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let Some(place) = self.memory.segment_place() else { return &mut [] };
         // SAFETY: as in `bytes`, and `self` is borrowed exclusively.

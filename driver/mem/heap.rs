@@ -78,6 +78,7 @@ impl Extents {
     }
 
     /// Bytes handed out now, with their rounding.
+    #[cfg(test)]
     pub(crate) fn allocated_bytes(&self) -> u64 {
         self.taken_bytes
     }

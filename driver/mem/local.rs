@@ -1,7 +1,7 @@
 //! A process' own registered regions by key, for the data path: no lock, and the only place where a key becomes a pointer.
 
 use super::{ForeignMemory, Place, Segment};
-use crate::ring::layout::{REGIONS, SEGMENT_BYTES};
+use crate::ring::layout::REGIONS;
 use crate::ring::region::{Backing, RegionEntry};
 use std::io;
 use std::sync::Arc;
@@ -29,14 +29,14 @@ impl LocalRegions {
 
     /// Makes a region of segment memory usable.
     pub(crate) fn publish_segment(&self, region: &Region, offset: u64) {
-        debug_assert!(offset < SEGMENT_BYTES);
+        debug_assert!(offset < self.segment.len());
         if let Some(entry) = self.entry(region.key) {
             entry.publish(region, Backing::Segment(offset));
         }
     }
 
     /// Makes a region of the application's memory usable. The caller keeps `memory` until after [`withdraw`](Self::withdraw) and until no
-    /// send queue of this context or of a peer is busy with this context any more.
+    /// send queue of this context is busy at all, nor one of a peer's with this context.
     pub(crate) fn publish_foreign(&self, region: &Region, memory: &ForeignMemory) {
         if let Some(entry) = self.entry(region.key) {
             entry.publish(region, Backing::Process(memory.address() as u64));
@@ -50,8 +50,15 @@ impl LocalRegions {
         }
     }
 
-    /// The bytes of an access, checked. The caller has marked its send queue busy with this context, or is its agent.
+    /// A region with all of its bytes, of which the caller checks what it uses. As for [`place`](Self::place), the caller is busy, and
+    /// uses neither when it no longer is.
     #[inline]
+    pub(crate) fn find(&self, key: u32) -> Option<(Region, Place<'_>)> {
+        let (region, backing) = self.entry(key)?.read(key)?;
+        Some((region, self.bytes(backing, region.length)?))
+    }
+
+    /// The bytes of an access, checked. The caller has marked its send queue busy, or is the agent.
     pub(crate) fn place(
         &self,
         pd: PdHandle,
@@ -60,20 +67,20 @@ impl LocalRegions {
         addr: u64,
         len: u64,
     ) -> Result<Place<'_>, RegionError> {
-        let (region, backing) = self
-            .entry(key)
-            .and_then(|entry| entry.read(key))
-            .ok_or(RegionError::KeyMismatch { key })?;
+        let (region, bytes) = self.find(key).ok_or(RegionError::KeyMismatch { key })?;
         let offset = region.check(pd, needed, addr, len)?;
+        bytes.sub(offset as usize, len as usize).ok_or(RegionError::KeyMismatch { key })
+    }
+
+    #[inline]
+    fn bytes(&self, backing: Backing, length: u64) -> Option<Place<'_>> {
         match backing {
-            Backing::Segment(base) => {
-                self.segment.place(base + offset, len).ok_or(RegionError::KeyMismatch { key })
-            }
+            Backing::Segment(base) => self.segment.place(base, length),
             Backing::Process(base) => {
-                let ptr = std::ptr::with_exposed_provenance_mut((base + offset) as usize);
-                // SAFETY: the entry is private to this process and was published from a `ForeignMemory`, whose bytes stay valid
-                // until the entry is withdrawn and nobody is busy; `check` has bounded the access by the region.
-                Ok(unsafe { Place::new(ptr, len as usize) })
+                let ptr = std::ptr::with_exposed_provenance_mut(base as usize);
+                // SAFETY: the entry is private to this process and was published from a `ForeignMemory` of this length, whose bytes stay
+                // valid until the entry is withdrawn and nobody is busy.
+                Some(unsafe { Place::new(ptr, length as usize) })
             }
         }
     }

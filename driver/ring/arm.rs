@@ -11,6 +11,8 @@ const DISARMED: u64 = 0;
 const NEXT: u64 = 1;
 /// Armed for the next solicited completion or error.
 const SOLICITED: u64 = 2;
+/// How often the word may change under a publisher before it stops looking which wish it uses up.
+const FIRE_TRIES: u32 = 4;
 
 /// A completion queue's notification request, one-shot: `ibv_req_notify_cq`.
 #[derive(Clone, Copy)]
@@ -31,10 +33,18 @@ impl Arm<'_> {
     /// Publisher: after publishing and [`publish_fence`], must the owner be woken? True for one publisher only.
     #[inline]
     pub(crate) fn fire(&self, solicited_or_error: bool) -> bool {
-        let armed = self.0.load(Ordering::Relaxed);
-        if armed == DISARMED || (armed == SOLICITED && !solicited_or_error) {
-            return false;
+        let mut armed = self.0.load(Ordering::Relaxed);
+        for _ in 0..FIRE_TRIES {
+            if armed == DISARMED || (armed == SOLICITED && !solicited_or_error) {
+                return false;
+            }
+            // Only the wish that was seen is used up: meanwhile the owner may have been woken, and wish for something else.
+            match self.0.compare_exchange(armed, DISARMED, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => armed = now,
+            }
         }
+        // A word that never rests: one event too many does no harm.
         self.0.swap(DISARMED, Ordering::AcqRel) != DISARMED
     }
 }
@@ -42,6 +52,13 @@ impl Arm<'_> {
 /// The fence between publishing and asking whether anyone must be told.
 #[inline(always)]
 pub(crate) fn publish_fence() {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: adds nothing to the top word of the stack. A locked instruction is a full barrier for ordinary memory, as `mfence` is, and takes
+    // half the time; the compiler moves no memory access across the block.
+    unsafe {
+        std::arch::asm!("lock or dword ptr [rsp], 0", options(nostack));
+    }
+    #[cfg(any(not(target_arch = "x86_64"), loom))]
     fence(Ordering::SeqCst);
 }
 

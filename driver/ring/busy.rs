@@ -29,6 +29,11 @@ impl Busy<'_> {
         self.0.store(IDLE, Ordering::Release);
     }
 
+    /// Owner of the queue itself, after withdrawing something of its own: may it still be at anything? Whoever it touches, it is with memory of ours.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.load(Ordering::Acquire) == IDLE
+    }
+
     /// Owner, after withdrawing a permission and [`withdraw_fence`]: may this queue still be touching `context`?
     #[inline]
     pub(crate) fn may_touch(&self, context: u64) -> bool {

@@ -1,6 +1,7 @@
 //! The completions of one send queue, from whoever executes its work requests to whoever polls its completion queue.
 //!
-//! Private to a process. One side pushes (under the send queue's lock), one side pops (under the completion queue's lock).
+//! Private to a process. One side pushes (under the send queue's lock), one side pops (under the completion queue's lock); each
+//! counts on a cache line of its own.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use tbrdma_proto::{WcOpcode, WcStatus};
@@ -26,9 +27,15 @@ pub(crate) struct CompletionRing {
     words: Box<[AtomicU64]>,
     /// Running number of each entry's work request.
     numbers: Box<[AtomicU32]>,
-    tail: AtomicU32,
-    head: AtomicU32,
+    /// Number of the next completion to push; written by the pushing side.
+    tail: Line<AtomicU32>,
+    /// Number of the next completion to pop; the popping side's own.
+    head: Line<AtomicU32>,
 }
+
+/// A cache line that is shared with nothing else.
+#[repr(align(64))]
+struct Line<T>(T);
 
 impl CompletionRing {
     /// An empty ring.
@@ -37,8 +44,8 @@ impl CompletionRing {
         Self {
             words: (0..2 * depth).map(|_| AtomicU64::new(0)).collect(),
             numbers: (0..depth).map(|_| AtomicU32::new(0)).collect(),
-            tail: AtomicU32::new(0),
-            head: AtomicU32::new(0),
+            tail: Line(AtomicU32::new(0)),
+            head: Line(AtomicU32::new(0)),
         }
     }
 
@@ -51,7 +58,7 @@ impl CompletionRing {
     /// completion, or a later one, has been popped.
     #[inline]
     pub(crate) fn push(&self, completion: &SendCompletion) {
-        let tail = self.tail.load(Ordering::Relaxed);
+        let tail = self.tail.0.load(Ordering::Relaxed);
         let at = self.at(tail);
         let kind = u64::from(completion.byte_len)
             | u64::from(completion.status as u32) << 32
@@ -59,20 +66,14 @@ impl CompletionRing {
         self.words[2 * at].store(completion.wr_id, Ordering::Relaxed);
         self.words[2 * at + 1].store(kind, Ordering::Relaxed);
         self.numbers[at].store(completion.wq_index, Ordering::Relaxed);
-        self.tail.store(tail.wrapping_add(1), Ordering::Release);
-    }
-
-    /// Is there nothing to pop?
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tail.load(Ordering::Acquire) == self.head.load(Ordering::Relaxed)
+        self.tail.0.store(tail.wrapping_add(1), Ordering::Release);
     }
 
     /// Takes the oldest completion.
     #[inline]
     pub(crate) fn pop(&self) -> Option<SendCompletion> {
-        let head = self.head.load(Ordering::Relaxed);
-        if self.tail.load(Ordering::Acquire) == head {
+        let head = self.head.0.load(Ordering::Relaxed);
+        if self.tail.0.load(Ordering::Acquire) == head {
             return None;
         }
         let at = self.at(head);
@@ -84,7 +85,7 @@ impl CompletionRing {
             byte_len: kind as u32,
             wq_index: self.numbers[at].load(Ordering::Relaxed),
         };
-        self.head.store(head.wrapping_add(1), Ordering::Release);
+        self.head.0.store(head.wrapping_add(1), Ordering::Relaxed);
         Some(completion)
     }
 }

@@ -22,8 +22,9 @@ use tbrdma_proto::limits;
 /// First word of a segment: "tbrdma" and the layout's number. Another layout is another number.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tbrdma\x00\x01");
 
-/// Bytes of a segment: address space, not memory.
-pub(crate) const SEGMENT_BYTES: u64 = 1 << 36;
+/// Bytes of a segment, address space and not memory: the largest of these that the process may map. Peers map what they are told,
+/// if it is one of these.
+pub(crate) const SEGMENT_SIZES: [u64; 4] = [1 << 36, 1 << 34, 1 << 32, 1 << 30];
 /// Entries of the region table.
 pub(crate) const REGIONS: u32 = 1 << 16;
 /// Queue pair slots.
@@ -40,7 +41,9 @@ const CQS_AT: u64 = 32 << 20;
 /// Where the heap begins.
 pub(crate) const HEAP_AT: u64 = 64 << 20;
 
-const _: () = assert!(limits::MAX_MR < REGIONS && limits::MAX_QP <= QPS && limits::MAX_CQ <= CQS && limits::MAX_SRQ <= SRQS);
+const _: () = assert!(
+    limits::MAX_MR < REGIONS && limits::MAX_QP <= QPS && limits::MAX_CQ <= CQS && limits::MAX_SRQ <= SRQS
+);
 const _: () = assert!(size_of::<Header>() as u64 <= REGIONS_AT);
 const _: () = assert!(REGIONS_AT + REGIONS as u64 * size_of::<RegionEntry>() as u64 <= QPS_AT);
 const _: () = assert!(QPS_AT + QPS as u64 * size_of::<QpWords>() as u64 <= SRQS_AT);
@@ -117,24 +120,26 @@ pub(crate) struct QpWords {
     /// See `busy`.
     pub(crate) busy: AtomicU64,
     spare_busy: [AtomicU64; 7],
-    // Line 2. The connected peer.
+    // Line 2. The connected peer, for every message.
     /// Number of the next receive to consume.
     pub(crate) next_receive: AtomicU64,
-    /// The peer waits for a receive: tell it.
-    pub(crate) waiting: AtomicU64,
-    /// First fault a peer found here: async event number + 1.
-    pub(crate) fault: AtomicU64,
-    spare_peer: [AtomicU64; 5],
+    spare_peer: [AtomicU64; 7],
     // Line 3. Owner's poller, seldom; the peer reads it for every message.
     /// Receive completions: tell the ready set (set) or not (the poller looks here anyway).
     pub(crate) tell: AtomicU64,
     /// Q_Key (datagrams).
     pub(crate) qkey: AtomicU64,
     spare_tell: [AtomicU64; 6],
-    // Lines 4 and 5. A request to the peer's agent (owner), and its answer (peer's agent).
+    // Line 4. The connected peer, when something is out of the ordinary; the owner reads it for every doorbell of receives.
+    /// The peer waits for a receive: tell it.
+    pub(crate) waiting: AtomicU64,
+    /// First fault a peer found here: async event number + 1.
+    pub(crate) fault: AtomicU64,
+    spare_waiting: [AtomicU64; 6],
+    // Lines 5 and 6. A request to the peer's agent (owner), and its answer (peer's agent).
     pub(crate) request: [AtomicU64; 8],
     pub(crate) reply: [AtomicU64; 8],
-    spare_end: [AtomicU64; 16],
+    spare_end: [AtomicU64; 8],
 }
 
 /// A shared receive queue as senders see it.
@@ -180,8 +185,9 @@ pub(crate) struct CqWords {
 const _: () = assert!(size_of::<RegionEntry>() == 64);
 const _: () = assert!(offset_of!(Header, attention) == 64 && offset_of!(Header, wake) == 64 + 576);
 const _: () = assert!(offset_of!(QpWords, busy) == 64 && offset_of!(QpWords, next_receive) == 128);
-const _: () = assert!(offset_of!(QpWords, tell) == 192 && offset_of!(QpWords, request) == 256);
-const _: () = assert!(offset_of!(QpWords, reply) == 320 && size_of::<QpWords>() == 512);
+const _: () = assert!(offset_of!(QpWords, tell) == 192 && offset_of!(QpWords, waiting) == 256);
+const _: () = assert!(offset_of!(QpWords, request) == 320 && offset_of!(QpWords, reply) == 384);
+const _: () = assert!(size_of::<QpWords>() == 512);
 const _: () = assert!(offset_of!(SrqWords, next_receive) == 64 && size_of::<SrqWords>() == 128);
 const _: () = assert!(offset_of!(CqWords, ready) == 64 && size_of::<CqWords>() == 640);
 

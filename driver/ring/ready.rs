@@ -3,7 +3,7 @@
 //! Each addition is two atomic OR instructions, leaf first: a process killed between them leaves a leaf bit without its
 //! summary bit, which the next addition to that leaf, or the sweep after a peer's death, repairs.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence_after_rmw};
 
 /// Leaf words of a set.
 pub(crate) const LEAVES: usize = 64;
@@ -23,14 +23,16 @@ impl<'a> ReadySet<'a> {
         (words.len() >= READY_WORDS).then(|| Self(&words[..READY_WORDS]))
     }
 
-    /// Adds `number % SLOTS`.
+    /// Adds `number % SLOTS`. A full barrier: whoever asks next whether the other side sleeps (`arm`) asks after the addition is
+    /// visible.
     #[inline]
     pub(crate) fn insert(&self, number: u32) {
         let slot = number % SLOTS;
         let leaf = (slot / 64) as usize;
         self.0[1 + leaf].fetch_or(1 << (slot % 64), Ordering::AcqRel);
         // Always, even if the leaf was not empty: only this makes a half-done addition of a dead process harmless.
-        self.0[0].fetch_or(1 << leaf, Ordering::AcqRel);
+        self.0[0].fetch_or(1 << leaf, Ordering::SeqCst);
+        fence_after_rmw();
     }
 
     /// Is there anything to take?

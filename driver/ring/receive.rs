@@ -10,8 +10,9 @@
 //! word  2      status | opcode << 8 | wc_flags << 16 (low), QPN that received (high; shared queues)
 //! word  3      claim (shared queues)
 //! word  4      running number of the message within its receiving QP (shared queues)
+//! word  5      owner: number left out + 1 (shared queues)
 //! word  8      posted: running number + 1 (low), number of SGEs (high)
-//! word  9      bytes the receive can take
+//! word  9      spare, so that an SGE is never in two lines
 //! word 10..    SGEs: address; length | lkey << 32
 //! ```
 
@@ -21,12 +22,11 @@ use tbrdma_proto::{Sge, WcFlags, WcOpcode, WcStatus};
 /// Words of the delivery line.
 const DELIVERY_WORDS: usize = 8;
 const POSTED: usize = DELIVERY_WORDS;
-const CAPACITY: usize = POSTED + 1;
 const FIRST_SGE: usize = POSTED + 2;
 /// Status word of a receive that was claimed and not used.
 const GIVEN_BACK: u64 = 0xff;
 /// Words in a cache line.
-const LINE_WORDS: usize = 8;
+const LINE_WORDS: u32 = 8;
 
 /// The shape of a ring: how many slots, how far apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +35,17 @@ pub(crate) struct ReceiveShape {
     pub(crate) depth: u32,
     /// SGEs a posting can hold.
     pub(crate) max_sge: u32,
+    /// Words from one slot to the next: whole cache lines.
+    stride: u32,
 }
 
 impl ReceiveShape {
     /// The smallest ring that takes `max_wr` receives of `max_sge` SGEs.
-    pub(crate) fn new(max_wr: u32, max_sge: u32) -> Self {
-        Self { depth: max_wr.max(1).next_power_of_two(), max_sge: max_sge.max(1) }
-    }
-
-    /// Words from one slot to the next: whole cache lines.
-    pub(crate) const fn stride_words(self) -> usize {
-        let posting = 2 + 2 * self.max_sge as usize;
-        DELIVERY_WORDS + posting.div_ceil(LINE_WORDS) * LINE_WORDS
+    pub(crate) const fn new(max_wr: u32, max_sge: u32) -> Self {
+        let depth = if max_wr == 0 { 1 } else { max_wr.next_power_of_two() };
+        let max_sge = if max_sge == 0 { 1 } else { max_sge };
+        let posting = 2 + 2 * max_sge;
+        Self { depth, max_sge, stride: DELIVERY_WORDS as u32 + posting.next_multiple_of(LINE_WORDS) }
     }
 
     /// Bytes of the whole ring.
@@ -56,7 +55,7 @@ impl ReceiveShape {
 
     /// Words of the whole ring.
     pub(crate) const fn words(self) -> usize {
-        self.stride_words() * self.depth as usize
+        self.stride as usize * self.depth as usize
     }
 }
 
@@ -85,31 +84,41 @@ pub(crate) struct ReceiveRing<'a> {
 }
 
 impl<'a> ReceiveRing<'a> {
-    /// A view over exactly `shape.words()` words, or nothing if there are fewer.
+    /// A view over the first `shape.words()` words, or nothing if there are fewer.
     #[inline]
     pub(crate) fn new(words: &'a [AtomicU64], shape: ReceiveShape) -> Option<Self> {
-        (words.len() >= shape.words() && shape.depth.is_power_of_two()).then_some(Self { words, shape })
+        let words = words.get(..shape.words())?;
+        shape.depth.is_power_of_two().then_some(Self { words, shape })
+    }
+
+    /// Slots.
+    #[inline]
+    pub(super) fn depth(&self) -> u32 {
+        self.shape.depth
     }
 
     #[inline]
     pub(super) fn slot(&self, number: u32) -> &'a [AtomicU64] {
-        let stride = self.shape.stride_words();
+        let stride = self.shape.stride as usize;
         let at = (number & (self.shape.depth - 1)) as usize * stride;
         &self.words[at..at + stride]
+    }
+
+    /// The words of a slot that every slot has.
+    #[inline]
+    fn head(&self, number: u32) -> &'a [AtomicU64; FIRST_SGE] {
+        self.slot(number).first_chunk().expect("a slot holds at least one SGE behind these")
     }
 
     /// Owner: makes receive `number` available. The caller has checked that the slot is free and `sges` fits.
     #[inline]
     pub(crate) fn post(&self, number: u32, sges: impl ExactSizeIterator<Item = Sge>) {
         let slot = self.slot(number);
-        let mut capacity = 0_u64;
         let count = sges.len() as u64;
         for (sge, pair) in sges.zip(slot[FIRST_SGE..].chunks_exact(2)) {
-            capacity += u64::from(sge.length);
             pair[0].store(sge.addr, Ordering::Relaxed);
             pair[1].store(u64::from(sge.length) | u64::from(sge.lkey) << 32, Ordering::Relaxed);
         }
-        slot[CAPACITY].store(capacity, Ordering::Relaxed);
         slot[POSTED].store(u64::from(number.wrapping_add(1)) | count << 32, Ordering::Release);
     }
 
@@ -122,16 +131,20 @@ impl<'a> ReceiveRing<'a> {
             return None;
         }
         let count = ((word >> 32) as usize).min(self.shape.max_sge as usize);
-        Some(Posting {
-            sges: &slot[FIRST_SGE..FIRST_SGE + 2 * count],
-            capacity: slot[CAPACITY].load(Ordering::Relaxed),
-        })
+        Some(Posting { sges: &slot[FIRST_SGE..FIRST_SGE + 2 * count] })
+    }
+
+    /// Sender: starts to fetch what it will need for receive `number`, so that a later send does not wait for it.
+    #[inline]
+    pub(crate) fn prefetch(&self, number: u32) {
+        let slot = self.head(number);
+        prefetch(&slot[POSTED]);
     }
 
     /// Sender: ends receive `number`; everything written before is visible to the owner once it sees this.
     #[inline]
     pub(crate) fn deliver(&self, number: u32, delivery: &Delivery, receiver_qpn: u32) {
-        let slot = self.slot(number);
+        let slot = self.head(number);
         slot[1].store(u64::from(delivery.imm_data) | u64::from(delivery.src_qp) << 32, Ordering::Relaxed);
         let kind = u64::from(delivery.status as u32)
             | u64::from(delivery.opcode as u32) << 8
@@ -155,8 +168,8 @@ impl<'a> ReceiveRing<'a> {
 
     /// Owner, with no sender about: forgets every posting and delivery.
     pub(crate) fn clear(&self) {
-        for slot in self.words.chunks_exact(self.shape.stride_words()) {
-            for word in [0, 3, POSTED] {
+        for slot in self.words.chunks_exact(self.shape.stride as usize) {
+            for word in [0, 3, 5, POSTED] {
                 slot[word].store(0, Ordering::Relaxed);
             }
         }
@@ -165,13 +178,13 @@ impl<'a> ReceiveRing<'a> {
     /// Owner: has receive `number` ended?
     #[inline]
     pub(crate) fn is_delivered(&self, number: u32) -> bool {
-        self.slot(number)[0].load(Ordering::Acquire) as u32 == number.wrapping_add(1)
+        self.head(number)[0].load(Ordering::Acquire) as u32 == number.wrapping_add(1)
     }
 
     /// Owner: how receive `number` ended, once it has. Values no sender of ours writes read as a fatal error.
     #[inline]
     pub(crate) fn delivered(&self, number: u32) -> Option<Delivery> {
-        let slot = self.slot(number);
+        let slot = self.head(number);
         let done = slot[0].load(Ordering::Acquire);
         if done as u32 != number.wrapping_add(1) {
             return None;
@@ -199,11 +212,17 @@ impl<'a> ReceiveRing<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Posting<'a> {
     sges: &'a [AtomicU64],
-    /// Bytes it can take, as its owner added them up. Only the SGEs themselves are acted on.
-    pub(crate) capacity: u64,
 }
 
 impl<'a> Posting<'a> {
+    /// The only entry of the scatter list, if it has just one.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<Sge> {
+        let [addr, word] = self.sges else { return None };
+        let (addr, word) = (addr.load(Ordering::Relaxed), word.load(Ordering::Relaxed));
+        Some(Sge { addr, length: word as u32, lkey: (word >> 32) as u32 })
+    }
+
     /// The scatter list.
     #[inline]
     pub(crate) fn sges(&self) -> impl Iterator<Item = Sge> + Clone + 'a {
@@ -212,4 +231,18 @@ impl<'a> Posting<'a> {
             Sge { addr: pair[0].load(Ordering::Relaxed), length: word as u32, lkey: (word >> 32) as u32 }
         })
     }
+}
+
+/// Asks the processor for a line it will be read from soon. A hint: without it nothing changes but the time.
+#[inline(always)]
+fn prefetch(word: &AtomicU64) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: prefetching has no effect that a program can see, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+            std::ptr::from_ref(word).cast(),
+        );
+    }
+    #[cfg(any(not(target_arch = "x86_64"), loom))]
+    let _ = word;
 }

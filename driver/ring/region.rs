@@ -29,18 +29,11 @@ pub(crate) struct RegionEntry {
 }
 
 impl RegionEntry {
-    /// An empty entry, for models and tests; in a segment, zeroed memory is one.
+    /// An entry of these words, for models and tests; in a segment, zeroed memory is an empty one.
     #[cfg(test)]
-    pub(crate) fn empty() -> Self {
-        let word = || AtomicU64::new(0);
-        Self {
-            key: word(),
-            rights: word(),
-            iova: word(),
-            length: word(),
-            base: word(),
-            spare: [word(), word(), word()],
-        }
+    pub(crate) fn from_words(words: [u64; 8]) -> Self {
+        let [key, rights, iova, length, base, spare @ ..] = words.map(AtomicU64::new);
+        Self { key, rights, iova, length, base, spare }
     }
 
     /// Owner: publishes a registration.

@@ -12,6 +12,13 @@ const CLAIM: usize = 3;
 /// Word of the slot that holds the message's number within its receiving queue pair.
 const ORDER: usize = 4;
 
+/// Rounds of a claim for each slot of the ring, and besides.
+const ROUNDS_PER_SLOT: u32 = 4;
+const MIN_ROUNDS: u32 = 1000;
+
+/// Word of the slot in which the owner says that it has left a number out.
+const LEFT_OUT: usize = 5;
+
 /// Who claims: the number by which the owner of the queue knows the sender's process, plus one (zero is nobody).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claimer(pub(crate) u32);
@@ -37,7 +44,8 @@ impl<'a> SharedReceiveRing<'a> {
     /// Sender: takes the oldest unclaimed receive, or nothing if none is posted.
     pub(crate) fn claim(&self, claimer: Claimer) -> Option<(u32, Posting<'a>)> {
         let mut number = self.next.load(Ordering::Acquire);
-        loop {
+        // Every round that finds nothing is another sender's success; so many in a row are not the work of honest ones.
+        for _ in 0..self.ring.depth().saturating_mul(ROUNDS_PER_SLOT).saturating_add(MIN_ROUNDS) {
             let receive = number as u32;
             let slot = self.ring.slot(receive);
             // The claim is read before the posting: if the slot has gone round since, the exchange below fails.
@@ -45,27 +53,26 @@ impl<'a> SharedReceiveRing<'a> {
             let mine = u64::from(receive.wrapping_add(1)) | u64::from(claimer.0) << 32;
             if seen as u32 == mine as u32 {
                 // Somebody has it; help the counter on.
-                let _ = self.next.compare_exchange(
-                    number,
-                    number.wrapping_add(1),
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                );
+                self.move_on(number);
             } else if let Some(posting) = self.ring.posted(receive) {
                 if slot[CLAIM].compare_exchange(seen, mine, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                    let _ = self.next.compare_exchange(
-                        number,
-                        number.wrapping_add(1),
-                        Ordering::AcqRel,
-                        Ordering::Relaxed,
-                    );
+                    self.move_on(number);
                     return Some((receive, posting));
                 }
+            } else if slot[LEFT_OUT].load(Ordering::Acquire) == u64::from(receive) + 1 {
+                self.move_on(number);
             } else if self.next.load(Ordering::Acquire) == number {
                 return None;
             }
             number = self.next.load(Ordering::Acquire);
         }
+        None
+    }
+
+    /// Helps the counter past a number that is not to be had; whoever was faster has done it.
+    fn move_on(&self, number: u64) {
+        let _ =
+            self.next.compare_exchange(number, number.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Sender, before delivering into a claimed slot: the message's number within its receiving queue pair.
@@ -76,6 +83,11 @@ impl<'a> SharedReceiveRing<'a> {
     /// Owner: that number, of a delivered slot.
     pub(crate) fn order(&self, number: u32) -> u32 {
         self.ring.slot(number)[ORDER].load(Ordering::Relaxed) as u32
+    }
+
+    /// Owner: number `number` is never posted, because a sender still holds what has its slot; senders go on to the next one.
+    pub(crate) fn leave_out(&self, number: u32) {
+        self.ring.slot(number)[LEFT_OUT].store(u64::from(number) + 1, Ordering::Release);
     }
 
     /// Owner: who has claimed receive `number`, if anyone has.

@@ -2,7 +2,8 @@
 //!
 //! The requester stages the bytes in a bounce buffer of its own segment, writes its request beside its queue pair, and
 //! rings. The agent checks the request by the same rules, in its own table, copies, and answers beside the same queue pair.
-//! One request a queue pair is outstanding at a time; the requester's work requests behind it wait, in order.
+//! One request a queue pair is outstanding at a time; the requester's work requests behind it wait, in order. How the words of
+//! a request and its answer are exchanged is `ring::mailbox`'s; what they mean is here.
 
 use super::core::{Core, header, lock, qp_words, ready_set, slot_of};
 use super::peer::Peer;
@@ -10,14 +11,14 @@ use super::qp::ShmQp;
 use super::send::Progress;
 use crate::mem::Place;
 use crate::ring::layout::QpWords;
+use crate::ring::mailbox::{Mailbox, Operands};
 use crate::sync::Ordering;
+use crate::sys::mapping;
+use std::sync::Mutex;
 use tbrdma_proto::{Access, PdHandle, QpState};
 
 /// Bytes moved by one request.
 pub(crate) const BOUNCE_BYTES: u64 = 64 << 10;
-
-const GRANTED: u64 = 1;
-const REFUSED: u64 = 2;
 
 /// What is asked of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Job {
     const ALL: [Self; 4] = [Self::Put, Self::Get, Self::CompareSwap, Self::FetchAdd];
 }
 
-/// A request, as it lies in `QpWords::request`.
+/// A request.
 pub(crate) struct Request {
     pub(crate) job: Job,
     pub(crate) pd: PdHandle,
@@ -51,31 +52,27 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Requester: puts the request beside its queue pair; its number.
-    pub(crate) fn send(&self, words: &QpWords) -> u64 {
-        let request = &words.request;
-        let number = request[0].load(Ordering::Relaxed).wrapping_add(1);
-        request[1].store(self.job as u64 | u64::from(self.pd.0) << 8, Ordering::Relaxed);
-        request[2].store(u64::from(self.key) | u64::from(self.len) << 32, Ordering::Relaxed);
-        request[3].store(self.addr, Ordering::Relaxed);
-        request[4].store(self.bounce, Ordering::Relaxed);
-        request[5].store(self.compare_add, Ordering::Relaxed);
-        request[6].store(self.swap, Ordering::Relaxed);
-        request[7].store(u64::from(self.needed.bits()), Ordering::Relaxed);
-        request[0].store(number, Ordering::Release);
-        number
+    /// Requester: puts the request beside its queue pair; its number. `None` while the agent may still be at an abandoned one.
+    pub(crate) fn send(&self, words: &QpWords) -> Option<u64> {
+        mailbox(words).ask(&self.operands())
     }
 
-    /// Agent: the request, if it has not been answered yet, and its number.
-    fn pending(words: &QpWords) -> Option<(u64, Self)> {
-        let request = &words.request;
-        let number = request[0].load(Ordering::Acquire);
-        if number == words.reply[0].load(Ordering::Relaxed) {
-            return None;
-        }
-        let [job, key, addr, bounce, compare_add, swap, needed] =
-            [1, 2, 3, 4, 5, 6, 7].map(|at: usize| request[at].load(Ordering::Relaxed));
-        let request = Self {
+    fn operands(&self) -> Operands {
+        [
+            self.job as u64 | u64::from(self.pd.0) << 8,
+            u64::from(self.key) | u64::from(self.len) << 32,
+            self.addr,
+            self.bounce,
+            self.compare_add,
+            self.swap,
+            u64::from(self.needed.bits()),
+        ]
+    }
+
+    /// Agent: what the words of a request say, if they say anything.
+    fn from_operands(operands: &Operands) -> Option<Self> {
+        let [job, key, addr, bounce, compare_add, swap, needed] = *operands;
+        Some(Self {
             job: *Job::ALL.get(job as usize & 0xff)?,
             pd: PdHandle((job >> 8) as u32),
             needed: Access::from_bits_truncate(needed as u32),
@@ -85,33 +82,18 @@ impl Request {
             bounce,
             compare_add,
             swap,
-        };
-        Some((number, request))
-    }
-}
-
-/// An answer, as it lies in `QpWords::reply`.
-pub(crate) struct Answer {
-    granted: bool,
-    old: u64,
-}
-
-impl Answer {
-    /// Requester: the answer to request `number`, once it is there.
-    pub(crate) fn read(words: &QpWords, number: u64) -> Option<Self> {
-        if words.reply[0].load(Ordering::Acquire) != number {
-            return None;
-        }
-        Some(Self {
-            granted: words.reply[1].load(Ordering::Relaxed) == GRANTED,
-            old: words.reply[2].load(Ordering::Relaxed),
         })
     }
+}
 
-    /// The old value (of an atomic), if the request was met.
-    pub(crate) fn ok(&self) -> Option<u64> {
-        self.granted.then_some(self.old)
-    }
+/// The mailbox beside a queue pair: its requests, and the answers of its peer's agent.
+fn mailbox(words: &QpWords) -> Mailbox<'_> {
+    Mailbox::new(&words.request, &words.reply)
+}
+
+/// Requester: the answer to request `number`, once it is there: the old value (of an atomic) if the request was met.
+pub(crate) fn answer(words: &QpWords, number: u64) -> Option<Option<u64>> {
+    mailbox(words).answer(number)
 }
 
 /// Requester: makes a peer's agent look at the queue pair in `slot` there.
@@ -120,19 +102,69 @@ pub(crate) fn ring(peer: &Peer, slot: u32) {
     peer.wake();
 }
 
-/// Requester: the bounce buffer of a work request, made when first needed.
-pub(crate) fn bounce<'a>(core: &'a Core, progress: &mut Progress) -> Option<Place<'a>> {
-    if progress.bounce.is_none() {
-        progress.bounce = core.allocate_lines("post_send", BOUNCE_BYTES).ok();
-    }
-    core.segment.place(progress.bounce?, BOUNCE_BYTES)
+/// A bounce buffer in the requester's segment.
+pub(crate) struct Bounce {
+    offset: u64,
+    /// Whose agent uses it.
+    peer: u64,
+    /// The queue pair it belongs to: offset of its words in the requester's segment.
+    words_at: u64,
 }
 
-/// Requester: gives it back.
-pub(crate) fn release_bounce(core: &Core, progress: &mut Progress) {
-    if let Some(offset) = progress.bounce.take() {
-        core.free_lines(offset, BOUNCE_BYTES);
+impl Bounce {
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
     }
+
+    fn mailbox<'a>(&self, core: &'a Core) -> Option<Mailbox<'a>> {
+        core.segment.get(self.words_at).map(mailbox)
+    }
+}
+
+/// Bounce buffers of work requests that ended before the agent had answered: it may still be copying. With the number of the request.
+#[derive(Default)]
+pub(crate) struct Abandoned(Mutex<Vec<(Bounce, u64)>>);
+
+/// Requester: the bounce buffer of a work request, made when first needed.
+pub(crate) fn bounce<'a>(
+    core: &'a Core,
+    peer: &Peer,
+    words: &QpWords,
+    progress: &mut Progress,
+) -> Option<Place<'a>> {
+    if progress.bounce.is_none() {
+        release_answered(core);
+        let offset = core.allocate_lines("post_send", BOUNCE_BYTES).ok()?;
+        let words_at = (std::ptr::from_ref(words).addr() - core.segment.base().addr()) as u64;
+        progress.bounce = Some(Bounce { offset, peer: peer.context, words_at });
+    }
+    core.segment.place(progress.bounce.as_ref()?.offset, BOUNCE_BYTES)
+}
+
+/// Requester: gives it back, at once or when the agent is certainly done with it.
+pub(crate) fn release_bounce(core: &Core, progress: &mut Progress) {
+    let Some(bounce) = progress.bounce.take() else { return };
+    if !progress.asked || bounce.mailbox(core).is_some_and(|mailbox| mailbox.withdraw()) {
+        core.free_lines(bounce.offset, BOUNCE_BYTES);
+    } else {
+        lock(&core.watches.abandoned.0).push((bounce, progress.number));
+    }
+}
+
+/// Requester: gives back what no agent uses any more.
+fn release_answered(core: &Core) {
+    let mut abandoned = lock(&core.watches.abandoned.0);
+    if abandoned.is_empty() {
+        return;
+    }
+    abandoned.retain(|(bounce, number)| {
+        let serving = bounce.mailbox(core).is_none_or(|mailbox| mailbox.is_serving(*number));
+        let in_use = serving && core.peers.by_context(bounce.peer).is_some_and(|peer| peer.is_alive());
+        if !in_use {
+            core.free_lines(bounce.offset, BOUNCE_BYTES);
+        }
+        in_use
+    });
 }
 
 /// An 8-byte atomic on memory we can address; `None` if it is not aligned.
@@ -150,12 +182,19 @@ pub(crate) fn atomic(place: Place<'_>, job: Job, compare_add: u64, swap: u64) ->
 pub(crate) fn serve(core: &Core, qp: &ShmQp) {
     let ours = qp.words();
     let Some(peer) = core.peers.by_context(ours.peer_context.load(Ordering::Relaxed)) else { return };
-    let theirs = qp_words(&peer.segment, slot_of(ours.peer_qp.load(Ordering::Relaxed) as u32));
-    let Some((number, request)) = Request::pending(theirs) else { return };
-    let outcome = perform(core, qp, &peer, &request);
-    theirs.reply[1].store(if outcome.is_some() { GRANTED } else { REFUSED }, Ordering::Relaxed);
-    theirs.reply[2].store(outcome.unwrap_or(0), Ordering::Relaxed);
-    theirs.reply[0].store(number, Ordering::Release);
+    let qpn = ours.peer_qp.load(Ordering::Relaxed) as u32;
+    let theirs = qp_words(&peer.segment, slot_of(qpn));
+    // The slot may have passed to another queue pair, or this one to another peer: then its requests are not for us.
+    if theirs.identity.load(Ordering::Acquire) as u32 != qpn
+        || theirs.peer_context.load(Ordering::Relaxed) != core.context
+        || theirs.peer_qp.load(Ordering::Relaxed) as u32 != qp.qpn.get()
+    {
+        return;
+    }
+    let mailbox = mailbox(theirs);
+    let Some((number, operands)) = mailbox.take() else { return };
+    let outcome = Request::from_operands(&operands).and_then(|request| perform(core, qp, &peer, &request));
+    mailbox.reply(number, outcome);
     peer.wake();
 }
 
@@ -166,12 +205,19 @@ fn perform(core: &Core, qp: &ShmQp, peer: &Peer, request: &Request) -> Option<u6
     // Held so that a deregistration waits for this copy as it waits for those of initiators.
     let _serving = lock(&core.serving);
     let pd = if request.pd == qp.pd { qp.pd } else { qp.receive_pd(request.pd)? };
-    let place = core.regions.place(pd, request.key, request.needed, request.addr, u64::from(request.len)).ok()?;
+    let place =
+        core.regions.place(pd, request.key, request.needed, request.addr, u64::from(request.len)).ok()?;
+    // An application that has unmapped what it registered is told by its peer's error, not by a fault in our thread.
+    mapping::touch(place.addr(), place.len(), request.job != Job::Get).ok()?;
     match request.job {
         Job::CompareSwap | Job::FetchAdd => atomic(place, request.job, request.compare_add, request.swap),
         Job::Put | Job::Get => {
             let bounce = peer.segment.place(request.bounce, u64::from(request.len))?;
-            if request.job == Job::Put { place.copy_from(bounce) } else { bounce.copy_from(place) };
+            if request.job == Job::Put {
+                place.copy_from(bounce)
+            } else {
+                bounce.copy_from(place)
+            };
             Some(0)
         }
     }

@@ -3,7 +3,8 @@
 use super::core::{lock, slot_of};
 use super::peer;
 use super::qp::{Receives, ShmQp};
-use super::send::{Patience, Remote};
+use super::remote::Remote;
+use super::send::{Patience, SendState};
 use crate::error::{Error, Result};
 use crate::sync::Ordering;
 use crate::sys::process::yield_now;
@@ -22,7 +23,8 @@ impl ShmQp {
         let mut stored = lock(&self.attr);
         let current = self.state();
         if mask.contains(QpAttrMask::CUR_STATE) && attr.cur_qp_state != current {
-            let reason = format!("cur_qp_state is {:?}, QP {} is in {current:?}", attr.cur_qp_state, self.qpn);
+            let reason =
+                format!("cur_qp_state is {:?}, QP {} is in {current:?}", attr.cur_qp_state, self.qpn);
             return Err(Error::InvalidArgument { call: "modify_qp", reason });
         }
         let next = if mask.contains(QpAttrMask::STATE) { attr.qp_state } else { current };
@@ -47,18 +49,19 @@ impl ShmQp {
             | u64::from(stored.min_rnr_timer) << 16
             | u64::from(stored.max_dest_rd_atomic) << 24;
         words.receive_to.store(receive_to, Ordering::Relaxed);
-        let mut send = lock(&self.send);
+        let wake = peer.as_ref().and_then(|peer| self.wake_of(peer, stored.dest_qp_num.get()));
+        let mut send = self.send.intrude();
         if let Some(peer) = &peer {
             let qpn = stored.dest_qp_num.get();
             words.peer_qp.store(u64::from(qpn) | u64::from(stored.rq_psn.get()) << 32, Ordering::Relaxed);
             words.peer_context.store(peer.context, Ordering::Relaxed);
-            let wake = self.wake_of(peer, qpn);
-            send.remote = Some(Remote { peer: std::sync::Arc::clone(peer), qpn, slot: slot_of(qpn), sq_psn: 0, wake });
+            self.target.store(peer.context, Ordering::Relaxed);
+            send.remote = Remote::new(peer, self.qp_type, qpn, wake);
         }
         if let Some(remote) = &mut send.remote {
-            remote.sq_psn = stored.sq_psn.get();
+            remote.expect(self.core.context, self.qpn.get(), stored.sq_psn.get());
         }
-        send.patience = Patience {
+        send.queue.patience = Patience {
             ack_timeout: ack_timeout(stored.timeout),
             retry_cnt: stored.retry_cnt,
             rnr_retry: if self.qp_type == QpType::Rc { stored.rnr_retry } else { 7 },
@@ -68,25 +71,33 @@ impl ShmQp {
             return Err(Error::InvalidArgument { call: "modify_qp", reason });
         }
         if next == QpState::Err {
-            self.fail_locked(&mut send, None);
+            // A fault that a peer reports leaves a reset queue pair alone; its owner does not have to.
+            if current == QpState::Reset {
+                self.set_state(QpState::Err);
+            }
+            let SendState { remote, queue } = &mut *send;
+            self.fail_locked(remote.as_ref(), queue, None);
             drop(send);
             self.announce_sent(true);
             return Ok(());
         }
+        self.notify_drained.store(stored.en_sqd_async_notify, Ordering::Release);
         self.set_state(next);
-        let resumes = next == QpState::Rts && !send.pending.is_empty();
-        let drained = next == QpState::Sqd && current == QpState::Rts && send.pending.is_empty();
+        let resumes = next == QpState::Rts && !send.queue.pending.is_empty();
+        let drained = next == QpState::Sqd && current == QpState::Rts && !send.is_draining();
         drop(send);
         if drained && stored.en_sqd_async_notify {
             self.raise(AsyncEventKind::SqDrained);
         }
-        if next == QpState::Rtr && let Some(peer) = &peer {
+        if next == QpState::Rtr
+            && let Some(peer) = &peer
+        {
             // Sends of its that found us not ready can go on.
             peer.wake();
         }
         if resumes {
             self.progress();
-            if !lock(&self.send).pending.is_empty() {
+            if !self.send.intrude().queue.pending.is_empty() {
                 self.list_stalled();
             }
         }
@@ -114,28 +125,59 @@ impl ShmQp {
         self.set_state(QpState::Reset);
         if !self.await_quiet() {
             self.set_state(before);
-            let reason = format!("the peer of QP {} is in the middle of a send and does not go on; is it stopped?", self.qpn);
+            let reason = format!(
+                "the peer of QP {} is in the middle of a send and does not go on; is it stopped?",
+                self.qpn
+            );
             return Err(Error::Busy { call: "modify_qp", reason });
         }
         {
-            let mut send = lock(&self.send);
+            let mut send = self.send.intrude();
+            // Somebody may have been about to report a fault when the state was changed above.
+            self.set_state(QpState::Reset);
+            self.words().fault.store(0, Ordering::Relaxed);
             send.forget(&self.core);
-            send.posted = 0;
-            while self.sent.pop().is_some() {}
-            self.sends_retired.store(0, Ordering::Release);
+            send.queue.posted = 0;
+            self.send_cq.while_nobody_polls(|| {
+                while self.sent.pop().is_some() {}
+                self.sends_retired.store(0, Ordering::Release);
+            });
         }
         self.core.unlist_stalled(self);
         let words = self.words();
-        for word in [&words.peer_context, &words.peer_qp, &words.next_receive, &words.waiting, &words.fault] {
+        for word in [&words.peer_context, &words.peer_qp, &words.next_receive, &words.waiting] {
             word.store(0, Ordering::Relaxed);
         }
         match &self.receives {
-            Receives::Own(own) => own.reset(&self.core),
+            Receives::Own(own) => own.reset(),
             Receives::Shared(srq) => srq.restart(self),
         }
         self.forget_last_wqe();
         *stored = QpAttr { cap: self.cap, port_num: stored.port_num, ..QpAttr::default() };
         Ok(())
+    }
+
+    /// Heeds the fault that the peer found here, if it found one. It is taken and acted on in one step, with the send queue held, so that a
+    /// reset in between does not make it a fault of the next connection.
+    pub(crate) fn heed_fault(&self) {
+        let fault = &self.words().fault;
+        if fault.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut send = self.send.intrude();
+        let Some(kind) =
+            (fault.swap(0, Ordering::AcqRel) as u32).checked_sub(1).and_then(AsyncEventKind::from_raw)
+        else {
+            return;
+        };
+        if kind == AsyncEventKind::SrqLimitReached {
+            self.raise_srq_limit();
+            return;
+        }
+        let SendState { remote, queue } = &mut *send;
+        self.fail_locked(remote.as_ref(), queue, Some(kind));
+        drop(send);
+        self.announce_sent(true);
     }
 
     /// Waits until nobody places anything here. False if a peer does not let go.

@@ -7,7 +7,7 @@ use super::slots::Slots;
 use super::srq::ShmSrq;
 use crate::error::{Error, Result};
 use crate::mem::{Extents, GRANULE, LocalRegions, Segment};
-use crate::ring::layout::{self, CqWords, HEAP_AT, Header, MAGIC, QpWords, SEGMENT_BYTES, SrqWords};
+use crate::ring::layout::{self, CqWords, HEAP_AT, Header, MAGIC, QpWords, SEGMENT_SIZES, SrqWords};
 use crate::ring::ready::ReadySet;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
@@ -79,12 +79,14 @@ impl Core {
         let (lid, listener) = claim_lid()?;
         let context = random::random_u64().map_err(os("random numbers"))? << 16 | u64::from(lid);
         let (segment, segment_fd) =
-            Segment::create("tbrdma-shm", SEGMENT_BYTES).map_err(os("a 64 GiB sparse memory file, mapped shared"))?;
+            create_segment().map_err(os("a sparse memory file of at least 1 GiB, mapped shared"))?;
+        let bytes = segment.len();
         let segment = Arc::new(segment);
         let regions = Arc::new(LocalRegions::new(Arc::clone(&segment)).map_err(os("the region table"))?);
         let mut profile = Profile::plain();
         profile.device.node_guid = tbrdma_proto::Guid(context);
         profile.device.sys_image_guid = profile.device.node_guid;
+        profile.device.fw_ver = env!("CARGO_PKG_VERSION").to_owned();
         profile.port.lid = lid;
         let core = Self {
             profile,
@@ -94,7 +96,7 @@ impl Core {
             segment_fd,
             regions,
             table: Mutex::new(RegionTable::new(limits::MAX_MR as usize)),
-            heap: Mutex::new(Extents::new(HEAP_AT, SEGMENT_BYTES)),
+            heap: Mutex::new(Extents::new(HEAP_AT, bytes)),
             pds: Mutex::new(Slots::new(limits::MAX_PD)),
             qps: Mutex::new(Slots::new(limits::MAX_QP)),
             cqs: Mutex::new(Slots::new(limits::MAX_CQ)),
@@ -153,10 +155,10 @@ impl Core {
     }
 
     fn allocate(&self, call: &'static str, bytes: u64, align: u64) -> Result<u64> {
-        lock(&self.heap).allocate(bytes, align).ok_or(Error::LimitReached {
+        lock(&self.heap).allocate(bytes, align).ok_or_else(|| Error::LimitReached {
             call,
             what: "bytes in the shared segment",
-            limit: SEGMENT_BYTES - HEAP_AT,
+            limit: self.segment.len() - HEAP_AT,
         })
     }
 
@@ -196,6 +198,18 @@ pub(crate) fn gid_of(context: u64) -> Gid {
     Gid::from_prefix_and_interface_id(PREFIX, context)
 }
 
+/// The largest segment that this process' address space has room for.
+fn create_segment() -> std::io::Result<(Segment, OwnedFd)> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+    for bytes in SEGMENT_SIZES {
+        match Segment::create("tbrdma-shm", bytes) {
+            Ok(created) => return Ok(created),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 fn claim_lid() -> Result<(u16, OwnedFd)> {
     const CALL: &str = "open_device shm";
     let user = process::effective_user_id();
@@ -208,7 +222,11 @@ fn claim_lid() -> Result<(u16, OwnedFd)> {
             Err(error) => return Err(Error::os(CALL, "an abstract Unix socket")(error)),
         }
     }
-    Err(Error::LimitReached { call: CALL, what: "contexts of this user on this host", limit: u64::from(LAST_LID) })
+    Err(Error::LimitReached {
+        call: CALL,
+        what: "contexts of this user on this host",
+        limit: u64::from(LAST_LID),
+    })
 }
 
 const IN_LAYOUT: &str = "the layout lies within every segment, whose size is checked when it is mapped";

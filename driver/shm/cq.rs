@@ -11,13 +11,15 @@ use super::srq::ShmSrq;
 use crate::backoff::Backoff;
 use crate::device::{CqRequest, DeviceCq};
 use crate::error::{Error, Result};
+use crate::mem::Held;
 use crate::ring::arm::{Arm, TellMe};
-use crate::ring::layout::CqWords;
+use crate::ring::guard::SpinLock;
+use crate::ring::layout::{self, CqWords};
 use crate::ring::ready::{ReadySet, SLOTS};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU32, Ordering};
 use crate::sys::eventfd::EventFd;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tbrdma_proto::{WcFlags, WorkCompletion, limits};
 
 /// Sources looked at in every poll.
@@ -36,6 +38,23 @@ pub(crate) enum Source {
     Shared(Arc<ShmSrq>),
 }
 
+/// Whose source is meant.
+#[derive(Clone, Copy)]
+pub(crate) enum Of<'a> {
+    Qp(&'a ShmQp),
+    Srq(&'a ShmSrq),
+}
+
+impl Of<'_> {
+    fn is(self, source: &Source) -> bool {
+        match (self, source) {
+            (Self::Qp(qp), Source::Send(other) | Source::Receive(other)) => std::ptr::eq(&**other, qp),
+            (Self::Srq(srq), Source::Shared(other)) => std::ptr::eq(&**other, srq),
+            _ => false,
+        }
+    }
+}
+
 struct Attached {
     source: Source,
     bit: u32,
@@ -47,17 +66,18 @@ struct Attached {
 struct PollState {
     sources: Vec<Option<Attached>>,
     free: Vec<usize>,
-    hot: Vec<usize>,
+    /// Sources looked at every time, with their index.
+    hot: Vec<(usize, Source)>,
     /// Sources by bit of the ready set.
     by_bit: HashMap<u32, Vec<usize>>,
     next_bit: u32,
-    /// Every number has been given out at least once.
-    wrapped: bool,
     /// Bits taken from the ready set whose sources have not been emptied yet.
     pending: Vec<u32>,
     /// Hot source to look at first.
     turn: usize,
     next_victim: usize,
+    /// Those that told come before the hot ones in the next poll.
+    ready_first: bool,
     backoff: Backoff,
 }
 
@@ -65,9 +85,12 @@ struct PollState {
 pub(crate) struct ShmCq {
     pub(crate) core: Arc<Core>,
     pub(crate) slot: u32,
+    words: Held<CqWords>,
     cqe: u32,
     channel: Option<Arc<EventFd>>,
-    state: Mutex<PollState>,
+    state: SpinLock<PollState>,
+    /// Numbers of the ready set that have been given to sources; outside the lock, for the service thread.
+    bits: AtomicU32,
 }
 
 impl ShmCq {
@@ -77,7 +100,7 @@ impl ShmCq {
             let reason = format!("cqe = {}, the device takes 1 to {}", request.cqe, limits::MAX_CQE);
             return Err(Error::InvalidArgument { call: CALL, reason });
         }
-        let (slot, _) = lock(&core.cqs).reserve().ok_or(Error::LimitReached {
+        let (slot, _) = lock(&core.cqs).reserve().ok_or_else(|| Error::LimitReached {
             call: CALL,
             what: "completion queues",
             limit: u64::from(limits::MAX_CQ),
@@ -89,16 +112,19 @@ impl ShmCq {
         let cq = Arc::new(Self {
             core: Arc::clone(core),
             slot,
+            words: Held::one(&core.segment, layout::cq_at(slot))
+                .expect("the layout lies within every segment"),
             cqe: request.cqe,
             channel: request.channel,
-            state: Mutex::new(PollState::default()),
+            state: SpinLock::new(PollState::default()),
+            bits: AtomicU32::new(0),
         });
         lock(&core.cqs).fill(slot, Arc::downgrade(&cq));
         Ok(cq)
     }
 
     pub(crate) fn words(&self) -> &CqWords {
-        cq_words(&self.core.segment, self.slot)
+        &self.words
     }
 
     #[inline]
@@ -111,10 +137,15 @@ impl ShmCq {
         self.channel.as_ref()
     }
 
+    /// Does something that must not happen while somebody polls.
+    pub(crate) fn while_nobody_polls(&self, act: impl FnOnce()) {
+        let _state = self.state.lock();
+        act();
+    }
+
     /// Numbers of the ready set that have been given to sources.
     pub(crate) fn bits_in_use(&self) -> u32 {
-        let state = lock(&self.state);
-        if state.wrapped { SLOTS } else { state.next_bit }
+        self.bits.load(Ordering::Acquire)
     }
 
     /// Something was published for this queue by a thread of this process.
@@ -135,15 +166,15 @@ impl ShmCq {
 
     /// Starts to collect a source's completions; the number by which it is told.
     pub(crate) fn attach(&self, source: Source) -> u32 {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let state = &mut *state;
         let bit = state.next_bit;
         state.next_bit = (bit + 1) % SLOTS;
-        state.wrapped |= state.next_bit == 0;
+        self.bits.fetch_max(bit + 1, Ordering::Release);
         let attached = Attached { source, bit, told: 0 };
         let index = state.free.pop().unwrap_or(state.sources.len());
         if state.hot.len() < HOT && !matches!(attached.source, Source::Shared(_)) {
-            state.hot.push(index);
+            state.hot.push((index, attached.source.clone()));
         } else {
             attached.source.tell(bit);
         }
@@ -156,51 +187,44 @@ impl ShmCq {
         bit
     }
 
-    /// Forgets every source of a queue pair, with what it had not yet handed out.
-    pub(crate) fn detach(&self, qp: &ShmQp) {
-        self.detach_if(|attached| match &attached.source {
-            Source::Send(other) | Source::Receive(other) => std::ptr::eq(&**other, qp),
-            Source::Shared(_) => false,
-        });
-    }
-
-    /// Forgets a shared receive queue, as far as it was attached under this bit.
-    pub(crate) fn detach_shared(&self, srq: &ShmSrq, bit: Option<u32>) {
-        self.detach_if(|attached| {
-            matches!(&attached.source, Source::Shared(other) if std::ptr::eq(&**other, srq)) && Some(attached.bit) == bit
-        });
-    }
-
-    fn detach_if(&self, leaves: impl Fn(&Attached) -> bool) {
+    /// Forgets the source that was attached under this number for this queue pair or receive queue, with what it had not yet handed out.
+    pub(crate) fn detach(&self, bit: u32, of: Of<'_>) {
+        // Dropped after the lock is open again.
         let mut gone = Vec::new();
-        let mut state = lock(&self.state);
-        let state = &mut *state;
-        for (index, entry) in state.sources.iter_mut().enumerate() {
-            if entry.as_ref().is_some_and(|attached| leaves(attached)) {
-                if let Some(attached) = entry.take() {
-                    if let Some(same_bit) = state.by_bit.get_mut(&attached.bit) {
-                        same_bit.retain(|other| *other != index);
-                    }
-                    gone.push(attached);
-                }
-                state.hot.retain(|hot| *hot != index);
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Some(same_bit) = state.by_bit.get_mut(&bit) else { return };
+        let sources = &mut state.sources;
+        same_bit.retain(|&index| {
+            let leaves = sources[index].as_ref().is_some_and(|attached| of.is(&attached.source));
+            if leaves {
+                gone.extend(sources[index].take());
                 state.free.push(index);
+                state.hot.retain(|(hot, _)| *hot != index);
             }
-        }
+            !leaves
+        });
+        state.turn = 0;
+        drop(guard);
+        drop(gone);
     }
 
     fn poll_sources(&self, state: &mut PollState, out: &mut [WorkCompletion]) -> usize {
         let mut count = 0;
+        if state.ready_first {
+            // The hot sources filled the caller's array last time: the others come first now.
+            state.ready_first = false;
+            count = self.poll_ready(state, out);
+        }
         let hot = state.hot.len();
-        for turn in 0..hot {
-            let index = state.hot[(state.turn + turn) % hot];
-            if let Some(attached) = &state.sources[index] {
-                count += attached.source.poll(self, &mut out[count..]);
-                if count == out.len() {
-                    // The others come first next time.
-                    state.turn = (state.turn + turn + 1) % hot;
-                    return count;
-                }
+        let first = state.turn;
+        // The one after the last that filled the caller's array comes first, so that none is starved.
+        for (turn, (_, source)) in state.hot[first..].iter().chain(&state.hot[..first]).enumerate() {
+            count += source.poll(self, &mut out[count..]);
+            if count == out.len() {
+                state.turn = (first + turn + 1) % hot;
+                state.ready_first = !state.pending.is_empty() || !self.ready().is_empty();
+                return count;
             }
         }
         if state.pending.is_empty() && self.ready().is_empty() {
@@ -215,28 +239,31 @@ impl ShmCq {
         let mut count = 0;
         let pending = &mut state.pending;
         self.ready().drain(|bit| pending.push(bit));
-        let mut emptied = 0;
+        let mut looked_at = 0;
         let mut warmed = None;
+        let mut unfinished = None;
         'bits: for &bit in &*pending {
+            looked_at += 1;
             for &index in state.by_bit.get(&bit).map_or(&[][..], Vec::as_slice) {
                 let Some(attached) = &mut state.sources[index] else { continue };
                 let polled = attached.source.poll(self, &mut out[count..]);
                 count += polled;
                 if polled > 0 && !matches!(attached.source, Source::Shared(_)) {
                     attached.told += 1;
-                    if attached.told >= WARM && !state.hot.contains(&index) {
+                    if attached.told >= WARM && !state.hot.iter().any(|(hot, _)| *hot == index) {
                         attached.told = 0;
                         warmed = Some(index);
                     }
                 }
                 if count == out.len() {
-                    // There may be more here: this bit stays.
+                    // There may be more here: it comes again, after the others.
+                    unfinished = Some(bit);
                     break 'bits;
                 }
             }
-            emptied += 1;
         }
-        pending.drain(..emptied);
+        pending.drain(..looked_at);
+        pending.extend(unfinished);
         if let Some(index) = warmed {
             Self::warm(state, index);
         }
@@ -245,20 +272,21 @@ impl ShmCq {
 
     /// Makes a source hot in place of another.
     fn warm(state: &mut PollState, index: usize) {
-        if state.hot.len() >= HOT {
-            let victim = state.next_victim % HOT;
-            state.next_victim = victim + 1;
-            let cold = std::mem::replace(&mut state.hot[victim], index);
-            if let Some(attached) = &state.sources[cold] {
-                attached.source.tell(attached.bit);
-                // What it published before it was told to tell is found by one more look.
-                state.pending.push(attached.bit);
-            }
-        } else {
-            state.hot.push(index);
+        let Some(source) = state.sources[index].as_ref().map(|attached| attached.source.clone()) else {
+            return;
+        };
+        source.hush();
+        if state.hot.len() < HOT {
+            state.hot.push((index, source));
+            return;
         }
-        if let Some(attached) = &state.sources[index] {
-            attached.source.hush();
+        let victim = state.next_victim % HOT;
+        state.next_victim = victim + 1;
+        let (cold, _) = std::mem::replace(&mut state.hot[victim], (index, source));
+        if let Some(attached) = &state.sources[cold] {
+            attached.source.tell(attached.bit);
+            // What it published before it was told to tell is found by one more look.
+            state.pending.push(attached.bit);
         }
     }
 }
@@ -272,7 +300,7 @@ impl DeviceCq for ShmCq {
         if out.is_empty() {
             return 0;
         }
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let count = self.poll_sources(&mut state, out);
         if count > 0 {
             state.backoff.reset();
@@ -282,13 +310,18 @@ impl DeviceCq for ShmCq {
         if self.core.stalled.load(Ordering::Relaxed) != 0 {
             drop(state);
             self.core.progress_stalled();
-            state = lock(&self.state);
+            state = self.state.lock();
             let count = self.poll_sources(&mut state, out);
             if count > 0 {
+                state.backoff.reset();
                 return count;
             }
         }
-        state.backoff.idle();
+        let give_way = state.backoff.idle();
+        drop(state);
+        if give_way {
+            crate::sys::process::yield_now();
+        }
         0
     }
 
@@ -378,4 +411,3 @@ impl ShmQp {
         count
     }
 }
-

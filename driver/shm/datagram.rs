@@ -1,15 +1,18 @@
 //! Datagrams: SEND on a UD queue pair, to whoever an address handle leads to.
 
 use super::core::{Destination, lock, qp_words, slot_of};
+use super::landing;
 use super::qp::{ShmQp, announce_remote};
-use super::send::{Progress, SendState, Step, Work};
-use super::take::ring_of;
-use super::transfer::{Direction, Local, RemoteSpan, Transfer};
+use super::send::{Progress, SendFifo, Step, Work};
+use super::take::{ring_of, ring_shape, watch_limit};
+use super::transfer::{Direction, Local, RemoteSpan, Seen, Transfer};
 use crate::ring::arm::{TellMe, publish_fence};
-use crate::ring::receive::Delivery;
+use crate::ring::receive::{Delivery, Posting};
 use crate::ring::shared_receive::SharedReceiveRing;
 use crate::sync::Ordering;
-use tbrdma_proto::{Access, PdHandle, QpState, QpType, SendFlags, SendWr, WcFlags, WcOpcode, WcStatus, limits};
+use tbrdma_proto::{
+    Access, PdHandle, QpState, QpType, SendFlags, SendWr, WcFlags, WcOpcode, WcStatus, limits,
+};
 
 const GRH_BYTES: u64 = limits::GRH_BYTES as u64;
 /// Next header of a GRH: the base transport header (IBTA volume 1, section 8.3).
@@ -21,12 +24,12 @@ const OWN_QKEY: u32 = 1 << 31;
 
 impl ShmQp {
     /// Looks up the destination of a work request, once for each address handle.
-    pub(crate) fn resolve(&self, send: &mut SendState, wr: &SendWr) {
+    pub(crate) fn resolve(&self, send: &mut SendFifo, wr: &SendWr) {
         let Some(to) = wr.ud else { return };
         if send.destinations.contains_key(&to.ah) {
             return;
         }
-        if let Some(destination) = lock(&self.core.ahs).get(to.ah).cloned() {
+        if let Some(destination) = lock(&self.core.ahs).get(to.ah % limits::MAX_AH).cloned() {
             if send.destinations.len() >= REMEMBERED {
                 send.destinations.clear();
             }
@@ -36,10 +39,12 @@ impl ShmQp {
 
     /// Sends one datagram. It arrives or it does not: the sender's completion is a success either way, unless the sender itself is
     /// at fault.
-    pub(crate) fn send_datagram(&self, send: &SendState, work: &Work<'_>) -> Step {
+    pub(crate) fn send_datagram(&self, send: &SendFifo, work: &Work<'_>) -> Step {
         let done = Step::Done(work.length as u32);
         let Some(to) = work.wr.ud else { return Step::Failed(WcStatus::LocQpOpErr) };
-        let Some(destination) = send.destinations.get(&to.ah) else { return Step::Failed(WcStatus::LocQpOpErr) };
+        let Some(destination) = send.destinations.get(&to.ah) else {
+            return Step::Failed(WcStatus::LocQpOpErr);
+        };
         let peer = &destination.peer;
         if let Local::List(list) = work.local {
             let bad = |sge: &tbrdma_proto::Sge| {
@@ -55,7 +60,8 @@ impl ShmQp {
         let identity = u64::from(to.qpn.get()) | u64::from(QpType::Ud as u8) << 32;
         let state = QpState::from_raw(words.state.load(Ordering::SeqCst) as u32).unwrap_or(QpState::Err);
         let takes = matches!(state, QpState::Rtr | QpState::Rts | QpState::Sqd | QpState::Sqe);
-        let qkey = if to.qkey & OWN_QKEY != 0 { self.words().qkey.load(Ordering::Relaxed) as u32 } else { to.qkey };
+        let qkey =
+            if to.qkey & OWN_QKEY != 0 { self.words().qkey.load(Ordering::Relaxed) as u32 } else { to.qkey };
         if !peer.is_alive()
             || !takes
             || words.identity.load(Ordering::Acquire) != identity
@@ -64,24 +70,37 @@ impl ShmQp {
             return done;
         }
         // Its own queue, or a shared one: either way many may send.
-        let (ring, pd) = match super::take::shared_slot(words) {
+        let srq = super::take::shared_slot(words).map(|slot| super::core::srq_words(&peer.segment, slot));
+        let (at, shape, next, pd) = match srq {
             Some(srq) => {
-                let words = super::core::srq_words(&peer.segment, srq);
-                let pd = PdHandle((words.identity.load(Ordering::Relaxed) as u32).wrapping_sub(1));
-                let ring = ring_of(&peer.segment, &words.receive_at, &words.receive_shape);
-                (ring.map(|ring| SharedReceiveRing::new(ring, &words.next_receive)), pd)
+                let pd = PdHandle((srq.identity.load(Ordering::Relaxed) as u32).wrapping_sub(1));
+                (&srq.receive_at, &srq.receive_shape, &srq.next_receive, pd)
             }
             None => {
-                let ring = ring_of(&peer.segment, &words.receive_at, &words.receive_shape);
                 let pd = PdHandle(words.rights.load(Ordering::Relaxed) as u32);
-                (ring.map(|ring| SharedReceiveRing::new(ring, &words.next_receive)), pd)
+                (&words.receive_at, &words.receive_shape, &words.next_receive, pd)
             }
         };
-        let Some((ring, (number, posting))) = ring.and_then(|ring| Some((ring, ring.claim(peer.claimer)?))) else {
+        let Some(ring) = ring_of(&peer.segment, at, shape) else { return done };
+        let ring = SharedReceiveRing::new(ring, next);
+        let room = |posting: &Posting<'_>| posting.sges().map(|sge| u64::from(sge.length)).sum::<u64>();
+        let needed = GRH_BYTES + work.length;
+        // One that is too small stays in its place.
+        if ring.ring().posted(ring.claimed_until()).is_some_and(|posting| room(&posting) < needed) {
             return done;
-        };
-        let spans = posting.sges().map(|sge| RemoteSpan { key: sge.lkey, addr: sge.addr, len: u64::from(sge.length) });
-        let transfer = Transfer {
+        }
+        let Some((number, posting)) = ring.claim(peer.claimer) else { return done };
+        if let Some(srq) = srq {
+            watch_limit(srq, words, peer, slot);
+        }
+        let spans = posting.sges().map(|sge| RemoteSpan {
+            key: sge.lkey,
+            addr: sge.addr,
+            len: u64::from(sge.length),
+        });
+        let mut seen = Seen::default();
+        let mut transfer = Transfer {
+            seen: &mut seen,
             core: &self.core,
             words: self.words(),
             peer,
@@ -92,33 +111,45 @@ impl ShmQp {
             direction: Direction::Put,
         };
         let grh = self.grh(destination, work.length);
-        let fits = posting.sges().map(|sge| u64::from(sge.length)).sum::<u64>() >= GRH_BYTES + work.length;
-        let put = |local, from, len| {
+        // Another sender may have taken the one that fitted.
+        let fits = room(&posting) >= needed;
+        let mut put = |local, from, len| {
             let mut progress = Progress::default();
-            let outcome = transfer.run(local, window(spans.clone(), from, len), len, &mut progress);
+            let outcome = transfer.run(local, None, window(spans.clone(), from, len), len, &mut progress);
             super::agent::release_bounce(&self.core, &mut progress);
             outcome.is_ok()
         };
         let placed = fits
             && put(Local::Inline(&grh), 0, GRH_BYTES)
             && (work.length == 0 || put(work.local, GRH_BYTES, work.length));
-        if !placed {
-            ring.ring().give_back(number);
-            return done;
-        }
-        let imm = if work.wr.opcode.has_imm() { WcFlags::WITH_IMM } else { WcFlags::empty() };
-        let delivery = Delivery {
-            status: WcStatus::Success,
-            opcode: WcOpcode::Recv,
-            flags: WcFlags::GRH | imm,
-            byte_len: (work.length + GRH_BYTES) as u32,
-            imm_data: work.wr.imm_data,
-            src_qp: self.qpn.get(),
+        // What only the receiver's process may copy is left beside the queue for it to fetch.
+        let landed = fits && !placed && transfer.needs_agent(window(spans.clone(), 0, needed)) && {
+            let at = at.load(Ordering::Relaxed);
+            ring_shape(shape)
+                .and_then(|shape| landing::place(&peer.segment, at, shape, number, needed))
+                .is_some_and(|place| transfer.land(&grh, work.local, place).is_ok())
         };
-        ring.ring().deliver(number, &delivery, to.qpn.get());
+        let placed = placed || landed;
+        if placed {
+            let imm = if work.wr.opcode.has_imm() { WcFlags::WITH_IMM } else { WcFlags::empty() };
+            let delivery = Delivery {
+                status: WcStatus::Success,
+                opcode: WcOpcode::Recv,
+                flags: WcFlags::GRH | imm,
+                byte_len: (work.length + GRH_BYTES) as u32,
+                imm_data: work.wr.imm_data,
+                src_qp: self.qpn.get(),
+            };
+            ring.set_order(number, if landed { landing::LANDED } else { landing::PLACED });
+            ring.ring().deliver(number, &delivery, to.qpn.get());
+        } else {
+            ring.ring().give_back(number);
+        }
+        // Told either way: a receive that came back unused is posted again by its owner.
         publish_fence();
         let cq = words.receive_to.load(Ordering::Relaxed) as u32 & 0xffff;
-        let solicited = work.wr.flags.contains(SendFlags::SOLICITED);
+        let cq = (super::core::cq_words(&peer.segment, cq), cq);
+        let solicited = placed && work.wr.flags.contains(SendFlags::SOLICITED);
         announce_remote(peer, cq, TellMe(&words.tell).wanted(), None, solicited);
         done
     }

@@ -8,7 +8,7 @@ use super::qp::ShmQp;
 use super::service;
 use super::srq::ShmSrq;
 use crate::device::{
-    CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest,
+    CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest, SendToken,
 };
 use crate::error::{Error, Result};
 use crate::sys::random;
@@ -28,13 +28,14 @@ pub(crate) struct ShmDevice {
 impl ShmDevice {
     pub(crate) fn open() -> Result<Self> {
         let (core, listener) = Core::open()?;
-        let service = service::start(&core, listener).map_err(Error::os("open_device shm", "a service thread"))?;
+        let service =
+            service::start(&core, listener).map_err(Error::os("open_device shm", "a service thread"))?;
         Ok(Self { core, service: Some(service) })
     }
 
     fn own_cq(&self, cq: &Arc<dyn DeviceCq>) -> Result<Arc<ShmCq>> {
         let own = lock(&self.core.cqs).get(cq.index()).and_then(Weak::upgrade);
-        own.filter(|own| own.core.context == cq.context()).ok_or(Error::InvalidArgument {
+        own.filter(|own| own.core.context == cq.context()).ok_or_else(|| Error::InvalidArgument {
             call: "create_qp",
             reason: "the completion queue belongs to another context".to_owned(),
         })
@@ -67,7 +68,7 @@ impl Device for ShmDevice {
     fn gid(&self, index: u32) -> Option<Gid> {
         match index {
             0 => Some(gid_of(self.core.context)),
-            index if index < self.core.profile.port.gid_tbl_len as u32 => Some(Gid::default()),
+            index if index < self.core.profile.port.gid_tbl_len => Some(Gid::default()),
             _ => None,
         }
     }
@@ -85,7 +86,7 @@ impl Device for ShmDevice {
     }
 
     fn alloc_pd(&self) -> Result<PdHandle> {
-        let (slot, _) = lock(&self.core.pds).reserve().ok_or(Error::LimitReached {
+        let (slot, _) = lock(&self.core.pds).reserve().ok_or_else(|| Error::LimitReached {
             call: "alloc_pd",
             what: "protection domains",
             limit: u64::from(limits::MAX_PD),
@@ -101,7 +102,12 @@ impl Device for ShmDevice {
         Ok(ShmMemory::allocate(&self.core, pd, len, access)?)
     }
 
-    fn register_memory(&self, pd: PdHandle, memory: ForeignMemory, access: Access) -> Result<Arc<dyn DeviceMemory>> {
+    fn register_memory(
+        &self,
+        pd: PdHandle,
+        memory: ForeignMemory,
+        access: Access,
+    ) -> Result<Arc<dyn DeviceMemory>> {
         Ok(ShmMemory::register(&self.core, pd, memory, access)?)
     }
 
@@ -113,21 +119,24 @@ impl Device for ShmDevice {
         Ok(ShmSrq::create(&self.core, pd, max_wr, max_sge)?)
     }
 
-    fn create_qp(&self, request: QpRequest) -> Result<Arc<dyn DeviceQp>> {
+    fn create_qp(&self, request: QpRequest) -> Result<(Arc<dyn DeviceQp>, SendToken)> {
         let send_cq = self.own_cq(&request.send_cq)?;
         let recv_cq = self.own_cq(&request.recv_cq)?;
         let srq = match &request.srq {
             None => None,
             Some(srq) => {
                 let own = lock(&self.core.srqs).get(srq.index()).and_then(Weak::upgrade);
-                let own = own.filter(|_| srq.context() == self.core.context).ok_or(Error::InvalidArgument {
-                    call: "create_qp",
-                    reason: "the shared receive queue belongs to another context".to_owned(),
+                let own = own.filter(|_| srq.context() == self.core.context).ok_or_else(|| {
+                    Error::InvalidArgument {
+                        call: "create_qp",
+                        reason: "the shared receive queue belongs to another context".to_owned(),
+                    }
                 })?;
                 Some(own)
             }
         };
-        Ok(ShmQp::create(&self.core, &request, send_cq, recv_cq, srq)?)
+        let (qp, token) = ShmQp::create(&self.core, &request, send_cq, recv_cq, srq)?;
+        Ok((qp, token))
     }
 
     fn create_ah(&self, _pd: PdHandle, attr: &AddressVector) -> Result<u32> {
@@ -136,16 +145,17 @@ impl Device for ShmDevice {
             .map_err(|error| Error::InvalidArgument { call: "create_ah", reason: error.to_string() })?;
         let peer = peer::find(&self.core, attr, |peer| self.core.watch_peer(peer))?;
         let mut ahs = lock(&self.core.ahs);
-        let (slot, _) = ahs.reserve().ok_or(Error::LimitReached {
+        let (slot, uses) = ahs.reserve().ok_or_else(|| Error::LimitReached {
             call: "create_ah",
             what: "address handles",
             limit: u64::from(limits::MAX_AH),
         })?;
         ahs.fill(slot, Destination { peer, attr: *attr });
-        Ok(slot)
+        // Queue pairs remember where a number leads, so a slot's next user gets another one.
+        Ok(slot | uses << limits::MAX_AH.trailing_zeros())
     }
 
     fn destroy_ah(&self, ah: u32) {
-        lock(&self.core.ahs).release(ah);
+        lock(&self.core.ahs).release(ah % limits::MAX_AH);
     }
 }

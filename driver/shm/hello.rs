@@ -3,11 +3,12 @@
 //! ```text
 //! offset  0  8 bytes   "tbrdma" 0, 1
 //! offset  8  u32       kind
-//! offset 12  u32       argument: claimer number (welcome), CQ slot (channel request)
+//! offset 12  u32       argument: how the sender knows the receiver as a taker of its receives (hello, welcome); CQ slot (channel)
 //! offset 16  u64       context identity of the sender
 //! offset 24  u64       random number of the sender's process
 //! offset 32  u64       bytes of the sender's segment
-//! offset 40  24 bytes  zero
+//! offset 40  u32       how the sender reaches memory of the receiver's own, see `Reach`
+//! offset 44  20 bytes  zero
 //! ```
 
 /// Bytes of a message.
@@ -27,10 +28,13 @@ pub(crate) enum Kind {
     ChannelIs,
     /// The request cannot be met.
     Refused,
+    /// After a welcome: how the newcomer reaches memory of the other side's own. Answered by the same.
+    Reach,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Hello, Self::Welcome, Self::Channel, Self::ChannelIs, Self::Refused];
+    const ALL: [Self; 6] =
+        [Self::Hello, Self::Welcome, Self::Channel, Self::ChannelIs, Self::Refused, Self::Reach];
 }
 
 /// One message.
@@ -41,6 +45,8 @@ pub(crate) struct Message {
     pub(crate) context: u64,
     pub(crate) process: u64,
     pub(crate) segment_bytes: u64,
+    /// A `Reach`, or zero where it is not known yet.
+    pub(crate) reach: u32,
 }
 
 impl Message {
@@ -53,6 +59,7 @@ impl Message {
         bytes[16..24].copy_from_slice(&self.context.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.process.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.segment_bytes.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.reach.to_le_bytes());
         bytes
     }
 
@@ -63,7 +70,9 @@ impl Message {
             return Err("not a tbrdma process");
         }
         if bytes[..8] != MAGIC {
-            return Err("another version of tbrdma's shared-memory layout: use the same version on both sides");
+            return Err(
+                "another version of tbrdma's shared-memory layout: use the same version on both sides",
+            );
         }
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
@@ -77,6 +86,7 @@ impl Message {
             context: long(16),
             process: long(24),
             segment_bytes: long(32),
+            reach: word(40),
         })
     }
 }
@@ -93,7 +103,14 @@ mod tests {
     #[test]
     fn every_kind_survives_the_round_trip_and_damage_is_refused() {
         for kind in Kind::ALL {
-            let message = Message { kind, argument: 7, context: u64::MAX - 1, process: 3, segment_bytes: 1 << 36 };
+            let message = Message {
+                kind,
+                argument: 7,
+                context: u64::MAX - 1,
+                process: 3,
+                segment_bytes: 1 << 36,
+                reach: 3,
+            };
             let mut bytes = message.encode();
             assert_eq!(Message::decode(&bytes), Ok(message));
             assert!(Message::decode(&bytes[..63]).is_err());
@@ -102,7 +119,9 @@ mod tests {
             bytes[0] ^= 1;
             assert!(Message::decode(&bytes).is_err());
         }
-        let mut bytes = Message { kind: Kind::Hello, argument: 0, context: 0, process: 0, segment_bytes: 0 }.encode();
+        let nobody =
+            Message { kind: Kind::Hello, argument: 0, context: 0, process: 0, segment_bytes: 0, reach: 0 };
+        let mut bytes = nobody.encode();
         bytes[8..12].copy_from_slice(&[0xff; 4]);
         assert!(Message::decode(&bytes).is_err());
     }

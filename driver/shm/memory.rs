@@ -1,11 +1,12 @@
 //! Memory regions: allocated in the segment, or the application's own registered in place; and letting go of them.
 
 use super::core::{Core, header, lock, pages, qp_words};
+use super::peer::ForeignPath;
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
 use crate::mem::{ForeignMemory, Place};
 use crate::ring::busy::{Busy, withdraw_fence};
-use crate::ring::layout::region_at;
+use crate::ring::layout::{QPS, region_at};
 use crate::ring::region::{Backing, RegionEntry};
 use crate::sync::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,7 +29,6 @@ pub(crate) struct ShmMemory {
     core: Arc<Core>,
     region: Region,
     bytes: Bytes,
-    foreign_path: MemoryPath,
     /// Its address here, for as long as it is registered.
     address: usize,
     withdrawn: AtomicBool,
@@ -42,21 +42,26 @@ impl ShmMemory {
         let offset = core.allocate_pages(CALL, length)?;
         let address = core.segment.base() as usize + offset as usize;
         let iova = if access.contains(Access::ZERO_BASED) { 0 } else { address as u64 };
-        let region = core.insert_region(pd, access, iova, length).inspect_err(|_| core.free_pages(offset, length))?;
+        let region =
+            core.insert_region(pd, access, iova, length).inspect_err(|_| core.free_pages(offset, length))?;
         core.regions.publish_segment(&region, offset);
         entry(core, region.key).publish(&region, Backing::Segment(offset));
         Ok(Arc::new(Self {
             core: Arc::clone(core),
             region,
             bytes: Bytes::Segment { offset },
-            foreign_path: MemoryPath::Mapped,
             address,
             withdrawn: AtomicBool::new(false),
         }))
     }
 
     /// Registers the application's memory.
-    pub(crate) fn register(core: &Arc<Core>, pd: PdHandle, memory: ForeignMemory, access: Access) -> Result<Arc<Self>> {
+    pub(crate) fn register(
+        core: &Arc<Core>,
+        pd: PdHandle,
+        memory: ForeignMemory,
+        access: Access,
+    ) -> Result<Arc<Self>> {
         let address = memory.address();
         let iova = if access.contains(Access::ZERO_BASED) { 0 } else { address as u64 };
         let region = core.insert_region(pd, access, iova, memory.len() as u64)?;
@@ -66,7 +71,6 @@ impl ShmMemory {
             core: Arc::clone(core),
             region,
             bytes: Bytes::Foreign(Mutex::new(Some(memory))),
-            foreign_path: core.foreign_path(),
             address,
             withdrawn: AtomicBool::new(false),
         }))
@@ -126,7 +130,10 @@ impl DeviceMemory for ShmMemory {
     }
 
     fn path(&self) -> MemoryPath {
-        self.foreign_path
+        match self.bytes {
+            Bytes::Segment { .. } => MemoryPath::Mapped,
+            Bytes::Foreign(_) => self.core.foreign_path(),
+        }
     }
 
     fn deregister(&self) -> Result<()> {
@@ -151,7 +158,7 @@ impl DeviceMemory for ShmMemory {
         Ok(())
     }
 
-    fn into_foreign(&self) -> Result<Option<ForeignMemory>> {
+    fn give_back_foreign(&self) -> Result<Option<ForeignMemory>> {
         self.take_foreign()
     }
 }
@@ -191,10 +198,15 @@ impl Core {
         let others = peers.iter().map(|peer| (&peer.segment, Some(peer)));
         let mut since = None;
         for (segment, peer) in own.chain(others) {
-            let slots = header(segment).qp_slots.load(Ordering::Acquire) as u32;
+            let slots = (header(segment).qp_slots.load(Ordering::Acquire) as u32).min(QPS);
             for slot in 0..slots {
                 let busy = Busy(&qp_words(segment, slot).busy);
-                while busy.may_touch(self.context) && peer.is_none_or(|peer| peer.is_alive()) {
+                let is_at_it = || match peer {
+                    Some(peer) => peer.is_alive() && busy.may_touch(self.context),
+                    // Our own queues say whom they touch; whoever it is, they do it with memory of ours.
+                    None => !busy.is_idle(),
+                };
+                while is_at_it() {
                     let since = *since.get_or_insert_with(Instant::now);
                     if since.elapsed() > patience {
                         return Some(peer.map_or_else(crate::sys::process::process_id, |peer| peer.pid));
@@ -206,12 +218,11 @@ impl Core {
         None
     }
 
-    /// How most peers reach memory of the application's own: as they found when they met us, or as we expect.
+    /// How peers in other processes reach memory of the application's own: the slowest way that one of them needs. Before there are any,
+    /// the way we expect.
     fn foreign_path(&self) -> MemoryPath {
-        self.peers
-            .all()
-            .iter()
-            .find(|peer| peer.context != self.context)
-            .map_or(MemoryPath::ProcessVm, |peer| peer.path.into())
+        let peers = self.peers.all();
+        let used = |path| peers.iter().any(|peer| peer.is_alive() && peer.reaches_us.get() == Some(path));
+        if used(ForeignPath::Agent) { MemoryPath::Agent } else { MemoryPath::ProcessVm }
     }
 }

@@ -2,10 +2,9 @@
 
 use super::core::{Core, gid_of, header, lock};
 use super::hello::{Kind, MESSAGE_BYTES, Message, socket_name};
-use crate::device::MemoryPath;
 use crate::error::{Error, Result};
 use crate::mem::{LocalRegions, Segment};
-use crate::ring::layout::{MAGIC, SEGMENT_BYTES};
+use crate::ring::layout::{MAGIC, SEGMENT_SIZES};
 use crate::ring::shared_receive::Claimer;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::sys::eventfd::EventFd;
@@ -53,7 +52,9 @@ pub(crate) struct Peer {
     /// Process to address with `process_vm_*`; 0 if it cannot be named from here.
     pub(crate) pid: i32,
     /// How we reach memory of its process that it did not allocate through the library.
-    pub(crate) path: ForeignPath,
+    reach: Reach,
+    /// How it reaches ours.
+    pub(crate) reaches_us: Reach,
     /// Its regions, if it is this process.
     pub(crate) local: Option<Arc<LocalRegions>>,
     /// How the peer knows us as a taker of its shared receives.
@@ -76,19 +77,50 @@ pub(crate) enum ForeignPath {
     Agent,
 }
 
-impl From<ForeignPath> for MemoryPath {
-    fn from(path: ForeignPath) -> Self {
-        match path {
-            ForeignPath::Same => Self::Mapped,
-            ForeignPath::ProcessVm => Self::ProcessVm,
-            ForeignPath::Agent => Self::Agent,
-        }
+/// A [`ForeignPath`] that may change: what the kernel allowed once it may forbid later. Zero: not known.
+pub(crate) struct Reach(AtomicU32);
+
+impl Reach {
+    const ALL: [ForeignPath; 3] = [ForeignPath::Same, ForeignPath::ProcessVm, ForeignPath::Agent];
+
+    fn by(path: ForeignPath) -> Self {
+        Self(AtomicU32::new(Self::raw(path)))
+    }
+
+    fn raw(path: ForeignPath) -> u32 {
+        path as u32 + 1
+    }
+
+    pub(crate) fn get(&self) -> Option<ForeignPath> {
+        Self::ALL.get(self.0.load(Ordering::Relaxed).checked_sub(1)? as usize).copied()
+    }
+
+    /// Takes what a message says.
+    pub(crate) fn learn(&self, raw: u32) {
+        self.0.store(raw, Ordering::Relaxed);
     }
 }
 
 impl Peer {
     pub(crate) fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
+    }
+
+    /// How we reach memory of its process' own.
+    #[inline]
+    pub(crate) fn path(&self) -> ForeignPath {
+        self.reach.get().unwrap_or(ForeignPath::Agent)
+    }
+
+    /// The kernel does not let us at its process' memory, or not any more: from now on its agent copies.
+    #[cold]
+    pub(crate) fn use_agent(&self) {
+        self.reach.learn(Reach::raw(ForeignPath::Agent));
+    }
+
+    /// The same as it is told to the peer.
+    pub(crate) fn told_reach(&self) -> u32 {
+        Reach::raw(self.path())
     }
 
     /// Wakes the peer's service thread.
@@ -138,7 +170,11 @@ impl Peers {
 }
 
 /// The context an address leads to: known already, or met now.
-pub(crate) fn find(core: &Core, address: &AddressVector, watch: impl FnOnce(&Arc<Peer>)) -> Result<Arc<Peer>> {
+pub(crate) fn find(
+    core: &Core,
+    address: &AddressVector,
+    watch: impl FnOnce(&Arc<Peer>),
+) -> Result<Arc<Peer>> {
     let (lid, expected) = if address.is_global && !address.dgid.is_zero() {
         let context = address.dgid.interface_id();
         if gid_of(context) != address.dgid {
@@ -151,14 +187,19 @@ pub(crate) fn find(core: &Core, address: &AddressVector, watch: impl FnOnce(&Arc
     let _meeting = lock(&core.peers.meeting);
     let known = lock(&core.peers.known)
         .values()
-        .find(|peer| peer.lid == lid && expected.is_none_or(|context| context == peer.context) && peer.is_alive())
+        .find(|peer| {
+            peer.lid == lid && expected.is_none_or(|context| context == peer.context) && peer.is_alive()
+        })
         .cloned();
     if let Some(peer) = known {
         return Ok(peer);
     }
     let peer = Arc::new(if lid == core.lid { myself(core) } else { meet(core, lid, address)? });
     if expected.is_some_and(|context| context != peer.context) {
-        return Err(unreachable(address, "its context was closed, and its LID belongs to another one now".to_owned()));
+        return Err(unreachable(
+            address,
+            "its context was closed, and its LID belongs to another one now".to_owned(),
+        ));
     }
     core.peers.insert(&peer);
     watch(&peer);
@@ -181,7 +222,8 @@ fn myself(core: &Core) -> Peer {
         segment: Arc::clone(&core.segment),
         kick: Arc::clone(&core.kick),
         pid: process::process_id(),
-        path: ForeignPath::Same,
+        reach: Reach::by(ForeignPath::Same),
+        reaches_us: Reach::by(ForeignPath::Same),
         local: Some(Arc::clone(&core.regions)),
         claimer: SELF_CLAIMER,
         theirs: SELF_CLAIMER,
@@ -194,29 +236,41 @@ fn myself(core: &Core) -> Peer {
 fn meet(core: &Core, lid: u16, address: &AddressVector) -> Result<Peer> {
     let (socket, pid) = dial(lid).map_err(|reason| unreachable(address, reason))?;
     let theirs = core.peers.new_claimer();
-    let hello = introduction(core, Kind::Hello, theirs);
+    let hello = introduction(core, Kind::Hello, theirs, 0);
     let fds = [core.segment_fd.as_fd(), core.kick.as_fd()];
     let (welcome, fds) = ask(&socket, &hello, &fds).map_err(|reason| unreachable(address, reason))?;
     if welcome.kind != Kind::Welcome {
-        return Err(unreachable(address, "it refused us: use the same version of tbrdma on both sides".to_owned()));
+        return Err(unreachable(
+            address,
+            "it refused us: use the same version of tbrdma on both sides".to_owned(),
+        ));
     }
     let peer = admit(&welcome, fds, lid, pid, theirs).map_err(|reason| unreachable(address, reason))?;
+    // For its information only, but answered, so that it knows once we are connected.
+    let reach = introduction(core, Kind::Reach, theirs, peer.told_reach());
+    let _ = ask(&socket, &reach, &[]);
     Ok(Peer { socket: Some(socket), ..peer })
 }
 
 /// What a context says of itself: how the other side is known here rides in the argument.
-pub(crate) fn introduction(core: &Core, kind: Kind, other: Claimer) -> Message {
+pub(crate) fn introduction(core: &Core, kind: Kind, other: Claimer, reach: u32) -> Message {
     Message {
         kind,
         argument: other.0,
         context: core.context,
         process: process::process_token(),
-        segment_bytes: SEGMENT_BYTES,
+        segment_bytes: core.segment.len(),
+        reach,
     }
 }
 
 /// A newcomer has said hello, with its memory attached: now it is a peer of ours. The number by which we know it.
-pub(crate) fn admit_newcomer(core: &Core, hello: &Message, fds: Vec<OwnedFd>, pid: i32) -> std::result::Result<Arc<Peer>, String> {
+pub(crate) fn admit_newcomer(
+    core: &Core,
+    hello: &Message,
+    fds: Vec<OwnedFd>,
+    pid: i32,
+) -> std::result::Result<Arc<Peer>, String> {
     let theirs = core.peers.new_claimer();
     let peer = Arc::new(admit(hello, fds, hello.context as u16, pid, theirs)?);
     core.peers.insert(&peer);
@@ -224,17 +278,25 @@ pub(crate) fn admit_newcomer(core: &Core, hello: &Message, fds: Vec<OwnedFd>, pi
 }
 
 /// Maps what came with an introduction, and finds out how its process' own memory is reached.
-fn admit(introduction: &Message, mut fds: Vec<OwnedFd>, lid: u16, pid: i32, theirs: Claimer) -> std::result::Result<Peer, String> {
+fn admit(
+    introduction: &Message,
+    mut fds: Vec<OwnedFd>,
+    lid: u16,
+    pid: i32,
+    theirs: Claimer,
+) -> std::result::Result<Peer, String> {
     let (Some(kick), Some(segment_fd), true) = (fds.pop(), fds.pop(), fds.is_empty()) else {
         return Err("it introduced itself without its memory".to_owned());
     };
-    if introduction.segment_bytes != SEGMENT_BYTES {
-        return Err("it lays its memory out differently: use the same version of tbrdma on both sides".to_owned());
+    if !SEGMENT_SIZES.contains(&introduction.segment_bytes) {
+        return Err(
+            "it lays its memory out differently: use the same version of tbrdma on both sides".to_owned()
+        );
     }
     let (segment, local) = match known(introduction.context) {
         Some(known) => known,
         None => {
-            let segment = Segment::map(segment_fd, SEGMENT_BYTES)
+            let segment = Segment::map(segment_fd, introduction.segment_bytes)
                 .map_err(|error| format!("its memory cannot be mapped: {error}"))?;
             let segment = Arc::new(segment);
             remember(introduction.context, &segment, None);
@@ -242,7 +304,9 @@ fn admit(introduction: &Message, mut fds: Vec<OwnedFd>, lid: u16, pid: i32, thei
         }
     };
     let words = header(&segment);
-    if words.magic.load(Ordering::Acquire) != MAGIC || words.context.load(Ordering::Relaxed) != introduction.context {
+    if words.magic.load(Ordering::Acquire) != MAGIC
+        || words.context.load(Ordering::Relaxed) != introduction.context
+    {
         return Err("its memory is not what its introduction says".to_owned());
     }
     let path = if introduction.process == process::process_token() && local.is_some() {
@@ -258,7 +322,8 @@ fn admit(introduction: &Message, mut fds: Vec<OwnedFd>, lid: u16, pid: i32, thei
         segment,
         kick: Arc::new(EventFd::from_fd(kick)),
         pid,
-        path,
+        reach: Reach::by(path),
+        reaches_us: Reach(AtomicU32::new(introduction.reach)),
         local,
         claimer: Claimer(introduction.argument),
         theirs,
@@ -280,11 +345,13 @@ fn dial(lid: u16) -> std::result::Result<(OwnedFd, i32), String> {
     let user = process::effective_user_id();
     let socket = socket::connect(&socket_name(user, lid), PATIENCE).map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => {
-            "no process of this user has that address open on this host; is the peer still running?".to_owned()
+            "no process of this user has that address open on this host; is the peer still running?"
+                .to_owned()
         }
         _ => format!("connecting to its process failed: {error}"),
     })?;
-    let credentials = socket::peer_credentials(socket.as_fd()).map_err(|error| format!("its user is unknown: {error}"))?;
+    let credentials =
+        socket::peer_credentials(socket.as_fd()).map_err(|error| format!("its user is unknown: {error}"))?;
     if credentials.uid != user {
         return Err(format!("it belongs to user {}, not to ours ({user})", credentials.uid));
     }
@@ -292,12 +359,16 @@ fn dial(lid: u16) -> std::result::Result<(OwnedFd, i32), String> {
 }
 
 /// One question, one answer.
-fn ask(socket: &OwnedFd, question: &Message, fds: &[BorrowedFd<'_>]) -> std::result::Result<(Message, Vec<OwnedFd>), String> {
-    socket::send_message(socket.as_fd(), &question.encode(), fds).map_err(|error| format!("it does not listen: {error}"))?;
+fn ask(
+    socket: &OwnedFd,
+    question: &Message,
+    fds: &[BorrowedFd<'_>],
+) -> std::result::Result<(Message, Vec<OwnedFd>), String> {
+    socket::send_message(socket.as_fd(), &question.encode(), fds)
+        .map_err(|error| format!("it does not listen: {error}"))?;
     let mut bytes = [0; MESSAGE_BYTES];
-    let (len, fds) = socket::receive_message(socket.as_fd(), &mut bytes, Some(PATIENCE)).map_err(|error| {
-        format!("it does not answer: {error}; is the process stopped?")
-    })?;
+    let (len, fds) = socket::receive_message(socket.as_fd(), &mut bytes, Some(PATIENCE))
+        .map_err(|error| format!("it does not answer: {error}; is the process stopped?"))?;
     let answer = Message::decode(bytes.get(..len).unwrap_or(&[]))?;
     Ok((answer, fds))
 }
@@ -305,7 +376,7 @@ fn ask(socket: &OwnedFd, question: &Message, fds: &[BorrowedFd<'_>]) -> std::res
 /// The descriptor that wakes the channel of a peer's completion queue.
 pub(crate) fn channel_of(core: &Core, peer: &Peer, cq: u32) -> Option<Arc<EventFd>> {
     let (socket, _) = dial(peer.lid).ok()?;
-    let question = introduction(core, Kind::Channel, Claimer(cq));
+    let question = introduction(core, Kind::Channel, Claimer(cq), 0);
     let (answer, mut fds) = ask(&socket, &question, &[]).ok()?;
     (answer.kind == Kind::ChannelIs && answer.context == peer.context).then_some(())?;
     fds.pop().map(|fd| Arc::new(EventFd::from_fd(fd)))

@@ -1,15 +1,19 @@
 //! A queue pair of the `shm` device: what it is made of, its creation and destruction, and its states.
 
-use super::core::{Core, cq_words, lock, qp_words, ready_set};
-use super::cq::{ShmCq, Source};
+use super::core::{Core, lock, qp_words, ready_set};
+use super::cq::{Of, ShmCq, Source};
 use super::receive::OwnReceives;
-use super::send::SendState;
+use super::remote::Remote;
+use super::send::{SendFifo, SendState};
 use super::srq::ShmSrq;
-use crate::device::{DeviceQp, QpRequest, ReceiveBatch, Refused, SendBatch};
+use crate::device::{DeviceQp, DeviceSrq, QpRequest, ReceiveBatch, Refused, SendBatch, SendToken};
 use crate::error::{Error, PostRefusal, Result};
+use crate::mem::Held;
 use crate::ring::arm::{Arm, TellMe, publish_fence};
+use crate::ring::busy::ANYONE;
 use crate::ring::completion::CompletionRing;
-use crate::ring::layout::{QPS, QpWords};
+use crate::ring::guard::OwnedLock;
+use crate::ring::layout::{self, CqWords, QPS, QpWords};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::verbs::event::{AsyncEvent, EventSource};
 use std::sync::{Arc, Mutex};
@@ -29,6 +33,7 @@ pub(crate) enum Receives {
 pub(crate) struct ShmQp {
     pub(crate) core: Arc<Core>,
     pub(crate) slot: u32,
+    words: Held<QpWords>,
     pub(crate) qpn: Qpn,
     pub(crate) qp_type: QpType,
     pub(crate) pd: PdHandle,
@@ -37,28 +42,39 @@ pub(crate) struct ShmQp {
     /// Our own truth about the state; the segment's word is a copy for peers.
     state: AtomicU32,
     pub(crate) attr: Mutex<QpAttr>,
-    pub(crate) send: Mutex<SendState>,
+    pub(crate) send: OwnedLock<SendState>,
+    /// Whom the send queue touches: what its busy word says while it does.
+    pub(crate) target: AtomicU64,
     /// Completions of sends, not yet polled.
     pub(crate) sent: CompletionRing,
     /// Sends with smaller numbers have been polled.
     pub(crate) sends_retired: AtomicU32,
     /// Send completions: tell the completion queue (bit number) or not.
     pub(crate) send_tell: AtomicU64,
+    /// The numbers by which the completion queues know the two halves.
+    send_bit: AtomicU32,
+    recv_bit: AtomicU32,
     pub(crate) receives: Receives,
-    /// Number of the next message from this queue pair's peer, on a shared receive queue.
-    pub(crate) next_order: AtomicU32,
     pub(crate) send_cq: Arc<ShmCq>,
     pub(crate) recv_cq: Arc<ShmCq>,
     /// On the list of stalled queue pairs.
     pub(crate) is_stalled: AtomicBool,
     last_wqe_reported: AtomicBool,
+    /// An event is wanted when the send queue is drained.
+    pub(crate) notify_drained: AtomicBool,
 }
 
 impl ShmQp {
-    pub(crate) fn create(core: &Arc<Core>, request: &QpRequest, send_cq: Arc<ShmCq>, recv_cq: Arc<ShmCq>, srq: Option<Arc<ShmSrq>>) -> Result<Arc<Self>> {
+    pub(crate) fn create(
+        core: &Arc<Core>,
+        request: &QpRequest,
+        send_cq: Arc<ShmCq>,
+        recv_cq: Arc<ShmCq>,
+        srq: Option<Arc<ShmSrq>>,
+    ) -> Result<(Arc<Self>, SendToken)> {
         const CALL: &str = "create_qp";
         let cap = granted(&request.cap, srq.is_some())?;
-        let (slot, uses) = lock(&core.qps).reserve().ok_or(Error::LimitReached {
+        let (slot, uses) = lock(&core.qps).reserve().ok_or_else(|| Error::LimitReached {
             call: CALL,
             what: "queue pairs",
             limit: u64::from(limits::MAX_QP),
@@ -72,10 +88,13 @@ impl ShmQp {
         let qpn = Qpn::new(slot | generation << QPS.trailing_zeros()).unwrap_or_default();
         let receives = match srq {
             Some(srq) => Receives::Shared(srq),
-            None if request.qp_type == QpType::Ud => {
-                Receives::Shared(ShmSrq::for_datagrams(core, request.pd, slot, cap.max_recv_wr, cap.max_recv_sge).map_err(undo)?)
+            None if request.qp_type == QpType::Ud => Receives::Shared(
+                ShmSrq::for_datagrams(core, request.pd, slot, cap.max_recv_wr, cap.max_recv_sge)
+                    .map_err(undo)?,
+            ),
+            None => {
+                Receives::Own(OwnReceives::create(core, cap.max_recv_wr, cap.max_recv_sge).map_err(undo)?)
             }
-            None => Receives::Own(OwnReceives::create(core, cap.max_recv_wr, cap.max_recv_sge).map_err(undo)?),
         };
         let port = &core.profile.port;
         let rules = SendRules {
@@ -85,10 +104,13 @@ impl ShmQp {
             max_msg_size: u64::from(port.max_msg_sz),
             path_mtu: port.active_mtu,
         };
+        let (send, token) = OwnedLock::new(SendState::default());
         let attr = QpAttr { cap, port_num: limits::PORT, ..QpAttr::default() };
         let qp = Arc::new(Self {
             core: Arc::clone(core),
             slot,
+            words: Held::one(&core.segment, layout::qp_at(slot))
+                .expect("the layout lies within every segment"),
             qpn,
             qp_type: request.qp_type,
             pd: request.pd,
@@ -96,16 +118,19 @@ impl ShmQp {
             rules,
             state: AtomicU32::new(QpState::Reset as u32),
             attr: Mutex::new(attr),
-            send: Mutex::new(SendState::default()),
+            send,
+            target: AtomicU64::new(ANYONE),
             sent: CompletionRing::new(cap.max_send_wr),
             sends_retired: AtomicU32::new(0),
             send_tell: AtomicU64::new(0),
+            send_bit: AtomicU32::new(0),
+            recv_bit: AtomicU32::new(0),
             receives,
-            next_order: AtomicU32::new(0),
             send_cq,
             recv_cq,
             is_stalled: AtomicBool::new(false),
             last_wqe_reported: AtomicBool::new(false),
+            notify_drained: AtomicBool::new(false),
         });
         qp.publish();
         {
@@ -113,25 +138,32 @@ impl ShmQp {
             qps.fill(slot, Arc::downgrade(&qp));
             core.header().qp_slots.store(u64::from(qps.high_water()), Ordering::Release);
         }
-        qp.send_cq.attach(Source::Send(Arc::clone(&qp)));
+        qp.send_bit.store(qp.send_cq.attach(Source::Send(Arc::clone(&qp))), Ordering::Relaxed);
         match &qp.receives {
             Receives::Own(_) => {
-                qp.recv_cq.attach(Source::Receive(Arc::clone(&qp)));
+                qp.recv_bit.store(qp.recv_cq.attach(Source::Receive(Arc::clone(&qp))), Ordering::Relaxed);
             }
             Receives::Shared(srq) => srq.attach(&qp),
         }
-        Ok(qp)
+        Ok((qp, token))
     }
 
     /// Writes what peers need to know of a new queue pair; its identity last.
     fn publish(&self) {
         let words = self.words();
-        for word in [&words.busy, &words.next_receive, &words.waiting, &words.fault, &words.peer_context, &words.peer_qp, &words.tell, &words.qkey] {
+        for word in [
+            &words.busy,
+            &words.next_receive,
+            &words.waiting,
+            &words.fault,
+            &words.peer_context,
+            &words.peer_qp,
+            &words.tell,
+            &words.qkey,
+        ] {
             word.store(0, Ordering::Relaxed);
         }
-        for word in words.request.iter().chain(&words.reply) {
-            word.store(0, Ordering::Relaxed);
-        }
+        // `request` and `reply` go on where the slot's last user left them: an agent may still be at a request of his.
         words.state.store(QpState::Reset as u64, Ordering::Relaxed);
         words.rights.store(u64::from(self.pd.0), Ordering::Relaxed);
         let (at, shape, shared) = match &self.receives {
@@ -141,12 +173,14 @@ impl ShmQp {
         words.receive_at.store(at, Ordering::Relaxed);
         words.receive_shape.store(u64::from(shape.depth) | u64::from(shape.max_sge) << 32, Ordering::Relaxed);
         words.receive_to.store(u64::from(self.recv_cq.slot) | u64::from(shared) << 32, Ordering::Relaxed);
-        words.identity.store(u64::from(self.qpn.get()) | u64::from(self.qp_type as u8) << 32, Ordering::Release);
+        words
+            .identity
+            .store(u64::from(self.qpn.get()) | u64::from(self.qp_type as u8) << 32, Ordering::Release);
     }
 
     #[inline]
     pub(crate) fn words(&self) -> &QpWords {
-        qp_words(&self.core.segment, self.slot)
+        &self.words
     }
 
     #[inline]
@@ -183,22 +217,32 @@ impl ShmQp {
         }
     }
 
-    /// Moves to the error state: what waits in the send queue is flushed now, posted receives when they are polled.
-    pub(crate) fn fail(&self, event: Option<AsyncEventKind>) {
-        let mut send = lock(&self.send);
-        self.fail_locked(&mut send, event);
+    /// The connected context has ended. Only if it is still that one: a new connection is not concerned.
+    pub(crate) fn bereave(&self, context: u64) {
+        let mut send = self.send.intrude();
+        if self.words().peer_context.load(Ordering::Relaxed) != context {
+            return;
+        }
+        let SendState { remote, queue } = &mut *send;
+        self.fail_locked(remote.as_ref(), queue, Some(AsyncEventKind::QpFatal));
         drop(send);
         self.announce_sent(true);
     }
 
-    /// The same for one who holds the send queue; the caller announces.
-    pub(crate) fn fail_locked(&self, send: &mut SendState, event: Option<AsyncEventKind>) {
+    /// Moves to the error state: what waits in the send queue is flushed now, posted receives when they are polled. For one who holds the send
+    /// queue, and announces afterwards.
+    pub(crate) fn fail_locked(
+        &self,
+        remote: Option<&Remote>,
+        queue: &mut SendFifo,
+        event: Option<AsyncEventKind>,
+    ) {
         if matches!(self.state(), QpState::Reset) {
             return;
         }
         let was = self.state();
         self.set_state(QpState::Err);
-        self.flush_sends(send);
+        self.flush_sends(remote, queue);
         if was != QpState::Err {
             if let Some(kind) = event {
                 self.raise(kind);
@@ -268,8 +312,8 @@ impl DeviceQp for ShmQp {
         self.cap
     }
 
-    fn post_send(&self, batch: &SendBatch) -> (u32, Option<Refused>) {
-        self.post_list(batch)
+    fn post_send(&self, token: &mut SendToken, batch: &SendBatch) -> (u32, Option<Refused>) {
+        self.post_list(token, batch)
     }
 
     fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>) {
@@ -289,10 +333,10 @@ impl DeviceQp for ShmQp {
     }
 
     fn query(&self) -> QpAttr {
-        let mut attr = lock(&self.attr).clone();
+        let mut attr = *lock(&self.attr);
         attr.qp_state = self.state();
         attr.cur_qp_state = attr.qp_state;
-        attr.sq_draining = attr.qp_state == QpState::Sqd && !lock(&self.send).pending.is_empty();
+        attr.sq_draining = attr.qp_state == QpState::Sqd && self.send.intrude().is_draining();
         attr
     }
 
@@ -300,10 +344,10 @@ impl DeviceQp for ShmQp {
         self.sends_retired.load(Ordering::Acquire)
     }
 
-    fn receives_retired(&self) -> u32 {
+    fn is_receive_retired(&self, number: u32) -> bool {
         match &self.receives {
-            Receives::Own(own) => own.polled(),
-            Receives::Shared(srq) => srq.retired(),
+            Receives::Own(own) => number.wrapping_sub(own.polled()) >= 1 << 31,
+            Receives::Shared(srq) => srq.is_retired(number),
         }
     }
 
@@ -311,14 +355,16 @@ impl DeviceQp for ShmQp {
         let words = self.words();
         self.set_state(QpState::Reset);
         words.identity.store(0, Ordering::SeqCst);
-        lock(&self.send).forget(&self.core);
+        self.send.intrude().forget(&self.core);
         self.core.unlist_stalled(self);
-        self.await_quiet();
-        self.send_cq.detach(self);
-        self.recv_cq.detach(self);
+        // A stopped peer in the middle of a send would write into whatever got the ring's place: then nothing else ever does.
+        let quiet = self.await_quiet();
+        self.send_cq.detach(self.send_bit.load(Ordering::Relaxed), Of::Qp(self));
+        self.recv_cq.detach(self.recv_bit.load(Ordering::Relaxed), Of::Qp(self));
         match &self.receives {
-            Receives::Own(own) => own.release(&self.core),
-            Receives::Shared(srq) => srq.detach(self),
+            Receives::Own(own) if quiet => own.release(&self.core),
+            Receives::Own(_) => {}
+            Receives::Shared(srq) => srq.detach(self, quiet),
         }
         if let Some(kick) = self.core.peers.by_context(words.peer_context.load(Ordering::Relaxed)) {
             // Its sends to us will find nobody now; it should learn that today.
@@ -331,12 +377,12 @@ impl DeviceQp for ShmQp {
 /// Tells a peer's completion queue, in its own segment, that something was published for it.
 pub(crate) fn announce_remote(
     peer: &super::peer::Peer,
-    cq: u32,
+    cq: (&CqWords, u32),
     bit: Option<u32>,
     wake_fd: Option<&crate::sys::eventfd::EventFd>,
     solicited_or_error: bool,
 ) {
-    let words = cq_words(&peer.segment, cq);
+    let (words, slot) = cq;
     if let Some(bit) = bit {
         ready_set(&words.ready).insert(bit);
     }
@@ -347,7 +393,7 @@ pub(crate) fn announce_remote(
                 let _ = fd.signal();
             }
             None => {
-                ready_set(&super::core::header(&peer.segment).wake).insert(cq);
+                ready_set(&super::core::header(&peer.segment).wake).insert(slot);
                 peer.wake();
             }
         }
@@ -363,12 +409,17 @@ fn granted(asked: &QpCap, shared_receives: bool) -> Result<QpCap> {
         }
         Ok(value)
     };
-    let wr = |value, what| Ok::<_, Error>(bounded(value, limits::MAX_QP_WR, what)?.max(1).next_power_of_two());
+    let wr =
+        |value, what| Ok::<_, Error>(bounded(value, limits::MAX_QP_WR, what)?.max(1).next_power_of_two());
     Ok(QpCap {
         max_send_wr: wr(asked.max_send_wr, "max_send_wr")?,
         max_recv_wr: if shared_receives { 0 } else { wr(asked.max_recv_wr, "max_recv_wr")? },
         max_send_sge: bounded(asked.max_send_sge, limits::MAX_SGE, "max_send_sge")?.max(1),
-        max_recv_sge: if shared_receives { 0 } else { bounded(asked.max_recv_sge, limits::MAX_SGE, "max_recv_sge")?.max(1) },
+        max_recv_sge: if shared_receives {
+            0
+        } else {
+            bounded(asked.max_recv_sge, limits::MAX_SGE, "max_recv_sge")?.max(1)
+        },
         max_inline_data: bounded(asked.max_inline_data, limits::MAX_INLINE_DATA, "max_inline_data")?,
     })
 }

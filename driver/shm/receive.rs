@@ -1,13 +1,13 @@
 //! A connected queue pair's own receive queue, as its owner posts to it and polls it.
 
-use super::core::{Core, lock};
+use super::core::Core;
 use super::qp::ShmQp;
 use crate::device::{ReceiveBatch, Refused};
 use crate::error::{PostRefusal, Result};
+use crate::mem::Held;
 use crate::ring::arm::{TellMe, publish_fence};
 use crate::ring::receive::{ReceiveRing, ReceiveShape};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use std::sync::Mutex;
 use tbrdma_proto::{PostErrorKind, QpState, Qpn, WcFlags, WcOpcode, WcStatus, WorkCompletion};
 
 /// The owner's side of the queue.
@@ -15,12 +15,13 @@ pub(crate) struct OwnReceives {
     /// Where the ring is in our segment.
     pub(crate) at: u64,
     pub(crate) shape: ReceiveShape,
+    words: Held<[AtomicU64]>,
     /// What the caller named each receive, by slot.
     wr_ids: Box<[AtomicU64]>,
-    posted: Mutex<u32>,
+    /// Written by the one thread that posts.
+    posted: AtomicU32,
+    /// Written by the one that polls.
     polled: AtomicU32,
-    /// What `posted` guards, for the poller.
-    visible: AtomicU32,
 }
 
 impl OwnReceives {
@@ -30,12 +31,13 @@ impl OwnReceives {
         let receives = Self {
             at,
             shape,
+            words: Held::many(&core.segment, at, shape.words())
+                .expect("the heap hands out parts of the segment"),
             wr_ids: (0..shape.depth).map(|_| AtomicU64::new(0)).collect(),
-            posted: Mutex::new(0),
+            posted: AtomicU32::new(0),
             polled: AtomicU32::new(0),
-            visible: AtomicU32::new(0),
         };
-        receives.ring(core).clear();
+        receives.ring().clear();
         Ok(receives)
     }
 
@@ -44,11 +46,8 @@ impl OwnReceives {
     }
 
     #[inline]
-    fn ring<'a>(&self, core: &'a Core) -> ReceiveRing<'a> {
-        core.segment
-            .array(self.at, self.shape.words())
-            .and_then(|words| ReceiveRing::new(words, self.shape))
-            .expect("the ring lies where the heap put it")
+    fn ring(&self) -> ReceiveRing<'_> {
+        ReceiveRing::new(&self.words, self.shape).expect("as many words as the shape says")
     }
 
     pub(crate) fn polled(&self) -> u32 {
@@ -56,11 +55,9 @@ impl OwnReceives {
     }
 
     /// Back to an empty queue; nobody sends.
-    pub(crate) fn reset(&self, core: &Core) {
-        let mut posted = lock(&self.posted);
-        self.ring(core).clear();
-        *posted = 0;
-        self.visible.store(0, Ordering::Release);
+    pub(crate) fn reset(&self) {
+        self.ring().clear();
+        self.posted.store(0, Ordering::Release);
         self.polled.store(0, Ordering::Release);
     }
 
@@ -73,16 +70,19 @@ impl OwnReceives {
 /// Checks one receive work request; `Ok` if its list fits.
 pub(crate) fn check_receive(sges: usize, max_sge: u32) -> std::result::Result<(), PostRefusal> {
     if sges > max_sge as usize {
-        return Err(PostRefusal::WorkRequest(PostErrorKind::TooManySges { count: sges as u32, max: max_sge }));
+        return Err(PostRefusal::WorkRequest(PostErrorKind::TooManySges {
+            count: sges as u32,
+            max: max_sge,
+        }));
     }
     Ok(())
 }
 
 impl ShmQp {
     pub(crate) fn post_own(&self, own: &OwnReceives, batch: &ReceiveBatch) -> (u32, Option<Refused>) {
-        let ring = own.ring(&self.core);
-        let mut posted = lock(&own.posted);
-        let first = *posted;
+        let ring = own.ring();
+        let first = own.posted.load(Ordering::Relaxed);
+        let mut posted = first;
         let mut refused = None;
         for (index, wr) in batch.wrs.iter().enumerate() {
             let sges = batch.sges_of(wr);
@@ -94,12 +94,11 @@ impl ShmQp {
                 refused = Some((index, reason));
                 break;
             }
-            own.wr_id(*posted).store(wr.wr_id, Ordering::Relaxed);
-            ring.post(*posted, sges.iter().copied());
-            *posted = posted.wrapping_add(1);
+            own.wr_id(posted).store(wr.wr_id, Ordering::Relaxed);
+            ring.post(posted, sges.iter().copied());
+            posted = posted.wrapping_add(1);
         }
-        own.visible.store(*posted, Ordering::Release);
-        drop(posted);
+        own.posted.store(posted, Ordering::Release);
         publish_fence();
         let words = self.words();
         if TellMe(&words.waiting).take()
@@ -116,7 +115,7 @@ impl ShmQp {
     /// Polls our own receive queue. Called by its completion queue, one thread at a time.
     #[inline]
     pub(crate) fn poll_own(&self, own: &OwnReceives, out: &mut [WorkCompletion]) -> usize {
-        let ring = own.ring(&self.core);
+        let ring = own.ring();
         let mut number = own.polled.load(Ordering::Relaxed);
         let mut count = 0;
         for wc in out.iter_mut() {
@@ -139,8 +138,9 @@ impl ShmQp {
         }
         if count > 0 {
             own.polled.store(number, Ordering::Release);
-        } else if !out.is_empty() && self.state() == QpState::Err {
-            return self.flush_own(own, out);
+        }
+        if count < out.len() && self.state() == QpState::Err {
+            count += self.flush_own(own, &mut out[count..]);
         }
         count
     }
@@ -149,17 +149,17 @@ impl ShmQp {
     #[cold]
     fn flush_own(&self, own: &OwnReceives, out: &mut [WorkCompletion]) -> usize {
         let mut number = own.polled.load(Ordering::Relaxed);
-        if number == own.visible.load(Ordering::Acquire) {
+        if number == own.posted.load(Ordering::Acquire) {
             return 0;
         }
         if !self.is_untouched() {
             self.announce_received();
             return 0;
         }
-        let ring = own.ring(&self.core);
+        let ring = own.ring();
         let mut count = 0;
         for wc in out.iter_mut() {
-            if number == own.visible.load(Ordering::Acquire) || ring.is_delivered(number) {
+            if number == own.posted.load(Ordering::Acquire) || ring.is_delivered(number) {
                 break;
             }
             *wc = WorkCompletion {
@@ -177,12 +177,4 @@ impl ShmQp {
         own.polled.store(number, Ordering::Release);
         count
     }
-
-    /// Is there anything that a poll of our own receive queue would return, or may return soon?
-    pub(crate) fn has_received(&self, own: &OwnReceives) -> bool {
-        let number = own.polled.load(Ordering::Relaxed);
-        own.ring(&self.core).is_delivered(number)
-            || (self.state() == QpState::Err && number != own.visible.load(Ordering::Acquire))
-    }
-
 }

@@ -35,6 +35,8 @@ pub(crate) struct Watches {
     epoll: Epoll,
     watched: Mutex<(u64, HashMap<u64, Watched>)>,
     stop: AtomicBool,
+    /// What agents may still be using.
+    pub(crate) abandoned: agent::Abandoned,
 }
 
 enum Watched {
@@ -52,6 +54,7 @@ impl Watches {
             epoll: Epoll::new()?,
             watched: Mutex::new((FIRST_WATCHED, HashMap::new())),
             stop: AtomicBool::new(false),
+            abandoned: agent::Abandoned::default(),
         })
     }
 
@@ -71,6 +74,48 @@ impl Watches {
             guard.1.insert(token, watched);
         }
     }
+
+    /// Watches a peer's process.
+    fn add_process(&self, peer: &Arc<Peer>) {
+        if peer.pid > 0
+            && peer.pid != process::process_id()
+            && let Ok(pidfd) = process::pidfd_open(peer.pid)
+        {
+            self.add(Watched::Process(Arc::clone(peer), pidfd));
+        }
+    }
+
+    /// Stops watching one thing.
+    fn remove(&self, token: u64) -> Option<Watched> {
+        let watched = lock(&self.watched).1.remove(&token)?;
+        let _ = match &watched {
+            Watched::Inbound { socket, .. } => self.epoll.delete(socket.as_fd()),
+            Watched::Process(_, pidfd) => self.epoll.delete(pidfd.as_fd()),
+            Watched::Outbound(peer) => {
+                peer.socket.as_ref().map_or(Ok(()), |socket| self.epoll.delete(socket.as_fd()))
+            }
+        };
+        Some(watched)
+    }
+
+    /// Stops watching a peer in every way.
+    fn forget(&self, peer: &Arc<Peer>) {
+        let is_its = |watched: &Watched| match watched {
+            Watched::Inbound { peer: other, .. } => {
+                other.as_ref().is_some_and(|other| Arc::ptr_eq(other, peer))
+            }
+            Watched::Outbound(other) | Watched::Process(other, _) => Arc::ptr_eq(other, peer),
+        };
+        let tokens: Vec<_> = lock(&self.watched)
+            .1
+            .iter()
+            .filter(|(_, watched)| is_its(watched))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in tokens {
+            self.remove(token);
+        }
+    }
 }
 
 impl Core {
@@ -80,11 +125,7 @@ impl Core {
             return;
         }
         self.watches.add(Watched::Outbound(Arc::clone(peer)));
-        if peer.pid > 0 && peer.pid != process::process_id()
-            && let Ok(pidfd) = process::pidfd_open(peer.pid)
-        {
-            self.watches.add(Watched::Process(Arc::clone(peer), pidfd));
-        }
+        self.watches.add_process(peer);
     }
 
     /// Makes the service thread end.
@@ -107,8 +148,16 @@ pub(crate) fn start(core: &Arc<Core>, listener: Listener) -> std::io::Result<std
 struct Service {
     core: Arc<Core>,
     listener: OwnedFd,
-    /// Peers that have ended, and when what they left behind is to be settled.
-    dying: Vec<(Arc<Peer>, Instant)>,
+    dying: Vec<Dying>,
+}
+
+/// A peer that has ended.
+struct Dying {
+    peer: Arc<Peer>,
+    /// The queue pairs that were connected to it.
+    bereaved: Vec<Weak<ShmQp>>,
+    /// When what it left behind is to be settled.
+    settle: Instant,
 }
 
 impl Service {
@@ -139,12 +188,13 @@ impl Service {
     fn timeout(&self) -> Option<Duration> {
         let stalled: Vec<_> = lock(&self.core.stalled_list).iter().filter_map(Weak::upgrade).collect();
         let now = Instant::now();
-        let deadlines = stalled.iter().map(|qp| qp.deadline().map_or(LOOK_AGAIN, |at| at.saturating_duration_since(now)));
-        let funerals = self.dying.iter().map(|(_, at)| at.saturating_duration_since(now));
+        let deadlines =
+            stalled.iter().map(|qp| qp.deadline().map_or(LOOK_AGAIN, |at| at.saturating_duration_since(now)));
+        let funerals = self.dying.iter().map(|dying| dying.settle.saturating_duration_since(now));
         deadlines.chain(funerals).min().map(|wait| wait.min(LOOK_AGAIN))
     }
 
-    fn accept(&mut self) {
+    fn accept(&self) {
         while let Ok(Some(socket)) = socket::accept(self.listener.as_fd()) {
             let Ok(credentials) = socket::peer_credentials(socket.as_fd()) else { continue };
             if credentials.uid == process::effective_user_id() {
@@ -155,62 +205,93 @@ impl Service {
 
     /// A watched descriptor became readable.
     fn look_at(&mut self, token: u64) {
+        let mut newcomer = None;
         let mut guard = lock(&self.core.watches.watched);
         let ended = match guard.1.get_mut(&token) {
             None => return,
             Some(Watched::Process(..)) => true,
             // A peer never says anything unasked on these: readable is the end.
             Some(Watched::Outbound(_)) => true,
-            Some(Watched::Inbound { socket, pid, peer }) => !hear(&self.core, socket, *pid, peer),
+            Some(Watched::Inbound { socket, pid, peer }) => {
+                let stranger = peer.is_none();
+                let goes_on = hear(&self.core, socket, *pid, peer);
+                if let (true, true, Some(peer)) = (goes_on, stranger, peer) {
+                    newcomer = Some(Arc::clone(peer));
+                }
+                !goes_on
+            }
         };
+        drop(guard);
+        if let Some(newcomer) = newcomer {
+            self.core.watches.add_process(&newcomer);
+        }
         if !ended {
             return;
         }
-        let Some(watched) = guard.1.remove(&token) else { return };
-        let epoll = &self.core.watches.epoll;
-        let _ = match &watched {
-            Watched::Inbound { socket, .. } => epoll.delete(socket.as_fd()),
-            Watched::Process(_, pidfd) => epoll.delete(pidfd.as_fd()),
-            Watched::Outbound(peer) => peer.socket.as_ref().map_or(Ok(()), |socket| epoll.delete(socket.as_fd())),
-        };
-        drop(guard);
-        match watched {
-            Watched::Outbound(peer) | Watched::Process(peer, _) | Watched::Inbound { peer: Some(peer), .. } => self.mourn(peer),
-            Watched::Inbound { .. } => {}
+        match self.core.watches.remove(token) {
+            Some(
+                Watched::Outbound(peer)
+                | Watched::Process(peer, _)
+                | Watched::Inbound { peer: Some(peer), .. },
+            ) => {
+                self.mourn(peer);
+            }
+            Some(Watched::Inbound { .. }) | None => {}
         }
     }
 
     /// A peer has ended: sends to it fail now, the rest is settled after a grace.
     fn mourn(&mut self, peer: Arc<Peer>) {
+        self.core.watches.forget(&peer);
+        // Taken before sends fail, so that those that fail first raise their event too.
+        let bereaved = self.connected_to(&peer);
         if !peer.alive.swap(false, Ordering::AcqRel) {
             return;
         }
         self.core.peers.forget(peer.context, &peer);
         self.bury_claims(peer.theirs);
-        self.dying.push((peer, Instant::now() + GRACE));
+        let bereaved = bereaved.iter().map(Arc::downgrade).collect();
+        self.dying.push(Dying { peer, bereaved, settle: Instant::now() + GRACE });
+    }
+
+    /// The working queue pairs that are connected to a peer.
+    fn connected_to(&self, peer: &Peer) -> Vec<Arc<ShmQp>> {
+        let mut all = self.queue_pairs();
+        all.retain(|qp| {
+            qp.words().peer_context.load(Ordering::Relaxed) == peer.context
+                && matches!(qp.state(), QpState::Rtr | QpState::Rts | QpState::Sqd | QpState::Sqe)
+        });
+        all
     }
 
     fn settle_the_dead(&mut self) {
         let now = Instant::now();
-        let (due, later) = std::mem::take(&mut self.dying).into_iter().partition(|(_, at)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.dying).into_iter().partition(|dying| dying.settle <= now);
         self.dying = later;
-        let due: Vec<(Arc<Peer>, Instant)> = due;
-        for (peer, _) in due {
-            for qp in self.queue_pairs() {
+        if due.is_empty() {
+            return;
+        }
+        for Dying { peer, bereaved, .. } in due {
+            for qp in bereaved.iter().filter_map(Weak::upgrade) {
                 let connected = qp.words().peer_context.load(Ordering::Relaxed) == peer.context;
-                if connected && matches!(qp.state(), QpState::Rtr | QpState::Rts | QpState::Sqd | QpState::Sqe) {
-                    qp.fail(Some(AsyncEventKind::QpFatal));
+                if connected && qp.state() == QpState::Err {
+                    // A send of its own failed before, and said so to its poster only.
+                    qp.raise(AsyncEventKind::QpFatal);
                 }
             }
-            self.wake_everyone();
+            for qp in self.connected_to(&peer) {
+                qp.bereave(peer.context);
+            }
         }
+        self.wake_everyone();
     }
 
     /// Whoever died between publishing a completion and telling us of it: every completion queue is looked at once.
     fn wake_everyone(&self) {
         let queues: Vec<_> = lock(&self.core.cqs).iter().filter_map(Weak::upgrade).collect();
         for cq in queues {
-            for bit in 0..SLOTS.min(cq.bits_in_use()) {
+            for bit in 0..cq.bits_in_use() {
                 cq.ready().insert(bit);
             }
             cq.signal();
@@ -258,13 +339,7 @@ impl Service {
 
 /// One queue pair to which a peer has drawn attention: a fault it found, or a request to the agent.
 fn attend_to(core: &Core, qp: &ShmQp) {
-    let fault = qp.words().fault.swap(0, Ordering::AcqRel) as u32;
-    if let Some(kind) = fault.checked_sub(1).and_then(AsyncEventKind::from_raw) {
-        match kind {
-            AsyncEventKind::SrqLimitReached => qp.raise_srq_limit(),
-            kind => qp.fail(Some(kind)),
-        }
-    }
+    qp.heed_fault();
     agent::serve(core, qp);
 }
 
@@ -275,10 +350,11 @@ fn hear(core: &Core, socket: &OwnedFd, pid: i32, peer: &mut Option<Arc<Peer>>) -
         Ok(received) => received,
         Err(error) => return error.kind() == ErrorKind::WouldBlock,
     };
-    let answer = |kind, argument, fds: &[BorrowedFd<'_>]| {
-        let message = introduction(core, kind, Claimer(argument)).encode();
+    let tell = |kind, argument, reach, fds: &[BorrowedFd<'_>]| {
+        let message = introduction(core, kind, Claimer(argument), reach).encode();
         socket::send_message(socket.as_fd(), &message, fds).is_ok()
     };
+    let answer = |kind, argument, fds: &[BorrowedFd<'_>]| tell(kind, argument, 0, fds);
     // Another version, or not one of us, gets an answer it can read as a refusal, and no memory.
     let Ok(message) = Message::decode(bytes.get(..len).unwrap_or(&[])) else {
         answer(Kind::Refused, 0, &[]);
@@ -287,9 +363,9 @@ fn hear(core: &Core, socket: &OwnedFd, pid: i32, peer: &mut Option<Arc<Peer>>) -
     match message.kind {
         Kind::Hello if peer.is_none() => match admit_newcomer(core, &message, fds, pid) {
             Ok(newcomer) => {
-                let theirs = newcomer.theirs.0;
+                let (theirs, reach) = (newcomer.theirs.0, newcomer.told_reach());
                 *peer = Some(newcomer);
-                answer(Kind::Welcome, theirs, &[core.segment_fd.as_fd(), core.kick.as_fd()])
+                tell(Kind::Welcome, theirs, reach, &[core.segment_fd.as_fd(), core.kick.as_fd()])
             }
             Err(_) => {
                 answer(Kind::Refused, 0, &[]);
@@ -303,6 +379,10 @@ fn hear(core: &Core, socket: &OwnedFd, pid: i32, peer: &mut Option<Arc<Peer>>) -
                 None => answer(Kind::Refused, 0, &[]),
             }
         }
+        Kind::Reach => peer.as_ref().is_some_and(|peer| {
+            peer.reaches_us.learn(message.reach);
+            answer(Kind::Reach, message.argument, &[])
+        }),
         Kind::Hello | Kind::Welcome | Kind::ChannelIs | Kind::Refused => false,
     }
 }

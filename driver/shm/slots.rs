@@ -7,7 +7,6 @@ pub(crate) struct Slots<T> {
     entries: Vec<Entry<T>>,
     free: VecDeque<u32>,
     limit: u32,
-    live: u32,
 }
 
 struct Entry<T> {
@@ -18,7 +17,7 @@ struct Entry<T> {
 impl<T> Slots<T> {
     /// An empty table of at most `limit` objects.
     pub(crate) const fn new(limit: u32) -> Self {
-        Self { entries: Vec::new(), free: VecDeque::new(), limit, live: 0 }
+        Self { entries: Vec::new(), free: VecDeque::new(), limit }
     }
 
     /// Reserves a slot: its number, and how often it has been used before. `None` when all are taken.
@@ -33,7 +32,6 @@ impl<T> Slots<T> {
         let entry = self.entries.get_mut(slot as usize)?;
         let uses = entry.uses;
         entry.uses = entry.uses.wrapping_add(1);
-        self.live += 1;
         Some((slot, uses))
     }
 
@@ -48,7 +46,6 @@ impl<T> Slots<T> {
     pub(crate) fn release(&mut self, slot: u32) -> Option<T> {
         let object = self.entries.get_mut(slot as usize)?.object.take();
         self.free.push_back(slot);
-        self.live = self.live.saturating_sub(1);
         object
     }
 
@@ -65,10 +62,5 @@ impl<T> Slots<T> {
     /// Slots ever used: an upper bound of slot numbers.
     pub(crate) fn high_water(&self) -> u32 {
         self.entries.len() as u32
-    }
-
-    /// Slots in use.
-    pub(crate) fn live(&self) -> u32 {
-        self.live
     }
 }

@@ -1,7 +1,8 @@
 //! A receive queue with many senders: a shared receive queue, or the own queue of a datagram queue pair.
 
 use super::core::{Core, lock, qp_words, srq_words};
-use super::cq::{ShmCq, Source};
+use super::cq::{Of, ShmCq, Source};
+use super::landing;
 use super::peer::SELF_CLAIMER;
 use super::qp::ShmQp;
 use super::receive::check_receive;
@@ -11,7 +12,7 @@ use crate::ring::arm::{TellMe, publish_fence};
 use crate::ring::receive::{ReceiveRing, ReceiveShape};
 use crate::ring::shared_receive::{Claimer, SharedReceiveRing};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use tbrdma_proto::{PdHandle, QpState, Qpn, Sge, WcOpcode, WcStatus, WorkCompletion, limits};
 
@@ -30,6 +31,8 @@ pub(crate) struct ShmSrq {
     pub(crate) pd: PdHandle,
     pub(crate) at: u64,
     pub(crate) shape: ReceiveShape,
+    /// Receives the caller may have outstanding.
+    limit: u32,
     wr_ids: Box<[AtomicU64]>,
     state: Mutex<State>,
     /// Receives with smaller numbers have all been polled.
@@ -41,10 +44,27 @@ struct State {
     posted: u32,
     /// By slot: polled already, though older ones have not been.
     polled: Vec<bool>,
-    /// Receives that came back from a sender unused and wait for room in the ring.
-    returned: VecDeque<(u64, Vec<Sge>)>,
+    /// By slot: the number under which its receive was posted first, which is the one the caller knows.
+    origins: Vec<u32>,
+    /// Receives that wait for room in the ring: those that came back from a sender unused, and those posted when it was full.
+    returned: VecDeque<Returned>,
+    /// Number of the next receive the caller posts. In the ring it may get another one.
+    next_origin: u32,
+    /// Receives the caller has posted that have not ended, by the numbers the caller knows.
+    outstanding: HashSet<u32>,
+    /// Receives that a sender has claimed and does not end, by their numbers in the ring, which has gone past them.
+    stuck: Vec<u32>,
+    /// Completions that their completion queue has not asked for yet, taken out of the ring to make room, with that queue's slot.
+    aside: VecDeque<(u32, WorkCompletion)>,
     /// Queue pairs that receive here, by QPN.
     members: HashMap<u32, Member>,
+}
+
+/// A receive that is not in the ring.
+struct Returned {
+    wr_id: u64,
+    origin: u32,
+    sges: Vec<Sge>,
 }
 
 struct Member {
@@ -66,7 +86,7 @@ impl ShmSrq {
             );
             return Err(Error::InvalidArgument { call: CALL, reason });
         }
-        let (slot, _) = lock(&core.srqs).reserve().ok_or(Error::LimitReached {
+        let (slot, _) = lock(&core.srqs).reserve().ok_or_else(|| Error::LimitReached {
             call: CALL,
             what: "shared receive queues",
             limit: u64::from(limits::MAX_SRQ),
@@ -100,16 +120,24 @@ impl ShmSrq {
     }
 
     fn make(core: &Arc<Core>, role: Role, pd: PdHandle, max_wr: u32, max_sge: u32) -> Result<Self> {
-        let shape = ReceiveShape::new(max_wr, max_sge);
-        let at = core.allocate_lines("create a receive queue", shape.bytes())?;
+        let limit = max_wr.max(1).next_power_of_two();
+        // Twice as many slots as receives: room for all of them also beside numbers that are left out.
+        let shape = ReceiveShape::new(2 * limit, max_sge);
+        let at = core.allocate_lines("create a receive queue", landing::ring_bytes(shape))?;
         let srq = Self {
             core: Arc::clone(core),
             role,
             pd,
             at,
             shape,
+            limit,
             wr_ids: (0..shape.depth).map(|_| AtomicU64::new(0)).collect(),
-            state: Mutex::new(State { polled: vec![false; shape.depth as usize], ..State::default() }),
+            state: Mutex::new(State {
+                outstanding: HashSet::with_capacity(limit as usize),
+                polled: vec![false; shape.depth as usize],
+                origins: vec![0; shape.depth as usize],
+                ..State::default()
+            }),
             tail: AtomicU32::new(0),
         };
         srq.slots().clear();
@@ -153,32 +181,73 @@ impl ShmSrq {
         lock(&self.state).members.insert(qp.qpn.get(), member);
     }
 
-    /// A queue pair stops to receive here.
-    pub(crate) fn detach(&self, qp: &ShmQp) {
-        lock(&self.state).members.remove(&qp.qpn.get());
-        qp.recv_cq.detach_shared(self, TellMe(&qp.words().tell).wanted());
-        if let Role::Datagrams(_) = self.role {
-            self.core.free_lines(self.at, self.shape.bytes());
+    /// A queue pair stops to receive here; `quiet` if nobody is still placing anything for it.
+    pub(crate) fn detach(&self, qp: &ShmQp, quiet: bool) {
+        {
+            let mut state = lock(&self.state);
+            state.members.remove(&qp.qpn.get());
+            state.aside.retain(|(_, wc)| wc.qp_num != qp.qpn);
+        }
+        if let Some(bit) = TellMe(&qp.words().tell).wanted() {
+            qp.recv_cq.detach(bit, Of::Srq(self));
+        }
+        if quiet && matches!(self.role, Role::Datagrams(_)) {
+            self.core.free_lines(self.at, landing::ring_bytes(self.shape));
         }
     }
 
-    /// The queue pair's connection begins anew: its messages are numbered from zero again.
+    /// The queue pair's connection begins anew: its messages are numbered from zero again, and nobody asks for the old ones.
     pub(crate) fn restart(&self, qp: &ShmQp) {
-        let mut state = lock(&self.state);
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
         if let Some(member) = state.members.get_mut(&qp.qpn.get()) {
             member.next_order = 0;
         }
+        state.aside.retain(|(_, wc)| wc.qp_num != qp.qpn);
         if let Role::Datagrams(_) = self.role {
             self.slots().clear();
             state.posted = 0;
+            state.next_origin = 0;
             state.polled.fill(false);
             state.returned.clear();
+            state.outstanding.clear();
+            state.stuck.clear();
             self.tail.store(0, Ordering::Release);
+            return;
         }
+        let slots = self.slots();
+        for number in self.claimed() {
+            let ended = !state.polled[self.at_slot(number)] && slots.is_delivered(number);
+            if ended && !slots.is_given_back(number) && slots.receiver(number) == qp.qpn.get() {
+                self.retire(state, number);
+            }
+        }
+        for number in std::mem::take(&mut state.stuck) {
+            let ended = slots.is_delivered(number) && !slots.is_given_back(number);
+            if ended && slots.receiver(number) == qp.qpn.get() {
+                self.retire(state, number);
+            } else {
+                state.stuck.push(number);
+            }
+        }
+        self.advance(state);
     }
 
-    pub(crate) fn retired(&self) -> u32 {
-        self.tail.load(Ordering::Acquire)
+    /// Numbers of receives that may have been claimed and have not all been polled. A word that senders move can say anything; no more than
+    /// the ring holds can be there.
+    fn claimed(&self) -> impl Iterator<Item = u32> + use<> {
+        let tail = self.tail.load(Ordering::Relaxed);
+        let claimed = self.ring().claimed_until().wrapping_sub(tail).min(self.shape.depth);
+        (0..claimed).map(move |offset| tail.wrapping_add(offset))
+    }
+
+    /// This receive is through: the number by which the caller knows it.
+    fn retire(&self, state: &mut State, number: u32) -> u32 {
+        let slot = self.at_slot(number);
+        let origin = state.origins[slot];
+        state.polled[slot] = true;
+        state.outstanding.remove(&origin);
+        origin
     }
 
     /// Makes a completion queue look here.
@@ -197,33 +266,62 @@ impl ShmSrq {
 
     pub(crate) fn post(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>) {
         let mut state = lock(&self.state);
-        let first = state.posted;
+        let first = state.next_origin;
         let mut refused = None;
         for (index, wr) in batch.wrs.iter().enumerate() {
             let sges = batch.sges_of(wr);
-            if !self.has_room(&state, state.returned.len() as u32) {
-                refused = Some((index, PostRefusal::QueueFull { depth: self.shape.depth }));
+            if !self.has_room(&mut state) || !state.returned.is_empty() {
+                self.make_room(&mut state);
+            }
+            if state.outstanding.len() >= self.limit as usize {
+                refused = Some((index, PostRefusal::QueueFull { depth: self.limit }));
                 break;
             }
             if let Err(reason) = check_receive(sges.len(), self.shape.max_sge) {
                 refused = Some((index, reason));
                 break;
             }
-            self.post_one(&mut state, wr.wr_id, sges);
+            let origin = state.next_origin;
+            state.next_origin = origin.wrapping_add(1);
+            state.outstanding.insert(origin);
+            if state.returned.is_empty() && self.has_room(&mut state) {
+                self.post_one(&mut state, wr.wr_id, origin, sges);
+            } else {
+                // A sender holds an old one for long, and the ring cannot go round it: this one is posted when it can.
+                state.returned.push_back(Returned { wr_id: wr.wr_id, origin, sges: sges.to_vec() });
+            }
         }
+        let flushes = match self.role {
+            Role::Datagrams(_) => state.members.values().find_map(|member| member.qp.upgrade()),
+            Role::Shared(_) => None,
+        };
         drop(state);
         self.tell_senders();
+        if let Some(qp) = flushes.filter(|qp| qp.state() == QpState::Err) {
+            self.announce(&qp.recv_cq, TellMe(&qp.words().tell).wanted());
+        }
         (first, refused)
     }
 
-    fn has_room(&self, state: &State, beside: u32) -> bool {
-        state.posted.wrapping_sub(self.tail.load(Ordering::Relaxed)) + beside < self.shape.depth
+    /// Has the ring a free slot? Those that stuck receives have are left out.
+    fn has_room(&self, state: &mut State) -> bool {
+        while state.posted.wrapping_sub(self.tail.load(Ordering::Relaxed)) < self.shape.depth {
+            let slot = self.at_slot(state.posted);
+            if !state.stuck.iter().any(|stuck| self.at_slot(*stuck) == slot) {
+                return true;
+            }
+            self.ring().leave_out(state.posted);
+            state.polled[slot] = true;
+            state.posted = state.posted.wrapping_add(1);
+        }
+        false
     }
 
-    fn post_one(&self, state: &mut State, wr_id: u64, sges: &[Sge]) {
+    fn post_one(&self, state: &mut State, wr_id: u64, origin: u32, sges: &[Sge]) {
         let number = state.posted;
         let slot = self.at_slot(number);
         self.wr_ids[slot].store(wr_id, Ordering::Relaxed);
+        state.origins[slot] = origin;
         state.polled[slot] = false;
         self.slots().post(number, sges.iter().copied());
         state.posted = number.wrapping_add(1);
@@ -248,74 +346,138 @@ impl ShmSrq {
     pub(crate) fn poll(&self, cq: &ShmCq, out: &mut [WorkCompletion]) -> usize {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let ring = self.ring();
-        let slots = ring.ring();
-        let until = ring.claimed_until();
-        let mut number = self.tail.load(Ordering::Relaxed);
         let mut count = 0;
-        let mut others = false;
-        // A word that senders move can say anything; no more than the ring holds can be there.
-        let claimed = until.wrapping_sub(number).min(self.shape.depth);
-        for _ in 0..claimed {
+        if !state.stuck.is_empty() {
+            self.sweep(state);
+        }
+        while count < out.len()
+            && let Some(at) = state.aside.iter().position(|(slot, _)| *slot == cq.slot)
+            && let Some((_, wc)) = state.aside.remove(at)
+        {
+            out[count] = wc;
+            count += 1;
+        }
+        for number in self.claimed() {
             if count == out.len() {
-                others = true;
                 break;
             }
-            let slot = self.at_slot(number);
-            if !state.polled[slot]
-                && let Some(delivery) = slots.delivered(number)
-            {
-                if slots.is_given_back(number) {
-                    self.take_back(state, number);
-                } else {
-                    let qpn = slots.receiver(number);
-                    let order = ring.order(number);
-                    let turn = match state.members.get_mut(&qpn) {
-                        // Its queue pair is gone: nobody will ask for it.
-                        None => Turn::Nobody,
-                        Some(member) if member.cq != cq.slot => Turn::Later,
-                        Some(member) if member.in_order && member.next_order != order => Turn::Later,
-                        Some(member) => {
-                            member.next_order = member.next_order.wrapping_add(1);
-                            Turn::Now
-                        }
-                    };
-                    if turn != Turn::Later {
-                        state.polled[slot] = true;
-                    }
-                    if turn == Turn::Now {
-                        out[count] = WorkCompletion {
-                            wr_id: self.wr_ids[slot].load(Ordering::Relaxed),
-                            status: delivery.status,
-                            opcode: delivery.opcode,
-                            byte_len: delivery.byte_len,
-                            imm_data: delivery.imm_data,
-                            qp_num: Qpn::new(qpn).unwrap_or_default(),
-                            src_qp: Qpn::new(delivery.src_qp).unwrap_or_default(),
-                            wc_flags: delivery.flags,
-                            wq_index: number,
-                            ..WorkCompletion::default()
-                        };
-                        count += 1;
-                    }
-                }
+            if let Some(wc) = self.end(state, number, |slot| slot == cq.slot) {
+                out[count] = wc.1;
+                count += 1;
             }
-            number = number.wrapping_add(1);
         }
         self.advance(state);
         if count < out.len() {
             count += self.flush_datagrams(state, &mut out[count..]);
         }
-        if others {
-            // The caller's array was full: this completion queue must look here again.
-            for member in state.members.values().filter(|member| member.cq == cq.slot) {
-                if let Some(qp) = member.qp.upgrade() {
-                    self.announce(cq, TellMe(&qp.words().tell).wanted());
-                    break;
-                }
+        // If `out` is full there may be more here; the completion queue remembers to look again.
+        count
+    }
+
+    /// If receive `number` has been delivered and its turn has come: its completion, if its completion queue is `wanted`, and that queue's slot.
+    fn end(
+        &self,
+        state: &mut State,
+        number: u32,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Option<(u32, WorkCompletion)> {
+        if state.polled[self.at_slot(number)] {
+            return None;
+        }
+        self.end_delivered(state, number, wanted)
+    }
+
+    /// Puts aside every completion there is, also of stuck receives that have been delivered after all. Those come first, but are looked for last: a
+    /// sender whose later message has been seen has delivered the earlier one by then.
+    fn sweep(&self, state: &mut State) {
+        let claimed: Vec<_> = self.claimed().filter_map(|number| self.end(state, number, |_| true)).collect();
+        self.end_stuck(state);
+        state.aside.extend(claimed);
+    }
+
+    fn end_stuck(&self, state: &mut State) {
+        for number in std::mem::take(&mut state.stuck) {
+            let origin = state.origins[self.at_slot(number)];
+            let ended = self.end_delivered(state, number, |_| true);
+            // It is no longer stuck if it has ended, or if it was given back and waits to be posted anew.
+            let through = !state.outstanding.contains(&origin)
+                || state.returned.iter().any(|returned| returned.origin == origin);
+            state.aside.extend(ended);
+            if !through {
+                state.stuck.push(number);
             }
         }
-        count
+    }
+
+    /// The same whether or not the ring has gone past it.
+    fn end_delivered(
+        &self,
+        state: &mut State,
+        number: u32,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Option<(u32, WorkCompletion)> {
+        let ring = self.ring();
+        let slots = ring.ring();
+        let slot = self.at_slot(number);
+        let delivery = slots.delivered(number)?;
+        if slots.is_given_back(number) {
+            self.take_back(state, number);
+            return None;
+        }
+        let qpn = slots.receiver(number);
+        let Some(member) = state.members.get_mut(&qpn) else {
+            // Its queue pair is gone: nobody will ask for it.
+            self.retire(state, number);
+            return None;
+        };
+        if !wanted(member.cq) || (member.in_order && member.next_order != ring.order(number)) {
+            return None;
+        }
+        member.next_order = member.next_order.wrapping_add(1);
+        let (cq, in_order) = (member.cq, member.in_order);
+        let landed = !in_order && ring.order(number) == landing::LANDED;
+        let lost = landed && !self.fetch_landed(number, delivery.byte_len);
+        let wc = WorkCompletion {
+            wr_id: self.wr_ids[slot].load(Ordering::Relaxed),
+            status: if lost { WcStatus::LocProtErr } else { delivery.status },
+            opcode: delivery.opcode,
+            byte_len: delivery.byte_len,
+            imm_data: delivery.imm_data,
+            qp_num: Qpn::new(qpn).unwrap_or_default(),
+            src_qp: Qpn::new(delivery.src_qp).unwrap_or_default(),
+            wc_flags: delivery.flags,
+            wq_index: self.retire(state, number),
+            ..WorkCompletion::default()
+        };
+        Some((cq, wc))
+    }
+
+    /// Copies a datagram from its landing place to where it belongs.
+    #[cold]
+    fn fetch_landed(&self, number: u32, len: u32) -> bool {
+        let message = landing::place(&self.core.segment, self.at, self.shape, number, u64::from(len));
+        let posting = self.slots().posted(number);
+        message
+            .zip(posting)
+            .is_some_and(|(message, posting)| landing::fetch(&self.core, self.pd, &posting, message))
+    }
+
+    /// The ring is full: of completions that one completion queue leaves lying while others go on, which are put aside; or behind a receive that a
+    /// sender holds for long, which it goes past.
+    #[cold]
+    fn make_room(&self, state: &mut State) {
+        self.sweep(state);
+        self.advance(state);
+        while !self.has_room(state) {
+            let tail = self.tail.load(Ordering::Relaxed);
+            let is_held = self.ring().claimer(tail).is_some() && !self.slots().is_delivered(tail);
+            if !is_held || state.stuck.len() >= self.limit as usize {
+                return;
+            }
+            state.stuck.push(tail);
+            state.polled[self.at_slot(tail)] = true;
+            self.advance(state);
+        }
     }
 
     /// A datagram queue pair in the error state: what nobody has claimed comes back flushed.
@@ -328,15 +490,16 @@ impl ShmSrq {
         let ring = self.ring();
         let mut count = 0;
         for wc in out.iter_mut() {
+            // Receives that came back are posted as room appears, to be claimed like the others.
+            self.advance(state);
             let Some((number, _)) = ring.claim(SELF_CLAIMER) else { break };
-            let slot = self.at_slot(number);
-            state.polled[slot] = true;
+            let wq_index = self.retire(state, number);
             *wc = WorkCompletion {
-                wr_id: self.wr_ids[slot].load(Ordering::Relaxed),
+                wr_id: self.wr_ids[self.at_slot(number)].load(Ordering::Relaxed),
                 status: WcStatus::WrFlushErr,
                 opcode: WcOpcode::Recv,
                 qp_num: qp.qpn,
-                wq_index: number,
+                wq_index,
                 ..WorkCompletion::default()
             };
             count += 1;
@@ -353,9 +516,9 @@ impl ShmSrq {
         }
         self.tail.store(tail, Ordering::Release);
         let mut reposted = false;
-        while self.has_room(state, 0) {
-            let Some((wr_id, sges)) = state.returned.pop_front() else { break };
-            self.post_one(state, wr_id, &sges);
+        while self.has_room(state) {
+            let Some(Returned { wr_id, origin, sges }) = state.returned.pop_front() else { break };
+            self.post_one(state, wr_id, origin, &sges);
             reposted = true;
         }
         if reposted {
@@ -368,7 +531,8 @@ impl ShmSrq {
         let slot = self.at_slot(number);
         if let Some(posting) = self.slots().posted(number) {
             let wr_id = self.wr_ids[slot].load(Ordering::Relaxed);
-            state.returned.push_back((wr_id, posting.sges().collect()));
+            let origin = state.origins[slot];
+            state.returned.push_back(Returned { wr_id, origin, sges: posting.sges().collect() });
         }
         state.polled[slot] = true;
     }
@@ -385,20 +549,20 @@ impl ShmSrq {
                 self.take_back(&mut state, number);
             }
         }
+        for number in std::mem::take(&mut state.stuck) {
+            if ring.claimer(number) == Some(dead) && !ring.ring().is_delivered(number) {
+                self.take_back(&mut state, number);
+            } else {
+                state.stuck.push(number);
+            }
+        }
         self.advance(&mut state);
     }
 }
 
-#[derive(PartialEq)]
-enum Turn {
-    Now,
-    Later,
-    Nobody,
-}
-
 impl DeviceSrq for ShmSrq {
     fn max_wr(&self) -> u32 {
-        self.shape.depth
+        self.limit
     }
 
     fn max_sge(&self) -> u32 {
@@ -431,11 +595,7 @@ impl DeviceSrq for ShmSrq {
     }
 
     fn is_retired(&self, number: u32) -> bool {
-        let state = lock(&self.state);
-        let tail = self.tail.load(Ordering::Relaxed);
-        let ahead = number.wrapping_sub(tail);
-        // Beyond the window: long gone, or not yet posted; numbers handed out are never the latter.
-        ahead >= state.posted.wrapping_sub(tail) || state.polled[self.at_slot(number)]
+        !lock(&self.state).outstanding.contains(&number)
     }
 }
 
@@ -443,7 +603,7 @@ impl Drop for ShmSrq {
     fn drop(&mut self) {
         if let Role::Shared(slot) = self.role {
             srq_words(&self.core.segment, slot).identity.store(0, Ordering::Release);
-            self.core.free_lines(self.at, self.shape.bytes());
+            self.core.free_lines(self.at, landing::ring_bytes(self.shape));
             lock(&self.core.srqs).release(slot);
         }
     }

@@ -1,13 +1,15 @@
 //! The bytes: from a local scatter/gather list to a peer's memory and back, whichever way that memory is reached.
 
-use super::agent::{self, Answer, Job};
+use super::agent::{self, Bounce, Job};
 use super::core::Core;
 use super::peer::{ForeignPath, Peer};
 use super::send::Progress;
 use crate::mem::{Place, read_from_process, write_bytes_to_process, write_to_process};
 use crate::ring::layout::{QpWords, region_at};
 use crate::ring::region::{Backing, RegionEntry};
-use tbrdma_proto::{Access, PdHandle, RegionError, RegionTable, Sge};
+use nix::libc;
+use std::io;
+use tbrdma_proto::{Access, PdHandle, Region, RegionError, RegionTable, Sge};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +44,23 @@ pub(crate) enum Fault {
     Local,
     /// The peer's memory refuses.
     Remote,
-    /// The peer's process is gone.
-    Gone,
     /// Not a fault: the peer's agent is at work, come back.
     Later,
 }
 
+/// The regions that a doorbell has looked up last, on either side.
+#[derive(Default)]
+pub(crate) struct Seen<'a> {
+    ours: Option<Found<'a>>,
+    theirs: Option<Found<'a>>,
+}
+
+/// A region, with all of its bytes.
+pub(crate) type Found<'a> = (Region, Place<'a>);
+
 /// One queue pair's view of one transfer: who, with which rights on either side.
-pub(crate) struct Transfer<'a> {
+pub(crate) struct Transfer<'a, 'b> {
+    pub(crate) seen: &'b mut Seen<'a>,
     pub(crate) core: &'a Core,
     pub(crate) words: &'a QpWords,
     pub(crate) peer: &'a Peer,
@@ -69,70 +80,97 @@ enum Remote<'a> {
     Agent,
 }
 
-impl Transfer<'_> {
+impl<'a> Transfer<'a, '_> {
     /// Our list's entry, as bytes.
-    #[inline]
-    fn local(&self, sge: &Sge, offset: u64, len: u64) -> Result<Place<'_>, Fault> {
+    #[inline(always)]
+    fn local(&mut self, sge: &Sge, offset: u64, len: u64) -> Result<Place<'a>, Fault> {
         let needed = if self.direction == Direction::Get { Access::LOCAL_WRITE } else { Access::empty() };
-        self.core
-            .regions
-            .place(self.local_pd, sge.lkey, needed, sge.addr.wrapping_add(offset), len)
-            .map_err(|_| Fault::Local)
+        let (region, bytes) = match &self.seen.ours {
+            Some(found) if found.0.key == sge.lkey => found,
+            _ => self.seen.ours.insert(self.core.regions.find(sge.lkey).ok_or(Fault::Local)?),
+        };
+        let at = region
+            .check(self.local_pd, needed, sge.addr.wrapping_add(offset), len)
+            .map_err(|_| Fault::Local)?;
+        bytes.sub(at as usize, len as usize).ok_or(Fault::Local)
     }
 
     /// The peer's memory under a key, if the rules allow it.
-    #[inline]
-    fn remote(&self, span: &RemoteSpan, offset: u64, len: u64) -> Result<Remote<'_>, Fault> {
-        remote_place(self.peer, self.remote_pd, self.needed, span.key, span.addr.wrapping_add(offset), len)
-            .map_err(|_| Fault::Remote)
+    #[inline(always)]
+    fn remote(&mut self, span: &RemoteSpan, offset: u64, len: u64) -> Result<Remote<'a>, Fault> {
+        let addr = span.addr.wrapping_add(offset);
+        if let Some((region, bytes)) = &self.seen.theirs
+            && region.key == span.key
+        {
+            let at = region.check(self.remote_pd, self.needed, addr, len).map_err(|_| Fault::Remote)?;
+            return bytes.sub(at as usize, len as usize).map(Remote::Here).ok_or(Fault::Remote);
+        }
+        remote_place(
+            self.seen,
+            self.peer,
+            self.remote_pd,
+            self.needed,
+            span.key,
+            span.addr.wrapping_add(offset),
+            len,
+        )
+        .map_err(|_| Fault::Remote)
     }
 
-    /// Moves `length` bytes between our list and the peer's spans. Everything is checked before anything moves.
-    #[inline]
+    /// Moves `length` bytes between our list and the peer's spans, of which `only` is one if there are no others. Everything is checked before
+    /// anything moves.
+    #[inline(always)]
     pub(crate) fn run(
-        &self,
+        &mut self,
         local: Local<'_>,
+        only: Option<RemoteSpan>,
         spans: impl Iterator<Item = RemoteSpan> + Clone,
         length: u64,
         progress: &mut Progress,
     ) -> Result<(), Fault> {
-        let mut first = spans.clone();
-        if let (Some(span), None, 0) = (first.next(), first.next(), progress.moved) {
-            // The common shape: one span, and one entry of ours or inline bytes.
-            match local {
-                Local::List([sge]) => {
-                    let ours = self.local(sge, 0, length)?;
-                    match self.remote(&span, 0, length)? {
-                        Remote::Here(theirs) => {
-                            match self.direction {
-                                Direction::Put => theirs.copy_from(ours),
-                                Direction::Get => ours.copy_from(theirs),
-                            };
-                            return Ok(());
-                        }
-                        Remote::Process(at) => return self.cross(ours, at),
-                        Remote::Agent => {}
-                    }
-                }
-                Local::Inline(bytes) => match self.remote(&span, 0, length)? {
-                    Remote::Here(theirs) => {
-                        theirs.write_from(bytes);
-                        return Ok(());
-                    }
-                    Remote::Process(at) => {
-                        return write_bytes_to_process(bytes, self.peer.pid, at).map_err(|_| self.crossing_failed());
-                    }
-                    Remote::Agent => {}
-                },
-                Local::List(_) => {}
-            }
+        if let (Some(span), 0) = (only, progress.moved)
+            && self.run_directly(local, &span, length)?
+        {
+            return Ok(());
         }
         self.run_pieces(local, spans, length, progress)
     }
 
+    /// The common shape: one span, and one entry of ours or inline bytes, without an agent between. False if it is not.
+    #[inline(always)]
+    fn run_directly(&mut self, local: Local<'_>, span: &RemoteSpan, length: u64) -> Result<bool, Fault> {
+        match local {
+            Local::List([sge]) => {
+                let ours = self.local(sge, 0, length)?;
+                let theirs = self.remote(span, 0, length)?;
+                match theirs {
+                    Remote::Here(theirs) => {
+                        match self.direction {
+                            Direction::Put => theirs.copy_from(ours),
+                            Direction::Get => ours.copy_from(theirs),
+                        };
+                        Ok(true)
+                    }
+                    Remote::Process(at) => self.cross(ours, at),
+                    Remote::Agent => Ok(false),
+                }
+            }
+            Local::Inline(bytes) => match self.remote(span, 0, length)? {
+                Remote::Here(theirs) => {
+                    theirs.write_from(bytes);
+                    Ok(true)
+                }
+                Remote::Process(at) => self.crossed(write_bytes_to_process(bytes, self.peer.pid, at)),
+                Remote::Agent => Ok(false),
+            },
+            Local::List(_) => Ok(false),
+        }
+    }
+
     /// The general shape: any number of entries on either side, or an agent that copies piece by piece.
+    #[cold]
     fn run_pieces(
-        &self,
+        &mut self,
         local: Local<'_>,
         spans: impl Iterator<Item = RemoteSpan> + Clone,
         length: u64,
@@ -146,7 +184,8 @@ impl Transfer<'_> {
             let (span, span_offset) = locate(spans.clone(), |span| span.len, at).ok_or(Fault::Remote)?;
             let (entry, entry_len, entry_offset) = match local {
                 Local::List(list) => {
-                    let (sge, offset) = locate(list.iter(), |sge| u64::from(sge.length), at).ok_or(Fault::Local)?;
+                    let (sge, offset) =
+                        locate(list.iter(), |sge| u64::from(sge.length), at).ok_or(Fault::Local)?;
                     (Some(sge), u64::from(sge.length), offset)
                 }
                 Local::Inline(bytes) => (None, bytes.len() as u64, at),
@@ -166,18 +205,29 @@ impl Transfer<'_> {
                     }
                     (None, Local::List(_)) => return Err(Fault::Local),
                 },
-                Remote::Process(address) => match (entry, local) {
-                    (Some(sge), _) => self.cross(self.local(sge, entry_offset, piece)?, address)?,
-                    (None, Local::Inline(bytes)) => {
-                        write_bytes_to_process(part(bytes, at, piece), self.peer.pid, address)
-                            .map_err(|_| self.crossing_failed())?;
+                Remote::Process(address) => {
+                    let crossed = match (entry, local) {
+                        (Some(sge), _) => {
+                            let ours = self.local(sge, entry_offset, piece)?;
+                            self.cross(ours, address)?
+                        }
+                        (None, Local::Inline(bytes)) => self.crossed(write_bytes_to_process(
+                            part(bytes, at, piece),
+                            self.peer.pid,
+                            address,
+                        ))?,
+                        (None, Local::List(_)) => return Err(Fault::Local),
+                    };
+                    if !crossed {
+                        // The same piece again, by the agent.
+                        continue;
                     }
-                    (None, Local::List(_)) => return Err(Fault::Local),
-                },
+                }
                 Remote::Agent => {
                     let piece = piece.min(agent::BOUNCE_BYTES);
                     let addr = span.addr.wrapping_add(span_offset);
-                    let bounce = agent::bounce(self.core, progress).ok_or(Fault::Local)?;
+                    let bounce =
+                        agent::bounce(self.core, self.peer, self.words, progress).ok_or(Fault::Local)?;
                     if !progress.asked {
                         if self.direction == Direction::Put {
                             match (entry, local) {
@@ -194,7 +244,7 @@ impl Transfer<'_> {
                             Direction::Put => Job::Put,
                             Direction::Get => Job::Get,
                         };
-                        self.ask(job, span.key, addr, piece, progress, 0, 0);
+                        self.ask(job, span.key, addr, piece, progress, 0, 0)?;
                     }
                     self.answered(progress)?;
                     if let (Direction::Get, Some(sge)) = (self.direction, entry) {
@@ -212,7 +262,7 @@ impl Transfer<'_> {
 
     /// Every piece of either side, before the first byte moves.
     fn check_all(
-        &self,
+        &mut self,
         local: Local<'_>,
         spans: impl Iterator<Item = RemoteSpan>,
         length: u64,
@@ -233,9 +283,36 @@ impl Transfer<'_> {
         if left == 0 { Ok(()) } else { Err(Fault::Remote) }
     }
 
+    /// Is there anything among the peer's spans that only its agent may copy, and nothing that the rules forbid?
+    #[cold]
+    pub(crate) fn needs_agent(&mut self, mut spans: impl Iterator<Item = RemoteSpan> + Clone) -> bool {
+        spans.clone().all(|span| self.remote(&span, 0, span.len).is_ok())
+            && spans.any(|span| matches!(self.remote(&span, 0, span.len), Ok(Remote::Agent)))
+    }
+
+    /// Gathers a message behind its header at one place.
+    #[cold]
+    pub(crate) fn land(&mut self, header: &[u8], local: Local<'_>, place: Place<'_>) -> Result<(), Fault> {
+        let mut at = place.write_from(header);
+        match local {
+            Local::Inline(bytes) => {
+                place.sub(at, bytes.len()).ok_or(Fault::Local)?.write_from(bytes);
+            }
+            Local::List(list) => {
+                for sge in list {
+                    let len = sge.length as usize;
+                    let ours = self.local(sge, 0, u64::from(sge.length))?;
+                    place.sub(at, len).ok_or(Fault::Local)?.copy_from(ours);
+                    at += len;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// An 8-byte atomic on the peer's memory; the old value.
     pub(crate) fn atomic(
-        &self,
+        &mut self,
         span: &RemoteSpan,
         job: Job,
         compare_add: u64,
@@ -247,25 +324,36 @@ impl Transfer<'_> {
         }
         // Another process' own memory: only that process can make the access one indivisible step.
         if !progress.asked {
-            self.ask(job, span.key, span.addr, span.len, progress, compare_add, swap);
+            // No bytes are staged; it stands for the request, which must be withdrawn if we give up.
+            agent::bounce(self.core, self.peer, self.words, progress).ok_or(Fault::Local)?;
+            self.ask(job, span.key, span.addr, span.len, progress, compare_add, swap)?;
         }
         self.answered(progress)
     }
 
     /// Puts the old value of an atomic where the work request wants it.
-    pub(crate) fn store_old(&self, list: &[Sge], old: u64) -> Result<(), Fault> {
+    pub(crate) fn store_old(&mut self, list: &[Sge], old: u64) -> Result<(), Fault> {
         let sge = list.first().ok_or(Fault::Local)?;
         self.local(sge, 0, 8)?.write_from(&old.to_ne_bytes());
         Ok(())
     }
 
     /// Is the local list of an atomic fit for its result?
-    pub(crate) fn check_result(&self, list: &[Sge]) -> Result<(), Fault> {
+    pub(crate) fn check_result(&mut self, list: &[Sge]) -> Result<(), Fault> {
         let sge = list.first().ok_or(Fault::Local)?;
         self.local(sge, 0, 8).map(drop)
     }
 
-    fn ask(&self, job: Job, key: u32, addr: u64, len: u64, progress: &mut Progress, operand: u64, swap: u64) {
+    fn ask(
+        &self,
+        job: Job,
+        key: u32,
+        addr: u64,
+        len: u64,
+        progress: &mut Progress,
+        operand: u64,
+        swap: u64,
+    ) -> Result<(), Fault> {
         let request = agent::Request {
             job,
             pd: self.remote_pd,
@@ -273,45 +361,59 @@ impl Transfer<'_> {
             key,
             addr,
             len: len as u32,
-            bounce: progress.bounce.unwrap_or(0),
+            bounce: progress.bounce.as_ref().map_or(0, Bounce::offset),
             compare_add: operand,
             swap,
         };
-        progress.number = request.send(self.words);
+        // While the agent is still at an abandoned request this one waits its turn.
+        progress.number = request.send(self.words).ok_or(Fault::Later)?;
         progress.asked = true;
         agent::ring(self.peer, self.peer_slot);
+        Ok(())
     }
 
     fn answered(&self, progress: &mut Progress) -> Result<u64, Fault> {
-        let answer = Answer::read(self.words, progress.number).ok_or(Fault::Later)?;
+        let outcome = agent::answer(self.words, progress.number).ok_or(Fault::Later)?;
         progress.asked = false;
-        answer.ok().ok_or(Fault::Remote)
+        outcome.ok_or(Fault::Remote)
     }
 
-    fn cross(&self, ours: Place<'_>, theirs: u64) -> Result<(), Fault> {
-        match self.direction {
+    /// Copies straight to or from the peer's process. False if the kernel does not let us: then its agent copies from now on.
+    fn cross(&self, ours: Place<'_>, theirs: u64) -> Result<bool, Fault> {
+        self.crossed(match self.direction {
             Direction::Put => write_to_process(ours, self.peer.pid, theirs),
             Direction::Get => read_from_process(ours, self.peer.pid, theirs),
-        }
-        .map_err(|_| self.crossing_failed())
+        })
     }
 
-    /// The kernel refused a copy that the region table allowed: the process is gone, or has unmapped what it registered.
-    fn crossing_failed(&self) -> Fault {
-        if self.peer.is_alive() { Fault::Remote } else { Fault::Gone }
+    fn crossed(&self, result: io::Result<()>) -> Result<bool, Fault> {
+        match result {
+            Ok(()) => Ok(true),
+            // The region table allowed it: the owner has unmapped what it registered.
+            Err(error)
+                if error.raw_os_error() == Some(libc::EFAULT) || error.kind() == io::ErrorKind::WriteZero =>
+            {
+                Err(Fault::Remote)
+            }
+            // Forbidden meanwhile; or the process has just ended, and whoever waits for its agent will hear of that in a moment.
+            Err(_) => {
+                self.peer.use_agent();
+                Ok(false)
+            }
+        }
     }
 }
 
 /// The peer's memory under a key, if proto's rules allow the access.
-#[inline]
-fn remote_place(
-    peer: &Peer,
+fn remote_place<'a>(
+    seen: &mut Seen<'a>,
+    peer: &'a Peer,
     pd: PdHandle,
     needed: Access,
     key: u32,
     addr: u64,
     len: u64,
-) -> Result<Remote<'_>, RegionError> {
+) -> Result<Remote<'a>, RegionError> {
     let missing = RegionError::KeyMismatch { key };
     let index = RegionTable::<()>::key_index(key) as u32;
     let entry: &RegionEntry = peer.segment.get(region_at(index)).ok_or(missing)?;
@@ -319,9 +421,11 @@ fn remote_place(
     let offset = region.check(pd, needed, addr, len)?;
     match backing {
         Backing::Segment(base) => {
-            peer.segment.place(base.wrapping_add(offset), len).map(Remote::Here).ok_or(missing)
+            let bytes = peer.segment.place(base, region.length).ok_or(missing)?;
+            seen.theirs = Some((region, bytes));
+            bytes.sub(offset as usize, len as usize).map(Remote::Here).ok_or(missing)
         }
-        Backing::Process(base) => match (peer.path, &peer.local) {
+        Backing::Process(base) => match (peer.path(), &peer.local) {
             (ForeignPath::Same, Some(local)) => local.place(pd, key, needed, addr, len).map(Remote::Here),
             (ForeignPath::ProcessVm, _) if !needed.contains(Access::REMOTE_ATOMIC) => {
                 Ok(Remote::Process(base.wrapping_add(offset)))

@@ -16,11 +16,6 @@ impl EventFd {
         Self::with(EfdFlags::empty())
     }
 
-    /// A counter at zero; [`EventFd::drain`] takes one at a time, so each signal wakes one waiter.
-    pub(crate) fn new_semaphore() -> io::Result<Self> {
-        Self::with(EfdFlags::EFD_SEMAPHORE)
-    }
-
     /// A counter with the flags all of ours have, and `extra`.
     fn with(extra: EfdFlags) -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK | extra;
@@ -31,11 +26,6 @@ impl EventFd {
     /// the calls below fail or block, and that is the worst it can do.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
-    }
-
-    /// Another descriptor of the same counter.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self(self.0.try_clone()?))
     }
 
     /// Adds one to the count and wakes who waits.
@@ -94,18 +84,10 @@ mod tests {
         let event = EventFd::new().unwrap();
         assert_eq!(event.drain().unwrap(), 0);
         event.signal().unwrap();
-        event.try_clone().unwrap().signal().unwrap();
+        event.signal().unwrap();
         signal_fd(event.as_fd()).unwrap();
         assert_eq!(event.drain().unwrap(), 3);
         assert_eq!(event.drain().unwrap(), 0);
-    }
-
-    #[test]
-    fn a_semaphore_gives_one_at_a_time() {
-        let event = EventFd::new_semaphore().unwrap();
-        event.signal().unwrap();
-        event.signal().unwrap();
-        assert_eq!([event.drain().unwrap(), event.drain().unwrap(), event.drain().unwrap()], [1, 1, 0]);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 /// Event counters which one process rings and another waits for.
 pub(crate) mod eventfd;
-/// Sealed anonymous files: the memory two processes share.
-pub(crate) mod memfd;
 /// What is mapped where.
 pub(crate) mod mapping;
+/// Sealed anonymous files: the memory two processes share.
+pub(crate) mod memfd;
 /// Who we are, who the peer is, and where a thread runs.
 pub(crate) mod process;
 /// Bytes nobody can guess: keys, tokens, first packet numbers.

@@ -2,8 +2,7 @@
 
 use super::random::random_u64;
 use nix::libc;
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::{Pid, geteuid, getpid, getuid};
+use nix::unistd::{geteuid, getpid};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +11,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The id of this process.
 pub(crate) fn process_id() -> i32 {
     getpid().as_raw()
-}
-
-/// The real user this process runs as.
-pub(crate) fn user_id() -> u32 {
-    getuid().as_raw()
 }
 
 /// The user whose rights this process has.
@@ -39,13 +33,6 @@ pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 pub(crate) fn yield_now() {
     // Linux's sched_yield cannot fail.
     let _ = nix::sched::sched_yield();
-}
-
-/// Keeps the calling thread on CPU number `cpu`.
-pub(crate) fn pin_to_cpu(cpu: usize) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
 /// Bits of a process token below the process id. Linux never gives ids of more than 22 bits (`PID_MAX_LIMIT`).
@@ -122,19 +109,6 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_can_be_pinned() {
-        std::thread::spawn(|| {
-            let cpu = nix::sched::sched_getcpu().unwrap();
-            pin_to_cpu(cpu).unwrap();
-            yield_now();
-            assert_eq!(nix::sched::sched_getcpu().unwrap(), cpu);
-            assert!(pin_to_cpu(usize::MAX).is_err());
-        })
-        .join()
-        .unwrap();
-    }
-
-    #[test]
     fn ids_are_those_of_the_process() {
         assert_eq!(process_id() as u32, std::process::id());
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -143,6 +117,6 @@ mod tests {
             .find_map(|line| line.strip_prefix("Uid:"))
             .map(|line| line.split_whitespace().filter_map(|id| id.parse().ok()).collect())
             .unwrap();
-        assert_eq!((user_id(), effective_user_id()), (uids[0], uids[1]));
+        assert_eq!(effective_user_id(), uids[1]);
     }
 }

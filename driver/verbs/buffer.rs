@@ -12,6 +12,34 @@ use tbrdma_proto::Sge;
 /// Registered bytes for local use. It reads and writes like a slice; to send it or receive into it, lend it to a work request
 /// ([`SendWrs::send_buffer`](crate::SendWrs::send_buffer), [`ReceiveWrs::recv_buffer`](crate::ReceiveWrs::recv_buffer)) and get it back with
 /// the completion. Nothing is copied.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let ctx = tbrdma::open("shm")?;
+/// # let (pd, cq) = (ctx.alloc_pd()?, ctx.create_cq(16)?);
+/// # let mut qp = pd.create_qp(tbrdma::QpInit::rc(&cq))?;
+/// # qp.connect(&qp.address())?;
+/// let mut buffer = pd.alloc_buffer(64)?;
+/// buffer[0] = 1;
+/// qp.post_recv(|rq| { rq.recv_buffer(buffer); })?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A lent buffer is out of the program's hands until then:
+///
+/// ```compile_fail,E0382
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let ctx = tbrdma::open("shm")?;
+/// # let (pd, cq) = (ctx.alloc_pd()?, ctx.create_cq(16)?);
+/// # let mut qp = pd.create_qp(tbrdma::QpInit::rc(&cq))?;
+/// # qp.connect(&qp.address())?;
+/// let mut buffer = pd.alloc_buffer(64)?;
+/// qp.post_recv(|rq| { rq.recv_buffer(buffer); })?;
+/// buffer[0] = 1; // not ours any more
+/// # Ok(())
+/// # }
+/// ```
 pub struct Buffer {
     bytes: ExclusiveBytes,
     pd: ProtectionDomain,

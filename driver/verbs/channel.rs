@@ -39,7 +39,8 @@ impl fmt::Debug for CompletionChannel {
 impl CompletionChannel {
     pub(crate) fn new(context: &Context) -> Result<Self> {
         let fd = EventFd::new().map_err(Error::os("create_comp_channel", "eventfd"))?;
-        let inner = Inner { context: context.clone(), fd: Arc::new(fd), queues: Mutex::new(Queues::default()) };
+        let inner =
+            Inner { context: context.clone(), fd: Arc::new(fd), queues: Mutex::new(Queues::default()) };
         Ok(Self { inner: Arc::new(inner) })
     }
 

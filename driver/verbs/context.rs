@@ -22,13 +22,10 @@ pub struct DeviceInfo {
 
 /// The RDMA devices of this host.
 pub fn devices() -> Vec<DeviceInfo> {
-    let mut devices = Vec::new();
-    #[cfg(target_os = "linux")]
-    devices.push(DeviceInfo {
+    vec![DeviceInfo {
         name: crate::shm::device::NAME.to_owned(),
         description: "processes of this user on this host, through shared memory".to_owned(),
-    });
-    devices
+    }]
 }
 
 /// Opens a device by name (`ibv_open_device(3)`): `"shm"`.
@@ -37,7 +34,6 @@ pub fn devices() -> Vec<DeviceInfo> {
 /// There is no such device, or the system refuses what it needs (a memory file, an abstract Unix socket, a thread).
 pub fn open(name: &str) -> Result<Context> {
     let device: Arc<dyn Device> = match name {
-        #[cfg(target_os = "linux")]
         crate::shm::device::NAME => Arc::new(crate::shm::device::ShmDevice::open()?),
         _ => {
             let known: Vec<_> = devices().into_iter().map(|device| device.name).collect();
@@ -83,7 +79,7 @@ impl Context {
     /// There is no such port.
     pub fn query_port(&self, port: u8) -> Result<PortAttr> {
         self.check_port("query_port", port)?;
-        Ok(self.device.profile().port.clone())
+        Ok(self.device.profile().port)
     }
 
     /// An entry of a port's GID table (`ibv_query_gid(3)`); all zero if the entry is not used.
@@ -116,7 +112,10 @@ impl Context {
         if (1..=count).contains(&port) {
             return Ok(());
         }
-        Err(Error::InvalidArgument { call, reason: format!("port {port}, the device has ports 1 to {count}") })
+        Err(Error::InvalidArgument {
+            call,
+            reason: format!("port {port}, the device has ports 1 to {count}"),
+        })
     }
 
     /// A protection domain (`ibv_alloc_pd(3)`).

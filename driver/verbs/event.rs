@@ -112,7 +112,8 @@ impl AsyncEvents {
                 return Ok(Some(event));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let ready = wait_readable(&[self.as_fd()], left).map_err(Error::os("get_async_event", "ppoll"))?;
+            let ready =
+                wait_readable(&[self.as_fd()], left).map_err(Error::os("get_async_event", "ppoll"))?;
             if ready == 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Ok(None);
             }

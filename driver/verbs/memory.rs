@@ -20,6 +20,11 @@ use tbrdma_proto::{Access, RemoteAddr, Sge};
 pub struct MemoryRegion {
     memory: Arc<dyn DeviceMemory>,
     pd: ProtectionDomain,
+    // What every work request needs, so that it is at hand.
+    addr: u64,
+    len: usize,
+    lkey: u32,
+    rkey: u32,
 }
 
 impl fmt::Debug for MemoryRegion {
@@ -35,27 +40,28 @@ impl fmt::Debug for MemoryRegion {
 
 impl MemoryRegion {
     pub(crate) fn new(pd: &ProtectionDomain, memory: Arc<dyn DeviceMemory>) -> Self {
-        Self { memory, pd: pd.clone() }
+        let (addr, len, lkey, rkey) = (memory.iova(), memory.len(), memory.lkey(), memory.rkey());
+        Self { memory, pd: pd.clone(), addr, len, lkey, rkey }
     }
 
     /// The key by which our own work requests name it.
     pub fn lkey(&self) -> u32 {
-        self.memory.lkey()
+        self.lkey
     }
 
     /// The key by which peers' work requests name it.
     pub fn rkey(&self) -> u32 {
-        self.memory.rkey()
+        self.rkey
     }
 
     /// The address by which work requests name its first byte (its I/O virtual address).
     pub fn addr(&self) -> u64 {
-        self.memory.iova()
+        self.addr
     }
 
     /// Bytes.
     pub fn len(&self) -> usize {
-        self.memory.len()
+        self.len
     }
 
     /// Never: a region has at least one byte.
@@ -127,7 +133,9 @@ impl MemoryRegion {
     /// afterwards. This is how a program polls memory that a peer writes. Zero if `offset` is not a multiple of 8 or out of range.
     #[inline]
     pub fn load_u64(&self, offset: usize) -> u64 {
-        if let Some(word) = self.memory.segment_place().and_then(|place| place.sub(offset, 8)).and_then(|p| p.atomic_u64()) {
+        if let Some(word) =
+            self.memory.segment_place().and_then(|place| place.sub(offset, 8)).and_then(|p| p.atomic_u64())
+        {
             return word.load(Ordering::Acquire);
         }
         let mut value = 0;
@@ -167,7 +175,7 @@ impl MemoryRegion {
     /// # Errors
     /// As for [`deregister`](Self::deregister), or the memory was not registered that way; the region comes back with the error.
     pub fn into_bytes(self) -> std::result::Result<Box<[u8]>, (Self, Error)> {
-        match self.memory.into_foreign() {
+        match self.memory.give_back_foreign() {
             Err(error) => Err((self, error)),
             Ok(memory) => match memory.and_then(|memory| memory.into_bytes()) {
                 Some(bytes) => Ok(bytes),

@@ -50,10 +50,6 @@ impl ProtectionDomain {
         self.inner.handle
     }
 
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
-    }
-
     fn check(len: usize, access: Access) -> Result<()> {
         let call = "reg_mr";
         access.validate().map_err(|error| Error::InvalidArgument { call, reason: error.to_string() })?;
@@ -104,7 +100,10 @@ impl ProtectionDomain {
     pub fn register_foreign(&self, memory: ForeignMemory, access: Access) -> Result<MemoryRegion> {
         Self::check(memory.len(), access)?;
         crate::sys::mapping::check(memory.address(), memory.len(), access.contains(Access::LOCAL_WRITE))
-            .map_err(Error::os("reg_mr", "all of the memory must be mapped, and writable if the access flags say so"))?;
+            .map_err(Error::os(
+                "reg_mr",
+                "all of the memory must be mapped, and writable if the access flags say so",
+            ))?;
         let memory = self.context().device.register_memory(self.handle(), memory, access)?;
         Ok(MemoryRegion::new(self, memory))
     }

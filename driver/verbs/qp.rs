@@ -29,7 +29,13 @@ pub struct QpInit<'a> {
 impl<'a> QpInit<'a> {
     /// A queue pair of this type with both halves completing into `cq`, 64 work requests each way, 16 SGEs, 64 inline bytes.
     pub fn new(qp_type: QpType, cq: &'a CompletionQueue) -> Self {
-        let cap = QpCap { max_send_wr: 64, max_recv_wr: 64, max_send_sge: 16, max_recv_sge: 3, max_inline_data: 64 };
+        let cap = QpCap {
+            max_send_wr: 64,
+            max_recv_wr: 64,
+            max_send_sge: 16,
+            max_recv_sge: 3,
+            max_inline_data: 64,
+        };
         Self { qp_type, send_cq: cq, recv_cq: cq, srq: None, cap, sq_sig_all: false }
     }
 
@@ -186,10 +192,12 @@ impl QueuePair {
         let context = pd.context();
         let same = init.send_cq.context().is_same(context) && init.recv_cq.context().is_same(context);
         if !same || init.srq.is_some_and(|srq| !srq.pd().context().is_same(context)) {
-            let reason = "completion queues, shared receive queue and protection domain must be of one context".to_owned();
+            let reason =
+                "completion queues, shared receive queue and protection domain must be of one context"
+                    .to_owned();
             return Err(Error::InvalidArgument { call, reason });
         }
-        let device = context.device.create_qp(QpRequest {
+        let (device, token) = context.device.create_qp(QpRequest {
             qp_type: init.qp_type,
             pd: pd.handle(),
             cap: init.cap,
@@ -206,7 +214,7 @@ impl QueuePair {
             send_cq: init.send_cq.clone(),
             recv_cq: init.recv_cq.clone(),
         });
-        Ok(Self { send: SendQueue::new(&shared), recv: ReceiveQueue::new(&shared) })
+        Ok(Self { send: SendQueue::new(&shared, token), recv: ReceiveQueue::new(&shared) })
     }
 
     fn shared(&self) -> &Shared {

@@ -3,35 +3,26 @@
 use super::buffer::Buffer;
 use super::qp::Shared;
 use super::work::{Lent, ReceiveWrs, SendWrs};
-use crate::device::{ReceiveBatch, Refused, SendBatch};
+use crate::device::{ReceiveBatch, Refused, SendBatch, SendToken};
 use crate::error::PostError;
+use std::collections::HashMap;
 use std::sync::Arc;
 use tbrdma_proto::{QpState, Qpn, SendFlags, WorkCompletion};
 
-/// Buffers that are with the device, by the running number of their work request.
+/// Buffers that are with the device, by the running number of their work request. Those of a shared queue end in any order, so
+/// there is no telling how far apart their numbers are.
 #[derive(Default)]
-pub(crate) struct Loans {
-    slots: Vec<Option<(u32, Buffer)>>,
-}
+pub(crate) struct Loans(HashMap<u32, Buffer>);
 
 impl Loans {
-    pub(crate) fn new(depth: u32) -> Self {
-        Self { slots: (0..depth.max(1).next_power_of_two()).map(|_| None).collect() }
-    }
-
-    fn slot(&mut self, number: u32) -> Option<&mut Option<(u32, Buffer)>> {
-        let mask = self.slots.len().wrapping_sub(1);
-        self.slots.get_mut(number as usize & mask)
-    }
-
     /// After a post: keeps what was lent to posted work requests, and returns the rest.
     pub(crate) fn keep(&mut self, lent: &mut Lent, first: u32, posted: usize) -> Vec<Buffer> {
         let mut back = Vec::new();
         for (position, buffer) in lent.drain(..) {
-            let number = first.wrapping_add(position as u32);
-            match self.slot(number) {
-                Some(slot) if position < posted => *slot = Some((number, buffer)),
-                _ => back.push(buffer),
+            if position < posted {
+                self.0.insert(first.wrapping_add(position as u32), buffer);
+            } else {
+                back.push(buffer);
             }
         }
         back
@@ -39,18 +30,11 @@ impl Loans {
 
     /// The buffer lent to work request `number`, which has ended.
     pub(crate) fn take(&mut self, number: u32) -> Option<Buffer> {
-        let slot = self.slot(number)?;
-        match slot.take() {
-            Some((lent_to, buffer)) if lent_to == number => Some(buffer),
-            other => {
-                *slot = other;
-                None
-            }
-        }
+        self.0.remove(&number)
     }
 
     pub(crate) fn take_all(&mut self) -> Vec<Buffer> {
-        self.slots.iter_mut().filter_map(Option::take).map(|(_, buffer)| buffer).collect()
+        self.0.drain().map(|(_, buffer)| buffer).collect()
     }
 }
 
@@ -80,6 +64,7 @@ pub(crate) fn outcome(
 /// The send half of a queue pair.
 pub struct SendQueue {
     pub(crate) shared: Arc<Shared>,
+    token: SendToken,
     batch: SendBatch,
     lent: Lent,
     loans: Loans,
@@ -92,13 +77,13 @@ impl std::fmt::Debug for SendQueue {
 }
 
 impl SendQueue {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        let depth = shared.device.cap().max_send_wr;
+    pub(crate) fn new(shared: &Arc<Shared>, token: SendToken) -> Self {
         Self {
             shared: Arc::clone(shared),
+            token,
             batch: SendBatch::default(),
             lent: Lent::new(),
-            loans: Loans::new(depth),
+            loans: Loans::default(),
         }
     }
 
@@ -115,6 +100,7 @@ impl SendQueue {
     #[inline]
     pub fn post(&mut self, build: impl FnOnce(&mut SendWrs<'_>)) -> Result<(), PostError> {
         self.batch.clear();
+        self.lent.clear();
         build(&mut SendWrs { batch: &mut self.batch, lent: &mut self.lent });
         if self.shared.sq_sig_all {
             for wr in &mut self.batch.wrs {
@@ -125,7 +111,7 @@ impl SendQueue {
             // A buffer comes back with a completion, so there must be one.
             self.batch.wrs[*position].flags |= SendFlags::SIGNALED;
         }
-        let result = self.shared.device.post_send(&self.batch);
+        let result = self.shared.device.post_send(&mut self.token, &self.batch);
         if result.1.is_none() && self.lent.is_empty() {
             return Ok(());
         }
@@ -134,7 +120,8 @@ impl SendQueue {
 
     /// The buffer that was lent to the work request of this completion.
     pub fn take_buffer(&mut self, wc: &WorkCompletion) -> Option<Buffer> {
-        let is_ours = wc.qp_num == self.qp_num() && is_before(wc.wq_index, self.shared.device.sends_retired());
+        let is_ours =
+            wc.qp_num == self.qp_num() && is_before(wc.wq_index, self.shared.device.sends_retired());
         if is_ours { self.loans.take(wc.wq_index) } else { None }
     }
 
@@ -160,12 +147,11 @@ impl std::fmt::Debug for ReceiveQueue {
 
 impl ReceiveQueue {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        let depth = shared.device.cap().max_recv_wr;
         Self {
             shared: Arc::clone(shared),
             batch: ReceiveBatch::default(),
             lent: Lent::new(),
-            loans: Loans::new(depth),
+            loans: Loans::default(),
         }
     }
 
@@ -181,6 +167,7 @@ impl ReceiveQueue {
     #[inline]
     pub fn post_recv(&mut self, build: impl FnOnce(&mut ReceiveWrs<'_>)) -> Result<(), PostError> {
         self.batch.clear();
+        self.lent.clear();
         build(&mut ReceiveWrs { batch: &mut self.batch, lent: &mut self.lent });
         let result = self.shared.device.post_recv(&self.batch);
         if result.1.is_none() && self.lent.is_empty() {
@@ -191,7 +178,7 @@ impl ReceiveQueue {
 
     /// The buffer that was lent to the work request of this completion.
     pub fn take_buffer(&mut self, wc: &WorkCompletion) -> Option<Buffer> {
-        let is_ours = wc.qp_num == self.qp_num() && is_before(wc.wq_index, self.shared.device.receives_retired());
+        let is_ours = wc.qp_num == self.qp_num() && self.shared.device.is_receive_retired(wc.wq_index);
         if is_ours { self.loans.take(wc.wq_index) } else { None }
     }
 

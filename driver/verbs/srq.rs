@@ -20,14 +20,22 @@ pub struct SharedReceiveQueue {
 
 impl std::fmt::Debug for SharedReceiveQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SharedReceiveQueue").field("number", &self.number()).field("max_wr", &self.max_wr()).finish()
+        f.debug_struct("SharedReceiveQueue")
+            .field("number", &self.number())
+            .field("max_wr", &self.max_wr())
+            .finish()
     }
 }
 
 impl SharedReceiveQueue {
     pub(crate) fn new(pd: &ProtectionDomain, srq: Arc<dyn DeviceSrq>) -> Self {
-        let loans = Loans::new(srq.max_wr());
-        Self { srq, pd: pd.clone(), batch: ReceiveBatch::default(), lent: Lent::new(), loans }
+        Self {
+            srq,
+            pd: pd.clone(),
+            batch: ReceiveBatch::default(),
+            lent: Lent::new(),
+            loans: Loans::default(),
+        }
     }
 
     pub(crate) fn device(&self) -> &Arc<dyn DeviceSrq> {
@@ -60,6 +68,7 @@ impl SharedReceiveQueue {
     /// The first work request that was refused, and why; those before it were posted.
     pub fn post_recv(&mut self, build: impl FnOnce(&mut ReceiveWrs<'_>)) -> Result<(), PostError> {
         self.batch.clear();
+        self.lent.clear();
         build(&mut ReceiveWrs { batch: &mut self.batch, lent: &mut self.lent });
         let result = self.srq.post_recv(&self.batch);
         outcome(&mut self.loans, &mut self.lent, self.batch.wrs.len(), Qpn::default(), result)

@@ -108,6 +108,13 @@ impl SendWrs<'_> {
         builder
     }
 
+    /// SEND with immediate data, of bytes that are copied now.
+    pub fn send_inline_with_imm(&mut self, bytes: &[u8], imm_data: u32) -> SendWrBuilder<'_> {
+        let builder = self.push_inline(Opcode::SendWithImm, bytes, NOWHERE);
+        builder.wr.imm_data = imm_data;
+        builder
+    }
+
     /// RDMA WRITE.
     pub fn write(&mut self, list: impl SgList, remote: RemoteAddr) -> SendWrBuilder<'_> {
         self.push(Opcode::RdmaWrite, list.slices(), remote)
@@ -119,8 +126,25 @@ impl SendWrs<'_> {
     }
 
     /// RDMA WRITE that also completes a receive at the peer, with 32 bits of immediate data.
-    pub fn write_with_imm(&mut self, list: impl SgList, remote: RemoteAddr, imm_data: u32) -> SendWrBuilder<'_> {
+    pub fn write_with_imm(
+        &mut self,
+        list: impl SgList,
+        remote: RemoteAddr,
+        imm_data: u32,
+    ) -> SendWrBuilder<'_> {
         let builder = self.push(Opcode::RdmaWriteWithImm, list.slices(), remote);
+        builder.wr.imm_data = imm_data;
+        builder
+    }
+
+    /// RDMA WRITE with immediate data, of bytes that are copied now.
+    pub fn write_inline_with_imm(
+        &mut self,
+        bytes: &[u8],
+        remote: RemoteAddr,
+        imm_data: u32,
+    ) -> SendWrBuilder<'_> {
+        let builder = self.push_inline(Opcode::RdmaWriteWithImm, bytes, remote);
         builder.wr.imm_data = imm_data;
         builder
     }

@@ -1,64 +1,229 @@
-//! What the black-box tests share: two connected nodes in one process, and patience.
+//! What the black-box tests share: two connected nodes in one process, patience, patterns and a small generator.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
-use tbrdma::{Access, CompletionQueue, Context, MemoryRegion, ProtectionDomain, QpInit, QpType, QueuePair, WorkCompletion};
+use tbrdma::{
+    Access, AsyncEvent, AsyncEventKind, CompletionQueue, Connection, Context, EventSource, MemoryRegion,
+    ProtectionDomain, QpInit, QpState, QpType, QueuePair, WcStatus, WorkCompletion,
+};
 
 /// How long anything may take on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long is watched for something that must not happen. Too short a watch never fails a right program.
+pub(crate) const QUIET: Duration = Duration::from_millis(20);
 /// Bytes of a node's memory.
-pub const MEMORY: usize = 1 << 20;
+pub(crate) const MEMORY: usize = 1 << 20;
 
 /// One end of a connection, with everything it needs.
-pub struct Node {
-    pub qp: QueuePair,
-    pub mr: MemoryRegion,
-    pub cq: CompletionQueue,
-    pub pd: ProtectionDomain,
-    pub ctx: Context,
+pub(crate) struct Node {
+    pub(crate) qp: QueuePair,
+    pub(crate) mr: MemoryRegion,
+    pub(crate) cq: CompletionQueue,
+    pub(crate) pd: ProtectionDomain,
+    pub(crate) ctx: Context,
 }
 
 /// Every right there is.
-pub fn all_access() -> Access {
+pub(crate) fn all_access() -> Access {
     Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ | Access::REMOTE_ATOMIC
 }
 
 impl Node {
-    pub fn new(qp_type: QpType) -> Self {
+    pub(crate) fn new(qp_type: QpType) -> Self {
         Self::with(qp_type, |init| init)
     }
 
-    pub fn with(qp_type: QpType, shape: impl FnOnce(QpInit<'_>) -> QpInit<'_>) -> Self {
-        let ctx = tbrdma::open("shm").unwrap();
+    pub(crate) fn with(qp_type: QpType, shape: impl FnOnce(QpInit<'_>) -> QpInit<'_>) -> Self {
+        Self::of(&tbrdma::open("shm").unwrap(), qp_type, shape)
+    }
+
+    /// A node of a context that may have others.
+    pub(crate) fn of(ctx: &Context, qp_type: QpType, shape: impl FnOnce(QpInit<'_>) -> QpInit<'_>) -> Self {
         let pd = ctx.alloc_pd().unwrap();
         let cq = ctx.create_cq(1024).unwrap();
         let mr = pd.alloc(MEMORY, all_access()).unwrap();
         let qp = pd.create_qp(shape(QpInit::new(qp_type, &cq))).unwrap();
-        Self { qp, mr, cq, pd, ctx }
+        Self { qp, mr, cq, pd, ctx: ctx.clone() }
     }
 
-    pub fn post_recv(&mut self, id: u64, range: Range<usize>) {
+    pub(crate) fn post_recv(&mut self, id: u64, range: Range<usize>) {
         let slice = self.mr.slice(range);
-        self.qp.post_recv(|rq| { rq.recv(slice).id(id); }).unwrap();
+        self.qp
+            .post_recv(|rq| {
+                rq.recv(slice).id(id);
+            })
+            .unwrap();
+    }
+
+    /// Posts a signaled SEND of a part of the node's memory.
+    pub(crate) fn post_send(&mut self, id: u64, range: Range<usize>) {
+        let slice = self.mr.slice(range);
+        self.qp
+            .post(|wr| {
+                wr.send(slice).id(id);
+            })
+            .unwrap();
     }
 
     /// The next completion, waited for.
-    pub fn one(&self) -> WorkCompletion {
-        let begun = Instant::now();
-        let mut wcs = [WorkCompletion::default()];
-        while self.cq.poll(&mut wcs).is_empty() {
-            assert!(begun.elapsed() < PATIENCE, "no completion within {PATIENCE:?}");
-        }
-        wcs[0]
+    pub(crate) fn one(&self) -> WorkCompletion {
+        next_of(&self.cq)
+    }
+
+    /// The next completion, which must be that of `id` and have ended so.
+    #[track_caller]
+    pub(crate) fn expect(&self, id: u64, status: WcStatus) -> WorkCompletion {
+        let wc = self.one();
+        assert_eq!((wc.wr_id, wc.status), (id, status), "{wc:?}");
+        assert_eq!(wc.qp_num, self.qp.qp_num());
+        wc
+    }
+
+    /// The next `count` completions.
+    pub(crate) fn take(&self, count: usize) -> Vec<WorkCompletion> {
+        (0..count).map(|_| self.one()).collect()
+    }
+
+    /// Fails if anything completes within a short while.
+    #[track_caller]
+    pub(crate) fn expect_nothing(&self) {
+        expect_nothing(&self.cq);
+    }
+
+    pub(crate) fn bytes(&self, range: Range<usize>) -> Vec<u8> {
+        let mut bytes = vec![0; range.len()];
+        assert_eq!(self.mr.read(range.start, &mut bytes), bytes.len());
+        bytes
+    }
+
+    pub(crate) fn fill(&self, range: Range<usize>, byte: u8) {
+        assert_eq!(self.mr.write(range.start, &vec![byte; range.len()]), range.len());
+    }
+
+    /// Waits until the queue pair is in this state.
+    #[track_caller]
+    pub(crate) fn await_state(&self, state: QpState) {
+        eventually("the queue pair's state", || self.qp.state() == state);
+    }
+
+    /// The next event, which must be of this kind and about this node's queue pair.
+    #[track_caller]
+    pub(crate) fn expect_event(&self, kind: AsyncEventKind) {
+        let event = next_event(&self.ctx);
+        assert_eq!(event, AsyncEvent { kind, source: EventSource::QueuePair(self.qp.qp_num()) });
+    }
+
+    /// Fails if an event is there.
+    #[track_caller]
+    pub(crate) fn expect_no_event(&self) {
+        assert_eq!(self.ctx.async_events().next(Some(QUIET)).unwrap(), None);
+    }
+}
+
+/// The next completion of a queue, waited for.
+#[track_caller]
+pub(crate) fn next_of(cq: &CompletionQueue) -> WorkCompletion {
+    let begun = Instant::now();
+    let mut wcs = [WorkCompletion::default()];
+    while cq.poll(&mut wcs).is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "no completion within {PATIENCE:?}");
+    }
+    wcs[0]
+}
+
+/// Fails if anything completes there within a short while.
+#[track_caller]
+pub(crate) fn expect_nothing(cq: &CompletionQueue) {
+    let begun = Instant::now();
+    let mut wcs = [WorkCompletion::default()];
+    while begun.elapsed() < QUIET {
+        assert_eq!(cq.poll(&mut wcs), &[], "nothing should have completed");
+    }
+}
+
+/// The next asynchronous event of a context, waited for.
+#[track_caller]
+pub(crate) fn next_event(ctx: &Context) -> AsyncEvent {
+    ctx.async_events().next(Some(PATIENCE)).unwrap().expect("an asynchronous event")
+}
+
+/// Polls a condition until it holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::yield_now();
     }
 }
 
 /// Two connected nodes, each with its own context, of type "rc" or "uc".
-pub fn pair(qp_type: &str) -> (Node, Node) {
+pub(crate) fn pair(qp_type: &str) -> (Node, Node) {
+    pair_shaped(qp_type, |init| init)
+}
+
+/// Two connected nodes whose queue pairs are made to measure.
+pub(crate) fn pair_shaped(qp_type: &str, shape: impl Fn(QpInit<'_>) -> QpInit<'_>) -> (Node, Node) {
+    pair_with(qp_type, shape, &Connection::default())
+}
+
+/// Two connected nodes, their queue pairs and both ends of their connection made to measure.
+pub(crate) fn pair_with(
+    qp_type: &str,
+    shape: impl Fn(QpInit<'_>) -> QpInit<'_>,
+    with: &Connection,
+) -> (Node, Node) {
     let qp_type = if qp_type == "rc" { QpType::Rc } else { QpType::Uc };
-    let (mut a, mut b) = (Node::new(qp_type), Node::new(qp_type));
-    a.qp.connect(&b.qp.address()).unwrap();
-    b.qp.connect(&a.qp.address()).unwrap();
+    let (mut a, mut b) = (Node::with(qp_type, &shape), Node::with(qp_type, &shape));
+    join(&mut a, &mut b, with);
     (a, b)
+}
+
+/// Connected pairs in every constellation one process has: two contexts, and two queue pairs of one context.
+pub(crate) fn pairs(qp_type: &str, shape: impl Fn(QpInit<'_>) -> QpInit<'_>) -> [(Node, Node); 2] {
+    let apart = pair_shaped(qp_type, &shape);
+    let qp_type = apart.0.qp.qp_type();
+    let ctx = tbrdma::open("shm").unwrap();
+    let (mut a, mut b) = (Node::of(&ctx, qp_type, &shape), Node::of(&ctx, qp_type, &shape));
+    join(&mut a, &mut b, &Connection::default());
+    [apart, (a, b)]
+}
+
+/// Connects two nodes with each other.
+pub(crate) fn join(a: &mut Node, b: &mut Node, with: &Connection) {
+    a.qp.connect_with(&b.qp.address(), with).unwrap();
+    b.qp.connect_with(&a.qp.address(), with).unwrap();
+}
+
+/// `Connection` is not exhaustive, so it is made by changing the default one.
+pub(crate) fn connection(change: impl FnOnce(&mut Connection)) -> Connection {
+    let mut connection = Connection::default();
+    change(&mut connection);
+    connection
+}
+
+/// Bytes that differ from place to place and from seed to seed.
+pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut rng = Rng(seed);
+    (0..len).map(|_| rng.next() as u8).collect()
+}
+
+/// splitmix64: small, and the same everywhere.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
 }

@@ -1,0 +1,141 @@
+//! How many instructions a message takes, counted by callgrind: `cargo bench -p tbrdma --bench instructions`.
+//!
+//! A clock on a shared machine tells fast from slow; a count tells one change from the next. Each case runs twice under callgrind, with
+//! different numbers of rounds, and the difference of the counts by the difference of the rounds is what one round takes: what happens once
+//! falls out. It fails when a case is over its ceiling. Who makes a case cheaper lowers its ceiling, who makes it dearer says why.
+
+mod common;
+
+use common::Loopback;
+use std::process::{Command, ExitCode, Stdio};
+
+/// Rounds of the shorter run; the longer one has twice as many.
+const ROUNDS: u64 = 5_000;
+/// Work requests of one doorbell in the batch case.
+const LIST: usize = 32;
+
+/// Something to count.
+struct Case {
+    name: &'static str,
+    /// Messages of a round; the count is printed and bounded for one of them.
+    messages: u64,
+    /// Most instructions of a message: what it took when this was last set, and a quarter.
+    ceiling: u64,
+    round: fn(&mut Loopback),
+}
+
+const CASES: [Case; 4] = [
+    Case {
+        name: "write, poll",
+        messages: 1,
+        ceiling: 1620,
+        round: |pair| {
+            pair.write(1, true);
+            assert_eq!(pair.poll(1), 1);
+        },
+    },
+    Case {
+        name: "32 writes with one doorbell, poll",
+        messages: LIST as u64,
+        ceiling: 425,
+        round: |pair| {
+            pair.write_list(LIST, true);
+            assert_eq!(pair.poll(1), 1);
+        },
+    },
+    Case {
+        name: "receive, send, poll both",
+        messages: 1,
+        ceiling: 2165,
+        round: |pair| {
+            pair.post_recv();
+            pair.send();
+            assert_eq!(pair.poll(2), 2);
+        },
+    },
+    Case {
+        // The write is there to end the spell of empty polls, which else begins to look at the clock.
+        name: "write, poll, poll 8 times in vain",
+        messages: 1,
+        ceiling: 5565,
+        round: |pair| {
+            pair.write(1, true);
+            assert_eq!(pair.poll(1), 1);
+            for _ in 0..8 {
+                assert_eq!(pair.poll(16), 0);
+            }
+        },
+    },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [role, case, rounds] = &arguments[..]
+        && role == "--count"
+    {
+        count(case.parse().expect("a case"), rounds.parse().expect("a number"));
+        return ExitCode::SUCCESS;
+    }
+    if cfg!(debug_assertions) || !arguments.iter().any(|argument| argument == "--bench") {
+        println!("instructions: counted by `cargo bench -p tbrdma --bench instructions` only");
+        return ExitCode::SUCCESS;
+    }
+    if !cfg!(target_arch = "x86_64") {
+        return skip("the ceilings are those of x86-64");
+    }
+    if Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_err() {
+        return skip("no valgrind");
+    }
+    println!("{:40} {:>12} {:>8}", "instructions of a message", "counted", "ceiling");
+    let mut over = 0;
+    for (index, case) in CASES.iter().enumerate() {
+        let counted = match (callgrind(index, ROUNDS), callgrind(index, 2 * ROUNDS)) {
+            (Ok(fewer), Ok(more)) => more.saturating_sub(fewer) as f64 / (ROUNDS * case.messages) as f64,
+            (Err(error), _) | (_, Err(error)) => {
+                eprintln!("{}: {error}", case.name);
+                return ExitCode::FAILURE;
+            }
+        };
+        let is_over = counted > case.ceiling as f64;
+        let verdict = if is_over { "  OVER" } else { "" };
+        println!("{:40} {counted:12.1} {:8}{verdict}", case.name, case.ceiling);
+        over += u32::from(is_over);
+    }
+    if over == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What runs under callgrind.
+fn count(case: usize, rounds: u64) {
+    let mut pair = Loopback::new();
+    for _ in 0..rounds {
+        (CASES[case].round)(&mut pair);
+    }
+}
+
+/// Instructions of a whole run of this program with so many rounds.
+fn callgrind(case: usize, rounds: u64) -> Result<u64, String> {
+    let program = std::env::current_exe().map_err(|error| format!("where am I? {error}"))?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args(["--count", &case.to_string(), &rounds.to_string()])
+        .output()
+        .map_err(|error| format!("valgrind: {error}"))?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("the counted run failed ({}):\n{told}", output.status));
+    }
+    let collected = told.lines().find_map(|line| line.split_once("Collected : "));
+    let (_, number) = collected.ok_or_else(|| format!("no count in what callgrind says:\n{told}"))?;
+    number.trim().parse().map_err(|error| format!("{number:?} is not a count: {error}"))
+}
+
+/// What the machine lacks: said, and a failure where nothing may be skipped.
+fn skip(reason: &str) -> ExitCode {
+    println!("skipped: {reason}");
+    if std::env::var_os("TBRDMA_REQUIRE").is_some_and(|value| value == "1") {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}

@@ -1,0 +1,139 @@
+//! The peer's end of a connection, as far as it can be worked out once.
+
+use super::peer::Peer;
+use super::take::ring_shape;
+use crate::mem::Held;
+use crate::ring::layout::{self, CqWords, QpWords, SrqWords};
+use crate::ring::receive::ReceiveShape;
+use crate::sync::{AtomicU64, Ordering};
+use crate::sys::eventfd::EventFd;
+use std::sync::Arc;
+use tbrdma_proto::{PdHandle, QpState, QpType};
+
+/// The peer's queue pair.
+pub(crate) struct Remote {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) qpn: u32,
+    pub(crate) slot: u32,
+    pub(crate) words: Held<QpWords>,
+    /// What `words.identity` says while it is still the queue pair we connected to.
+    identity: u64,
+    /// What `words.peer_context` and `words.peer_qp` say once it is connected to us and expects our PSN.
+    our_context: u64,
+    our_qp: u64,
+    /// Where its receives are; found when the queue pair is first seen.
+    queue: Option<RemoteQueue>,
+    /// Wakes the channel on which it waits for our messages.
+    pub(crate) wake: Option<Arc<EventFd>>,
+}
+
+/// A peer's receive queue. It stays where it is for as long as its queue pair lives.
+pub(crate) struct RemoteQueue {
+    pub(crate) ring: Held<[AtomicU64]>,
+    pub(crate) shape: ReceiveShape,
+    pub(crate) srq: Option<Held<SrqWords>>,
+    pub(crate) cq: Held<CqWords>,
+    pub(crate) cq_slot: u32,
+    /// Protection domain of its receives.
+    pub(crate) pd: PdHandle,
+}
+
+/// May we send to it?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    /// Not yet: it may become ready.
+    NotYet,
+    /// Never again.
+    Gone,
+}
+
+impl Remote {
+    pub(crate) fn new(
+        peer: &Arc<Peer>,
+        qp_type: QpType,
+        qpn: u32,
+        wake: Option<Arc<EventFd>>,
+    ) -> Option<Self> {
+        let slot = super::core::slot_of(qpn);
+        Some(Self {
+            peer: Arc::clone(peer),
+            qpn,
+            slot,
+            words: Held::one(&peer.segment, layout::qp_at(slot))?,
+            identity: u64::from(qpn) | u64::from(qp_type as u8) << 32,
+            our_context: 0,
+            our_qp: 0,
+            queue: None,
+            wake,
+        })
+    }
+
+    /// Says who we are: what the peer must have been told before we may send.
+    pub(crate) fn expect(&mut self, context: u64, qpn: u32, sq_psn: u32) {
+        self.our_context = context;
+        self.our_qp = u64::from(qpn) | u64::from(sq_psn) << 32;
+    }
+
+    /// Looks at the peer's words. One line, which only its owner writes, and seldom.
+    #[inline]
+    pub(crate) fn readiness(&self) -> Readiness {
+        let words = &*self.words;
+        let state = words.state.load(Ordering::SeqCst) as u32;
+        let known = words.identity.load(Ordering::Acquire) == self.identity;
+        let expects_us = words.peer_context.load(Ordering::Relaxed) == self.our_context
+            && words.peer_qp.load(Ordering::Relaxed) == self.our_qp;
+        if !known || state >= QpState::Err as u32 || !self.peer.is_alive() {
+            Readiness::Gone
+        } else if state < QpState::Rtr as u32 || !expects_us {
+            Readiness::NotYet
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    /// Its receive queue.
+    #[inline]
+    pub(crate) fn queue(&self) -> Option<&RemoteQueue> {
+        self.queue.as_ref()
+    }
+
+    /// Finds the receive queue, if it has not been found yet and the queue pair is there.
+    #[inline]
+    pub(crate) fn find_queue(&mut self) {
+        if self.queue.is_none() && self.words.identity.load(Ordering::Acquire) == self.identity {
+            self.queue = self.look_for_queue();
+        }
+    }
+
+    #[cold]
+    fn look_for_queue(&self) -> Option<RemoteQueue> {
+        let segment = &self.peer.segment;
+        let to = self.words.receive_to.load(Ordering::Relaxed);
+        let cq_slot = to as u32 & 0xffff;
+        let srq = ((to >> 32) as u32).checked_sub(1);
+        let srq = match srq {
+            Some(slot) => Some(Held::<SrqWords>::one(segment, layout::srq_at(slot))?),
+            None => None,
+        };
+        let (at, shape, pd) = match &srq {
+            Some(words) => {
+                let pd = PdHandle((words.identity.load(Ordering::Acquire) as u32).checked_sub(1)?);
+                (&words.receive_at, &words.receive_shape, pd)
+            }
+            None => {
+                let pd = PdHandle(self.words.rights.load(Ordering::Relaxed) as u32);
+                (&self.words.receive_at, &self.words.receive_shape, pd)
+            }
+        };
+        let shape = ring_shape(shape)?;
+        Some(RemoteQueue {
+            ring: Held::many(segment, at.load(Ordering::Relaxed), shape.words())?,
+            shape,
+            srq,
+            cq: Held::one(segment, layout::cq_at(cq_slot))?,
+            cq_slot,
+            pd,
+        })
+    }
+}

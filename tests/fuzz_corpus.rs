@@ -1,0 +1,55 @@
+//! What the fuzzer has found worth keeping, and what once went wrong, run by plain `cargo test`.
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+use std::path::Path;
+
+/// Runs a check over its corpus.
+fn replay(target: &str, check: fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in std::fs::read_dir(&corpus).unwrap_or_else(|error| panic!("{}: {error}", corpus.display())) {
+        let path = entry.unwrap().path();
+        // Shown if the check fails.
+        println!("{}", path.display());
+        check(&std::fs::read(&path).unwrap());
+        count += 1;
+    }
+    assert!(count >= 5, "{} holds {count} cases; is it checked out whole?", corpus.display());
+}
+
+#[test]
+fn hello_message() {
+    replay("hello_message", checks::hello_message);
+}
+
+#[test]
+fn qp_address() {
+    replay("qp_address", checks::qp_address);
+}
+
+#[test]
+fn remote_region() {
+    replay("remote_region", checks::remote_region);
+}
+
+#[test]
+fn region_check() {
+    replay("region_check", checks::region_check);
+}
+
+#[test]
+fn qp_modify() {
+    replay("qp_modify", checks::qp_modify);
+}
+
+#[test]
+fn every_corpus_belongs_to_a_target() {
+    let mut corpora: Vec<_> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    corpora.sort();
+    assert_eq!(corpora, ["hello_message", "qp_address", "qp_modify", "region_check", "remote_region"]);
+}

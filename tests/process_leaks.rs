@@ -1,0 +1,131 @@
+//! After any number of connections made and ended, the survivor holds what it held before: descriptors, mappings, threads,
+//! memory. One test: it counts what belongs to the whole process.
+
+#[path = "common/census.rs"]
+mod census;
+#[path = "common/foreign.rs"]
+mod foreign;
+#[path = "common/pattern.rs"]
+mod pattern;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/puppet.rs"]
+mod puppet;
+#[path = "common/seccomp.rs"]
+mod seccomp;
+
+use process::{Child, until};
+use puppet::{End, Obey, Puppet, card, meet};
+use tbrdma::{QpInit, QpType};
+
+#[test]
+fn child() {
+    if process::role().is_some() {
+        puppet::play();
+    }
+}
+
+/// Descriptors, mappings, threads.
+fn holdings() -> (Vec<String>, usize, usize) {
+    (census::descriptors(), census::segments(), census::threads())
+}
+
+fn back_to(before: &(Vec<String>, usize, usize)) {
+    let mut now = holdings();
+    let begun = std::time::Instant::now();
+    while now != *before && begun.elapsed() < process::PATIENCE {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        now = holdings();
+    }
+    assert_eq!(now, *before);
+}
+
+#[test]
+fn many_rounds_leave_nothing() {
+    one_child_many_contexts();
+    many_children_one_context();
+    a_context_opened_and_closed();
+}
+
+/// A peer process that lives on, opening and closing contexts, while ours stays open.
+fn one_child_many_contexts() {
+    let here = End::new(QpType::Rc, false);
+    let mut there = Child::start("puppet");
+    let mut before = holdings();
+    let mut memory = 0;
+    for round in 0..60 {
+        let mut qp = here.pd.create_qp(QpInit::rc(&here.cq)).unwrap();
+        let theirs = there.run("open rc events");
+        // Either side may be the one that says hello first.
+        let ours = format!("connect {}", card(&qp.address(), &here.mr.remote()));
+        if round % 2 == 0 {
+            there.ok(&ours);
+        }
+        qp.connect(&theirs.split(' ').next().unwrap().parse().unwrap()).unwrap();
+        if round % 2 == 1 {
+            there.ok(&ours);
+        }
+        there.ok("post write 1 0 64 0");
+        assert_eq!(there.run("wait"), "1 Success RdmaWrite 64 0");
+        drop(qp);
+        there.ok("close");
+        if round == 1 {
+            settle();
+            before = holdings();
+            memory = census::status_kib("VmRSS");
+        }
+    }
+    back_to(&before);
+    let grown = census::status_kib("VmRSS").saturating_sub(memory);
+    assert!(grown < 4096, "memory grew by {grown} KiB in 58 rounds");
+}
+
+/// Time for what ends on its own to end.
+fn settle() {
+    let mut last = holdings();
+    until("things come to rest", || {
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let now = holdings();
+        std::mem::replace(&mut last, now) == last
+    });
+}
+
+/// Peers that die, each in its own process.
+fn many_children_one_context() {
+    let here = End::new(QpType::Rc, false);
+    let before = holdings();
+    for round in 0..20 {
+        let mut there = Child::start("puppet");
+        let mut qp = here.pd.create_qp(QpInit::rc(&here.cq)).unwrap();
+        let theirs = there.run("open rc");
+        let ours = format!("connect {}", card(&qp.address(), &here.mr.remote()));
+        if round % 2 == 0 {
+            there.ok(&ours);
+        }
+        qp.connect(&theirs.split(' ').next().unwrap().parse().unwrap()).unwrap();
+        if round % 2 == 1 {
+            there.ok(&ours);
+        }
+        if round % 4 < 2 {
+            there.bury();
+        } else {
+            there.say("exit");
+            assert!(there.reap().success());
+        }
+    }
+    back_to(&before);
+}
+
+/// Contexts of ours, to a child that stays.
+fn a_context_opened_and_closed() {
+    let mut there = Child::start("puppet");
+    let mut here = Puppet::default();
+    let before = holdings();
+    for _ in 0..30 {
+        meet(&mut here, &mut there, "open rc events");
+        here.ok("post send 1 0 64");
+        here.ok("close");
+        there.ok("close");
+    }
+    back_to(&before);
+}

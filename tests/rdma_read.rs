@@ -1,0 +1,100 @@
+//! RDMA READ on reliable connections.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+
+use tbrdma::{MrSlice, WcOpcode, WcStatus};
+
+mod common;
+use common::{MEMORY, connection, pair, pair_shaped, pair_with, pairs, pattern};
+
+#[test]
+fn a_read_fetches_the_bytes_and_the_peer_is_not_told() {
+    for (mut a, mut b) in pairs("rc", |init| init) {
+        b.post_recv(9, 0..8);
+        let bytes = pattern(5, 3000);
+        b.mr.write(99, &bytes);
+        a.fill(0..4096, 0xaa);
+        let (to, from) = (a.mr.slice(3..3003), b.mr.remote().at(99));
+        a.qp.post(|wr| _ = wr.read(to, from).id(1)).unwrap();
+        let wc = a.expect(1, WcStatus::Success);
+        assert_eq!((wc.opcode, wc.byte_len), (WcOpcode::RdmaRead, 3000));
+        assert_eq!(a.bytes(3..3003), bytes);
+        assert!(a.bytes(0..3).iter().chain(&a.bytes(3003..4096)).all(|byte| *byte == 0xaa));
+        b.expect_nothing();
+    }
+}
+
+#[test]
+fn many_entries_are_scattered_in_order() {
+    let (mut a, b) = pair_shaped("rc", |init| init.max_send_sge(32));
+    let bytes = pattern(6, 4096);
+    b.mr.write(1, &bytes);
+    let (mut list, mut places) = (Vec::new(), Vec::new());
+    for entry in 0..32 {
+        let (at, len) = ((31 - entry) * 256 + entry, if entry % 5 == 4 { 0 } else { 1 + entry * 3 });
+        list.push(a.mr.slice(at..at + len));
+        places.extend(at..at + len);
+    }
+    let from = b.mr.remote().at(1);
+    a.qp.post(|wr| _ = wr.read(list, from).id(1)).unwrap();
+    assert_eq!(a.expect(1, WcStatus::Success).byte_len as usize, places.len());
+    let mut expected = vec![0; 8192];
+    for (place, byte) in places.iter().zip(&bytes) {
+        expected[*place] = *byte;
+    }
+    assert!(a.bytes(0..8192) == expected);
+}
+
+#[test]
+fn the_last_byte_and_the_whole_region_can_be_read() {
+    let (mut a, b) = pair("rc");
+    let bytes = pattern(7, MEMORY);
+    b.mr.write(0, &bytes);
+    let (one, all) = (a.mr.slice(0..1), a.mr.slice(..));
+    let remote = b.mr.remote();
+    a.qp.post(|wr| _ = wr.read(one, remote.at(MEMORY as u64 - 1)).id(1)).unwrap();
+    a.expect(1, WcStatus::Success);
+    assert_eq!(a.bytes(0..1), bytes[MEMORY - 1..]);
+    a.qp.post(|wr| _ = wr.read(all, remote.at(0)).id(2)).unwrap();
+    a.expect(2, WcStatus::Success);
+    assert!(a.bytes(0..MEMORY) == bytes);
+}
+
+#[test]
+fn a_read_of_no_bytes_checks_no_key() {
+    let (mut a, b) = pair("rc");
+    let mut from = b.mr.remote().at(0);
+    from.rkey ^= 0xffff;
+    a.qp.post(|wr| {
+        let nothing: [MrSlice; 0] = [];
+        wr.read(nothing, from).id(1);
+    })
+    .unwrap();
+    assert_eq!(a.expect(1, WcStatus::Success).byte_len, 0);
+}
+
+#[test]
+fn a_read_sees_the_writes_posted_before_it() {
+    let (mut a, b) = pair("rc");
+    let (word, remote) = (a.mr.slice(0..8), b.mr.remote().at(8));
+    for value in 0..500_u64 {
+        a.qp.post(|wr| {
+            wr.write_inline(&value.to_ne_bytes(), remote).unsignaled();
+            wr.read(word, remote).id(value).fence();
+        })
+        .unwrap();
+        a.expect(value, WcStatus::Success);
+        assert_eq!(a.mr.load_u64(0), value);
+    }
+}
+
+#[test]
+fn a_responder_without_resources_for_reads_refuses_them() {
+    let (mut a, b) = pair_with("rc", |init| init, &connection(|with| with.max_dest_rd_atomic = 0));
+    let (word, remote) = (a.mr.slice(0..8), b.mr.remote().at(0));
+    a.fill(0..8, 3);
+    a.qp.post(|wr| _ = wr.read(word, remote).id(1)).unwrap();
+    a.expect(1, WcStatus::RemInvReqErr);
+    assert_eq!(a.bytes(0..8), [3; 8]);
+    b.expect_event(tbrdma::AsyncEventKind::QpReqErr);
+    b.await_state(tbrdma::QpState::Err);
+}

@@ -1,0 +1,252 @@
+//! The states of a queue pair: what may be posted in each, how it gets from one to the next, and how draining works.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+
+use tbrdma::{
+    AsyncEventKind, Error, ModifyError, PostRefusal, QpAttr, QpAttrMask, QpInit, QpState, QpType, WcStatus,
+};
+
+mod common;
+use common::{Node, connection, eventually, pair, pair_with};
+
+const INIT: QpAttrMask =
+    QpAttrMask::STATE.union(QpAttrMask::PKEY_INDEX).union(QpAttrMask::PORT).union(QpAttrMask::ACCESS_FLAGS);
+
+fn to(state: QpState) -> QpAttr {
+    QpAttr { qp_state: state, port_num: 1, ..QpAttr::default() }
+}
+
+#[track_caller]
+fn source(result: tbrdma::Result<()>) -> ModifyError {
+    let error = result.unwrap_err();
+    let text = error.to_string();
+    let Error::Modify { source, .. } = error else { unreachable!("{text}") };
+    assert!(text.contains("modify_qp"), "{text}");
+    source
+}
+
+#[test]
+fn posting_is_refused_until_the_state_allows_it() {
+    let (mut a, b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
+    let slice = a.mr.slice(0..8);
+    let error = a.qp.post_recv(|rq| _ = rq.recv(slice)).unwrap_err();
+    assert!(matches!(error.reason, PostRefusal::State(QpState::Reset)), "{error}");
+    assert_eq!((error.index, error.qp_num), (0, a.qp.qp_num()));
+    let error = a.qp.post(|wr| _ = wr.send(slice)).unwrap_err();
+    assert!(matches!(error.reason, PostRefusal::State(QpState::Reset)), "{error}");
+
+    a.qp.modify(&to(QpState::Init), INIT).unwrap();
+    a.post_recv(1, 0..8);
+    let error = a.qp.post(|wr| _ = wr.send(slice)).unwrap_err();
+    assert!(matches!(error.reason, PostRefusal::State(QpState::Init)), "{error}");
+
+    let peer = b.qp.address();
+    let attr = QpAttr {
+        ah_attr: peer.address_vector(),
+        dest_qp_num: peer.qpn,
+        rq_psn: peer.psn,
+        max_dest_rd_atomic: 1,
+        min_rnr_timer: 1,
+        ..to(QpState::Rtr)
+    };
+    let rtr = QpAttrMask::STATE
+        | QpAttrMask::AV
+        | QpAttrMask::PATH_MTU
+        | QpAttrMask::DEST_QPN
+        | QpAttrMask::RQ_PSN
+        | QpAttrMask::MAX_DEST_RD_ATOMIC
+        | QpAttrMask::MIN_RNR_TIMER;
+    a.qp.modify(&attr, rtr).unwrap();
+    a.post_recv(2, 0..8);
+    let error = a.qp.post(|wr| _ = wr.send(slice)).unwrap_err();
+    assert!(matches!(error.reason, PostRefusal::State(QpState::Rtr)), "{error}");
+    assert_eq!(a.qp.state(), QpState::Rtr);
+    a.expect_nothing();
+}
+
+#[test]
+fn a_queue_pair_that_is_ready_to_receive_receives() {
+    let (mut a, mut b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
+    b.qp.modify(&to(QpState::Init), INIT).unwrap();
+    b.post_recv(1, 0..8);
+    b.post_recv(2, 0..8);
+    let peer = a.qp.address();
+    let attr = QpAttr {
+        ah_attr: peer.address_vector(),
+        dest_qp_num: peer.qpn,
+        rq_psn: peer.psn,
+        ..to(QpState::Rtr)
+    };
+    let rtr = QpAttrMask::STATE
+        | QpAttrMask::AV
+        | QpAttrMask::PATH_MTU
+        | QpAttrMask::DEST_QPN
+        | QpAttrMask::RQ_PSN
+        | QpAttrMask::MAX_DEST_RD_ATOMIC
+        | QpAttrMask::MIN_RNR_TIMER;
+    b.qp.modify(&attr, rtr).unwrap();
+    a.qp.connect(&b.qp.address()).unwrap();
+    a.post_send(3, 0..8);
+    a.expect(3, WcStatus::Success);
+    b.expect(1, WcStatus::Success);
+    assert_eq!(b.qp.state(), QpState::Rtr);
+}
+
+#[test]
+fn errors_of_modify_say_what_is_missing_and_change_nothing() {
+    let mut a = Node::new(QpType::Rc);
+    let missing = source(a.qp.modify(&to(QpState::Init), QpAttrMask::STATE | QpAttrMask::PORT));
+    assert!(matches!(missing, ModifyError::MissingAttributes { .. }), "{missing}");
+    for part in ["PKEY_INDEX", "ACCESS_FLAGS", "RESET", "INIT"] {
+        assert!(missing.to_string().contains(part), "{missing}");
+    }
+    let illegal = source(a.qp.modify(&to(QpState::Rts), QpAttrMask::STATE));
+    assert!(matches!(illegal, ModifyError::IllegalTransition { .. }), "{illegal}");
+    assert!(illegal.to_string().contains("INIT"), "{illegal}");
+    let superfluous = source(a.qp.modify(&to(QpState::Init), INIT | QpAttrMask::SQ_PSN));
+    assert!(superfluous.to_string().contains("SQ_PSN"), "{superfluous}");
+    let range = source(a.qp.modify(&QpAttr { port_num: 2, ..to(QpState::Init) }, INIT));
+    assert!(matches!(range, ModifyError::OutOfRange { attribute: "port_num", value: 2, .. }), "{range}");
+    assert_eq!(a.qp.state(), QpState::Reset);
+    assert_eq!(a.qp.query().qp_access_flags, tbrdma::Access::empty());
+}
+
+#[test]
+fn a_wrong_belief_about_the_current_state_is_refused() {
+    let (mut a, _b) = pair("rc");
+    let attr = QpAttr { cur_qp_state: QpState::Sqd, ..to(QpState::Rts) };
+    let error = a.qp.modify(&attr, QpAttrMask::STATE | QpAttrMask::CUR_STATE).unwrap_err();
+    assert!(error.to_string().contains("cur_qp_state"), "{error}");
+    let attr = QpAttr { cur_qp_state: QpState::Rts, ..to(QpState::Rts) };
+    a.qp.modify(&attr, QpAttrMask::STATE | QpAttrMask::CUR_STATE).unwrap();
+}
+
+#[test]
+fn attributes_can_be_queried_and_changed_later() {
+    let (mut a, mut b) = pair_with("rc", |init| init, &connection(|with| with.min_rnr_timer = 9));
+    let attr = a.qp.query();
+    assert_eq!((attr.qp_state, attr.cur_qp_state), (QpState::Rts, QpState::Rts));
+    assert_eq!((attr.dest_qp_num, attr.min_rnr_timer, attr.timeout), (b.qp.qp_num(), 9, 14));
+    assert_eq!((attr.sq_psn, attr.rq_psn), (a.qp.address().psn, b.qp.address().psn));
+    assert_eq!(attr.cap, a.qp.cap());
+    // Rights are taken away from a running connection.
+    let attr = QpAttr { qp_access_flags: tbrdma::Access::empty(), min_rnr_timer: 3, ..QpAttr::default() };
+    b.qp.modify(&attr, QpAttrMask::ACCESS_FLAGS | QpAttrMask::MIN_RNR_TIMER).unwrap();
+    assert_eq!(b.qp.query().min_rnr_timer, 3);
+    let (slice, remote) = (a.mr.slice(0..8), b.mr.remote().at(0));
+    a.qp.post(|wr| _ = wr.write(slice, remote).id(1)).unwrap();
+    a.expect(1, WcStatus::RemInvReqErr);
+}
+
+#[test]
+fn a_drained_send_queue_holds_what_is_posted_and_goes_on_later() {
+    let (mut a, mut b) = pair("rc");
+    a.qp.modify(
+        &QpAttr { en_sqd_async_notify: true, ..to(QpState::Sqd) },
+        QpAttrMask::STATE | QpAttrMask::EN_SQD_ASYNC_NOTIFY,
+    )
+    .unwrap();
+    a.expect_event(AsyncEventKind::SqDrained);
+    assert!(!a.qp.query().sq_draining);
+    for id in 0..3 {
+        b.post_recv(id, 0..8);
+        a.post_send(id, 0..8);
+    }
+    a.expect_nothing();
+    b.expect_nothing();
+    // Receiving goes on.
+    a.post_recv(9, 0..8);
+    b.post_send(9, 0..8);
+    b.expect(9, WcStatus::Success);
+    a.expect(9, WcStatus::Success);
+    a.qp.modify(&to(QpState::Rts), QpAttrMask::STATE).unwrap();
+    for id in 0..3 {
+        a.expect(id, WcStatus::Success);
+        b.expect(id, WcStatus::Success);
+    }
+}
+
+#[test]
+fn draining_ends_what_has_begun_and_says_so() {
+    let (mut a, mut b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 7));
+    // Begun: it waits for a receive. The next has not begun.
+    a.post_send(1, 0..8);
+    a.post_send(2, 0..8);
+    a.qp.modify(
+        &QpAttr { en_sqd_async_notify: true, ..to(QpState::Sqd) },
+        QpAttrMask::STATE | QpAttrMask::EN_SQD_ASYNC_NOTIFY,
+    )
+    .unwrap();
+    assert!(a.qp.query().sq_draining);
+    a.expect_no_event();
+    b.post_recv(3, 0..8);
+    b.post_recv(4, 0..8);
+    a.expect(1, WcStatus::Success);
+    b.expect(3, WcStatus::Success);
+    a.expect_event(AsyncEventKind::SqDrained);
+    eventually("the end of draining", || !a.qp.query().sq_draining);
+    a.expect_nothing();
+    a.qp.modify(&to(QpState::Rts), QpAttrMask::STATE).unwrap();
+    a.expect(2, WcStatus::Success);
+    b.expect(4, WcStatus::Success);
+    a.expect_no_event();
+}
+
+#[test]
+fn a_drained_queue_pair_can_be_flushed_and_reset() {
+    for reset in [false, true] {
+        let (mut a, _b) = pair("rc");
+        a.qp.modify(&to(QpState::Sqd), QpAttrMask::STATE).unwrap();
+        a.post_send(1, 0..8);
+        if reset {
+            a.qp.reset().unwrap();
+        } else {
+            a.qp.to_error().unwrap();
+            a.expect(1, WcStatus::WrFlushErr);
+        }
+        a.expect_nothing();
+    }
+}
+
+#[test]
+fn every_state_leads_to_the_error_state_and_back_to_reset() {
+    for state in [QpState::Reset, QpState::Init, QpState::Rts, QpState::Sqd, QpState::Err] {
+        let (mut a, b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
+        match state {
+            QpState::Reset => {}
+            QpState::Init => a.qp.modify(&to(QpState::Init), INIT).unwrap(),
+            QpState::Rts => a.qp.connect(&b.qp.address()).unwrap(),
+            QpState::Sqd => {
+                a.qp.connect(&b.qp.address()).unwrap();
+                a.qp.modify(&to(QpState::Sqd), QpAttrMask::STATE).unwrap();
+            }
+            _ => a.qp.to_error().unwrap(),
+        }
+        a.qp.to_error().unwrap();
+        assert_eq!(a.qp.state(), QpState::Err, "from {state}");
+        a.post_recv(1, 0..8);
+        a.expect(1, WcStatus::WrFlushErr);
+        a.qp.reset().unwrap();
+        assert_eq!(a.qp.state(), QpState::Reset);
+        a.qp.reset().unwrap();
+    }
+}
+
+#[test]
+fn a_queue_pair_of_two_contexts_is_refused() {
+    let (a, b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
+    let error = a.pd.create_qp(QpInit::rc(&b.cq)).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument { call: "create_qp", .. }), "{error}");
+    let error = a.pd.create_qp(QpInit::rc(&a.cq).recv_cq(&b.cq)).unwrap_err();
+    assert!(error.to_string().contains("one context"), "{error}");
+}
+
+#[test]
+fn a_new_queue_pair_is_in_reset_and_prints_what_it_is() {
+    let a = Node::new(QpType::Uc);
+    assert_eq!((a.qp.state(), a.qp.qp_type()), (QpState::Reset, QpType::Uc));
+    let text = format!("{:?}", a.qp);
+    assert!(text.contains("Uc") && text.contains("Reset"), "{text}");
+    let cap = a.qp.cap();
+    assert!(cap.max_send_wr >= 64 && cap.max_recv_wr >= 64 && cap.max_send_sge >= 16);
+    assert_eq!(a.qp.pd().context().name(), "shm");
+}
