@@ -46,14 +46,8 @@ impl ShmQp {
             return Step::Failed(WcStatus::LocQpOpErr);
         };
         let peer = &destination.peer;
-        if let Local::List(list) = work.local {
-            let bad = |sge: &tbrdma_proto::Sge| {
-                let len = u64::from(sge.length);
-                self.core.regions.place(self.pd, sge.lkey, Access::empty(), sge.addr, len).is_err()
-            };
-            if list.iter().any(bad) {
-                return Step::Failed(WcStatus::LocProtErr);
-            }
+        if self.is_bad(work) {
+            return Step::Failed(WcStatus::LocProtErr);
         }
         let slot = slot_of(to.qpn.get());
         let words = qp_words(&peer.segment, slot);

@@ -329,8 +329,7 @@ impl ShmQp {
     }
 
     /// Names its list memory of ours that it may not use?
-    #[cold]
-    fn is_bad(&self, work: &Work<'_>) -> bool {
+    pub(crate) fn is_bad(&self, work: &Work<'_>) -> bool {
         let Local::List(list) = work.local else { return false };
         let needed = work.wr.opcode.local_access_needed();
         let place =

@@ -20,6 +20,17 @@ pub(crate) enum Direction {
     Get,
 }
 
+impl Direction {
+    /// Moves the bytes of two places we can both address.
+    #[inline(always)]
+    fn copy(self, ours: Place<'_>, theirs: Place<'_>) {
+        match self {
+            Self::Put => theirs.copy_from(ours),
+            Self::Get => ours.copy_from(theirs),
+        };
+    }
+}
+
 /// Our side of a transfer.
 #[derive(Clone, Copy)]
 pub(crate) enum Local<'a> {
@@ -145,10 +156,7 @@ impl<'a> Transfer<'a, '_> {
                 let theirs = self.remote(span, 0, length)?;
                 match theirs {
                     Remote::Here(theirs) => {
-                        match self.direction {
-                            Direction::Put => theirs.copy_from(ours),
-                            Direction::Get => ours.copy_from(theirs),
-                        };
+                        self.direction.copy(ours, theirs);
                         Ok(true)
                     }
                     Remote::Process(at) => self.cross(ours, at),
@@ -195,10 +203,7 @@ impl<'a> Transfer<'a, '_> {
                 Remote::Here(theirs) => match (entry, local) {
                     (Some(sge), _) => {
                         let ours = self.local(sge, entry_offset, piece)?;
-                        match self.direction {
-                            Direction::Put => theirs.copy_from(ours),
-                            Direction::Get => ours.copy_from(theirs),
-                        };
+                        self.direction.copy(ours, theirs);
                     }
                     (None, Local::Inline(bytes)) => {
                         theirs.write_from(part(bytes, at, piece));

@@ -36,6 +36,25 @@ fn wait_for(fds: &[BorrowedFd<'_>], interest: PollFlags, timeout: Option<Duratio
     Ok(ready.enumerate().fold(0, |bits, (index, ready)| bits | ready << index))
 }
 
+/// What `look` finds, looked for now and each time `fd` becomes readable, for at most `timeout` (for ever if `None`).
+pub(crate) fn wait_until_found<T>(
+    fd: BorrowedFd<'_>,
+    timeout: Option<Duration>,
+    mut look: impl FnMut() -> Option<T>,
+) -> io::Result<Option<T>> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        if let Some(found) = look() {
+            return Ok(Some(found));
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let ready = wait_readable(&[fd], left)?;
+        if ready == 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(None);
+        }
+    }
+}
+
 /// A standing set of descriptors, each known by a token.
 #[derive(Debug)]
 pub(crate) struct Epoll(Raw);

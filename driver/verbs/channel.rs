@@ -4,11 +4,11 @@ use super::context::Context;
 use super::cq::{CompletionQueue, Inner as CqInner};
 use crate::error::{Error, Result};
 use crate::sys::eventfd::EventFd;
-use crate::sys::wait::wait_readable;
+use crate::sys::wait::wait_until_found;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A completion channel (`ibv_create_comp_channel(3)`). Its descriptor is readable when one of its completion queues may have raised an event, so
 /// it fits `poll`, `epoll` and the runtimes built on them. Cheap to clone.
@@ -53,7 +53,6 @@ impl CompletionChannel {
     }
 
     pub(crate) fn add(&self, cq: &CompletionQueue) {
-        cq.set_channel();
         let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.all.retain(|queue| queue.strong_count() > 0);
         queues.all.push(Arc::downgrade(cq.inner()));
@@ -66,21 +65,19 @@ impl CompletionChannel {
         let _ = self.inner.fd.drain();
         let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let count = queues.all.len();
-        let mut found = None;
         for step in 0..count {
             let at = (queues.turn + step) % count;
             let Some(cq) = queues.all[at].upgrade().map(CompletionQueue::from_inner) else { continue };
-            if found.is_none() && cq.device().take_event() {
+            if cq.device().take_event() {
                 queues.turn = (at + 1) % count;
-                found = Some(cq);
                 // Whether the others have events is asked again next time.
                 if count > 1 {
                     let _ = self.inner.fd.signal();
                 }
-                break;
+                return Some(cq);
             }
         }
-        found
+        None
     }
 
     /// A completion queue that has raised an event (`ibv_get_cq_event(3)`), waited for at most `timeout` (for ever if `None`). Events need no
@@ -89,17 +86,8 @@ impl CompletionChannel {
     /// # Errors
     /// The wait itself failed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<CompletionQueue>> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        loop {
-            if let Some(cq) = self.try_next() {
-                return Ok(Some(cq));
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let ready = wait_readable(&[self.as_fd()], left).map_err(Error::os("get_cq_event", "ppoll"))?;
-            if ready == 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(None);
-            }
-        }
+        wait_until_found(self.as_fd(), timeout, || self.try_next())
+            .map_err(Error::os("get_cq_event", "ppoll"))
     }
 }
 

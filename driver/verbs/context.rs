@@ -132,7 +132,7 @@ impl Context {
     /// `cqe` is out of range, or the device has no more completion queues.
     pub fn create_cq(&self, cqe: u32) -> Result<CompletionQueue> {
         let cq = self.device.create_cq(CqRequest { cqe, channel: None })?;
-        Ok(CompletionQueue::new(self, cq))
+        Ok(CompletionQueue::new(self, cq, false))
     }
 
     /// A completion queue whose events arrive at `channel`.
@@ -145,7 +145,7 @@ impl Context {
             return Err(Error::InvalidArgument { call: "create_cq", reason });
         }
         let cq = self.device.create_cq(CqRequest { cqe, channel: Some(channel.fd()) })?;
-        let cq = CompletionQueue::new(self, cq);
+        let cq = CompletionQueue::new(self, cq, true);
         channel.add(&cq);
         Ok(cq)
     }

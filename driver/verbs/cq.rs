@@ -4,7 +4,7 @@ use super::context::Context;
 use crate::device::DeviceCq;
 use crate::error::{Error, Result};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tbrdma_proto::WorkCompletion;
 
 /// A completion queue (`ibv_create_cq(3)`). Cheap to clone; may be polled from any thread.
@@ -16,7 +16,7 @@ pub struct CompletionQueue {
 pub(crate) struct Inner {
     context: Context,
     cq: Arc<dyn DeviceCq>,
-    has_channel: OnceLock<()>,
+    has_channel: bool,
 }
 
 impl fmt::Debug for CompletionQueue {
@@ -26,8 +26,8 @@ impl fmt::Debug for CompletionQueue {
 }
 
 impl CompletionQueue {
-    pub(crate) fn new(context: &Context, cq: Arc<dyn DeviceCq>) -> Self {
-        Self { inner: Arc::new(Inner { context: context.clone(), cq, has_channel: OnceLock::new() }) }
+    pub(crate) fn new(context: &Context, cq: Arc<dyn DeviceCq>, has_channel: bool) -> Self {
+        Self { inner: Arc::new(Inner { context: context.clone(), cq, has_channel }) }
     }
 
     pub(crate) fn device(&self) -> &Arc<dyn DeviceCq> {
@@ -40,10 +40,6 @@ impl CompletionQueue {
 
     pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
         Self { inner }
-    }
-
-    pub(crate) fn set_channel(&self) {
-        let _ = self.inner.has_channel.set(());
     }
 
     /// The context it belongs to.
@@ -78,7 +74,7 @@ impl CompletionQueue {
     /// # Errors
     /// The queue has no completion channel.
     pub fn req_notify(&self, solicited_only: bool) -> Result<()> {
-        if self.inner.has_channel.get().is_none() {
+        if !self.inner.has_channel {
             let reason = "the completion queue was created without a completion channel".to_owned();
             return Err(Error::InvalidArgument { call: "req_notify_cq", reason });
         }

@@ -2,12 +2,12 @@
 
 use crate::error::{Error, Result};
 use crate::sys::eventfd::EventFd;
-use crate::sys::wait::wait_readable;
+use crate::sys::wait::wait_until_found;
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tbrdma_proto::{AsyncEventKind, Qpn};
 
 /// Events kept for a reader that does not come; beyond that the oldest are dropped.
@@ -106,18 +106,8 @@ impl AsyncEvents {
     /// # Errors
     /// The wait itself failed.
     pub fn next(&self, timeout: Option<Duration>) -> Result<Option<AsyncEvent>> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        loop {
-            if let Some(event) = self.queue.pop() {
-                return Ok(Some(event));
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let ready =
-                wait_readable(&[self.as_fd()], left).map_err(Error::os("get_async_event", "ppoll"))?;
-            if ready == 0 && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(None);
-            }
-        }
+        wait_until_found(self.as_fd(), timeout, || self.queue.pop())
+            .map_err(Error::os("get_async_event", "ppoll"))
     }
 }
 
