@@ -70,6 +70,8 @@ pub enum MemoryPath {
     ProcessVm,
     /// The owner's service thread copies it for peers: memory of the application's own where the kernel forbids the other way.
     Agent,
+    /// By packets, which the owner's side of the device carries out.
+    Packets,
 }
 
 /// What a completion queue is created with.
@@ -95,6 +97,18 @@ pub(crate) trait Device: Send + Sync {
     fn profile(&self) -> &Profile;
     fn gid(&self, index: u32) -> Option<Gid>;
     fn lid(&self) -> u16;
+    /// The entry of the GID table by which a peer at this GID is reached; without one, the entry that peers are told.
+    fn gid_index_towards(&self, _peer: Option<&Gid>) -> u8 {
+        0
+    }
+    /// How it works on this machine, in a line.
+    fn describe(&self) -> String {
+        self.name().to_owned()
+    }
+    /// What it has counted, in the names of rdma_rxe's `hw_counters` where it has them.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
     fn events(&self) -> &Arc<EventQueue>;
     /// A random 24-bit number, for a starting PSN.
     fn random_psn(&self) -> u32;
@@ -134,6 +148,12 @@ pub(crate) trait DeviceMemory: Send + Sync {
     /// The bytes, if the library allocated them.
     fn segment_place(&self) -> Option<Place<'_>>;
     fn path(&self) -> MemoryPath;
+    /// Must [`is_looked_at`](Self::is_looked_at) be called when the program looks at the bytes?
+    fn wants_looks(&self) -> bool {
+        false
+    }
+    /// The program looks at the bytes, perhaps until a peer has written them: a device that needs the program's time takes some.
+    fn is_looked_at(&self) {}
     /// Withdraws the keys and waits for those who are touching the bytes. `Err` if a stopped peer does not let go in time.
     fn deregister(&self) -> Result<()>;
     /// Deregisters, and gives back the bytes that were handed over.

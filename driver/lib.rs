@@ -49,10 +49,14 @@ mod error;
 #[cfg(not(loom))]
 pub mod floor;
 #[cfg(not(loom))]
+mod link;
+#[cfg(not(loom))]
 #[allow(unsafe_code)]
 mod mem;
 #[cfg(not(loom))]
 mod shm;
+#[cfg(not(loom))]
+mod soft;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
 mod sys;
@@ -73,6 +77,7 @@ pub use {
     verbs::cq::CompletionQueue,
     verbs::event::{AsyncEvent, AsyncEvents, EventSource},
     verbs::memory::{MemoryRegion, MrSlice, REMOTE_REGION_BYTES, RemoteRegion},
+    verbs::options::OpenOptions,
     verbs::pd::ProtectionDomain,
     verbs::qp::{Connection, QpInit, QueuePair},
     verbs::queues::{ReceiveQueue, SendQueue},

@@ -27,6 +27,8 @@ Examples:
   tbrdma-bench pingpong --json result.json --quiet      for scripts
   tbrdma-bench pingpong --server                        in one shell, and in another:
   tbrdma-bench pingpong --connect 127.0.0.1 --op read
+  tbrdma-bench pingpong --device udp:lo                 RoCEv2 over UDP sockets, beside plain sockets
+  tbrdma-bench bw --device udp:lo --fault loss=1% --seed 7 --capture run.pcapng
   tbrdma-bench devices
 
 Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags; 130 interrupted.";
@@ -108,6 +110,15 @@ pub struct Flags {
     /// Also write the result to this file, by the schema tbrdma-bench/1; - is standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// What goes wrong with packets on the way, both ways: loss=1%,delay=50us~20us,reorder=1%:100us (not on shm)
+    #[arg(long, value_name = "PLAN")]
+    pub fault: Option<String>,
+    /// Where the dice of --fault start [default: another one each run, and said]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Write the packets of this side to this file, as pcapng (not on shm)
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
     /// How long to wait for the other side before giving up, as 10s [default: 10s; --server waits for a client without end]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
@@ -177,6 +188,8 @@ impl Flags {
             ("--wait", self.wait.is_some()),
             ("--inline", self.inline),
             ("--json", self.json.is_some()),
+            ("--fault", self.fault.is_some()),
+            ("--seed", self.seed.is_some()),
         ];
         given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
     }
@@ -209,6 +222,8 @@ impl Flags {
             device: self.device.clone().unwrap_or_else(|| "shm".into()),
             pin_responder: self.pin.and_then(|pins| pins.second),
             timeout_ms: milliseconds,
+            fault: self.fault.clone(),
+            seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
         })
     }
 }
@@ -289,6 +304,12 @@ fn parse_pins(text: &str) -> Result<Pins, String> {
         return Err("names one core twice: two sides on one core only take turns".to_owned());
     }
     Ok(Pins { first, second })
+}
+
+/// A seed for those who gave none: another one each time.
+fn seed_of_now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::from(now.subsec_nanos()) ^ u64::from(std::process::id()) << 32
 }
 
 /// An address with the default port added where there is none.

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use tbrdma::fault::FaultPlan;
 
 use crate::error::{Error, Result};
 
@@ -153,6 +154,12 @@ pub struct Plan {
     pub pin_responder: Option<usize>,
     /// How long either side waits for the other before it gives up, in milliseconds.
     pub timeout_ms: u64,
+    /// What goes wrong with the packets that either side sends: a fault plan's text.
+    #[serde(default)]
+    pub fault: Option<String>,
+    /// Where the faults' dice start; the responder's start one further.
+    #[serde(default)]
+    pub seed: Option<u64>,
 }
 
 impl Plan {
@@ -229,6 +236,11 @@ impl Plan {
                     .into(),
             );
         }
+        if let Some(text) = &self.fault
+            && let Err(error) = text.parse::<FaultPlan>()
+        {
+            return refuse(format!("--fault {text}: {error}"));
+        }
         self.validate_depths()
     }
 
@@ -277,6 +289,8 @@ mod tests {
             device: "shm".into(),
             pin_responder: None,
             timeout_ms: 1000,
+            fault: None,
+            seed: None,
         }
     }
 

@@ -41,7 +41,11 @@ pub fn line(report: &Report) -> String {
             let _ = write!(text, ", {p50:.2} x the floor (p99 {p99:.2} x{paired})");
         }
         Some(Ratio::Bytes { bytes_per_s, .. }) => {
-            let _ = write!(text, ", {bytes_per_s:.2} x memcpy");
+            let floor = match report.floor {
+                Some(FloorReport::Sockets { .. }) => "plain UDP sockets",
+                _ => "memcpy",
+            };
+            let _ = write!(text, ", {bytes_per_s:.2} x {floor}");
         }
         None => {}
     }
@@ -126,6 +130,18 @@ fn head(text: &mut String, report: &Report) {
         0 => String::new(),
         some => format!(" and {some} between batches"),
     };
+    if let (Some(fault), Some(seed)) = (&report.fault, report.seed) {
+        entry(text, "fault", &format!("{fault}; --seed {seed}"));
+    }
+    let told: Vec<_> = report
+        .counters
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    if !told.is_empty() {
+        entry(text, "counters", &told.join(", "));
+    }
     entry(text, "samples", &format!("{} after {} of warm-up{lead_in}", report.samples, report.warmup));
 }
 
@@ -173,10 +189,14 @@ fn throughput(text: &mut String, report: &Report) {
 
 fn floor(text: &mut String, report: &Report) {
     let value = match &report.floor {
-        Some(FloorReport::Bounce { one_way_ns, samples }) => format!(
-            "p50 {}, p99 {} one way; plain stores and loads, same cores, between the batches, {samples} samples",
+        Some(FloorReport::Bounce { one_way_ns, samples, carrier }) => format!(
+            "p50 {}, p99 {} one way; {carrier}, same cores, between the batches, {samples} samples",
             nanoseconds(one_way_ns.p50),
             nanoseconds(one_way_ns.p99)
+        ),
+        Some(FloorReport::Sockets { sockets_bytes_per_s }) => format!(
+            "{} arrive over plain UDP sockets in long trains; same cores, between the sections",
+            bytes(*sockets_bytes_per_s)
         ),
         Some(FloorReport::Memcpy { memcpy_bytes_per_s }) => format!(
             "{} by memcpy between private buffers; initiator's core, between the sections",

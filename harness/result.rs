@@ -76,6 +76,15 @@ pub struct Report {
     pub memory: &'static str,
     /// How the two sides were started.
     pub sides: &'static str,
+    /// What went wrong with packets on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// Where the dice of `fault` started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// What the initiator's device counted, where it counts.
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub counters: std::collections::BTreeMap<&'static str, u64>,
     /// Where it took place.
     pub environment: Environment,
 }
@@ -86,12 +95,19 @@ pub struct Report {
 pub enum FloorReport {
     /// Of a pingpong.
     Bounce {
-        /// One way, by plain stores and loads.
+        /// One way, without the library.
         one_way_ns: FloorLatency,
         /// Recorded bounces.
         samples: u64,
+        /// What carried them.
+        carrier: &'static str,
     },
-    /// Of a stream.
+    /// Of a stream on a network.
+    Sockets {
+        /// Payload bytes per second that arrived of a flood over plain UDP sockets.
+        sockets_bytes_per_s: f64,
+    },
+    /// Of a stream in memory.
     Memcpy {
         /// Bytes per second copied by the initiator's core.
         memcpy_bytes_per_s: f64,
@@ -125,7 +141,7 @@ pub enum Ratio {
     Bytes {
         /// Bytes per second by bytes per second.
         bytes_per_s: f64,
-        /// The median over all timed sections of a section's rate by that of memcpy right before and after it.
+        /// The median over all timed sections of a section's rate by that of the floor right before and after it.
         section_by_section: Option<f64>,
     },
 }

@@ -1,5 +1,6 @@
 //! The order of a run, on both sides.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::affinity;
@@ -7,7 +8,8 @@ use crate::cli::{Command, Flags};
 use crate::control::{Account, Channel, Endpoint, Message};
 use crate::environment::{BothSides, Environment, Host, Switches, steal_ticks};
 use crate::error::{Error, Result};
-use crate::floor::{self, Floor};
+use crate::floor::sockets::{Flood, Way};
+use crate::floor::{self, Carrier, Floor};
 use crate::memcpy::{Memcpy, median};
 use crate::peer::{self, Listener, Responder};
 use crate::pingpong::{self, Pingpong};
@@ -48,7 +50,18 @@ pub fn command(command: Command) -> Result<u8> {
 /// What a measurement found, before it is put together with where and how.
 enum Found {
     Pingpong(pingpong::Outcome, Floor),
-    Stream(stream::Outcome, Memcpy),
+    Stream(stream::Outcome, Beside),
+}
+
+/// The floor of a stream.
+enum Beside {
+    Memcpy(Memcpy),
+    Sockets(Flood),
+}
+
+/// How this side's plain sockets reach the other, if the device is on a network.
+fn way(open: &OpenDevice, session: &Session) -> Option<Way> {
+    Way::of(&open.name, session.qp.address().gid, open.mtu, session.plan.wait)
 }
 
 /// The initiator.
@@ -61,7 +74,7 @@ fn measure(flags: &Flags, mut plan: Plan) -> Result<u8> {
     };
     let allowed = affinity::allowed()?;
     let own_core = choose_cores(flags, &mut plan, &allowed)?;
-    let open = session::open(&plan.device, &plan)?;
+    let open = session::open(&plan.device, &plan, Role::Initiator, flags.capture.as_deref())?;
     let (child, mut channel) = match &flags.connect {
         Some(address) => (None, peer::connect(address, flags.timeout())?),
         None => Responder::start().map(|(child, channel)| (Some(child), channel))?,
@@ -153,8 +166,10 @@ fn initiate(
     let (switches, steal) = (Switches::now(), steal_ticks());
     let found = match plan.benchmark {
         Benchmark::Pingpong => {
-            let mut floor = Floor::new(plan.size)?;
-            if !hello.host.is_same(&Host::ours()) {
+            let carrier = way(open, &session).map_or(Carrier::Memory, Carrier::Sockets);
+            let needs_one_host = matches!(carrier, Carrier::Memory);
+            let mut floor = Floor::new(plan.size, carrier)?;
+            if needs_one_host && !hello.host.is_same(&Host::ours()) {
                 floor.missing =
                     Some("the two sides are not on one host, or do not see each other's processes".into());
             }
@@ -166,12 +181,19 @@ fn initiate(
             Found::Pingpong(outcome, floor)
         }
         Benchmark::Bw | Benchmark::Rate => {
-            let mut memcpy = Memcpy::new(plan);
+            let mut beside = match way(open, &session) {
+                Some(way) => Beside::Sockets(Flood::new(plan, way)),
+                None => Beside::Memcpy(Memcpy::new(plan)),
+            };
+            let watch = session.watch.clone();
             let mut stream = Stream::new(session)?;
             stream.session().meet(channel)?;
-            let beside = || memcpy.measure();
-            let outcome = stream.measure(channel, flags.extent(), flags.warmup, &progress, beside)?;
-            Found::Stream(outcome, memcpy)
+            let measure = |channel: &mut Channel| match &mut beside {
+                Beside::Memcpy(memcpy) => memcpy.measure().map(Some),
+                Beside::Sockets(flood) => flood.measure(channel, &watch, timeout),
+            };
+            let outcome = stream.measure(channel, flags.extent(), flags.warmup, &progress, measure)?;
+            Found::Stream(outcome, beside)
         }
     };
     environment.steal_ms = steal_ticks().saturating_sub(steal) * TICK_MS;
@@ -222,6 +244,9 @@ fn assemble(
         signal_every: plan.signal_every,
         memory: "allocated by the library",
         sides,
+        fault: plan.fault.clone(),
+        seed: plan.seed,
+        counters: open.device.counters().into_iter().collect(),
         environment,
     };
     let mut picture = String::new();
@@ -230,7 +255,7 @@ fn assemble(
             picture = outcome.latencies.draw(report::WIDTH);
             pingpong_report(&mut report, plan, &outcome, &floor);
         }
-        Found::Stream(outcome, memcpy) => stream_report(&mut report, outcome, &memcpy),
+        Found::Stream(outcome, beside) => stream_report(&mut report, outcome, &beside),
     }
     (report, picture)
 }
@@ -264,8 +289,11 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
     if let Some(bounces) = floor.latencies()
         && let (Some(p50), Some(p99)) = (bounces.quantile_ns(0.5), bounces.quantile_ns(0.99))
     {
-        report.floor =
-            Some(FloorReport::Bounce { one_way_ns: FloorLatency { p50, p99 }, samples: bounces.count() });
+        report.floor = Some(FloorReport::Bounce {
+            one_way_ns: FloorLatency { p50, p99 },
+            samples: bounces.count(),
+            carrier: floor.carrier().described(),
+        });
         report.ratio_to_floor = report.one_way_ns.map(|summary| Ratio::Latency {
             p50: summary.p50 / p50,
             p99: summary.p99 / p99,
@@ -274,7 +302,7 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
     }
 }
 
-fn stream_report(report: &mut Report, outcome: stream::Outcome, memcpy: &Memcpy) {
+fn stream_report(report: &mut Report, outcome: stream::Outcome, beside: &Beside) {
     account(report, &outcome.account);
     report.samples = outcome.messages;
     report.verified = report.errors == 0 && report.messages_checked == outcome.to_check;
@@ -293,9 +321,18 @@ fn stream_report(report: &mut Report, outcome: stream::Outcome, memcpy: &Memcpy)
             max: outcome.batches.iter().copied().fold(0.0, f64::max),
         },
     });
-    if let Some(rate) = memcpy.median() {
-        report.floor = Some(FloorReport::Memcpy { memcpy_bytes_per_s: rate });
-        report.ratio_to_floor = (rate > 0.0).then(|| Ratio::Bytes {
+    let (rate, floor) = match beside {
+        Beside::Memcpy(memcpy) => {
+            (memcpy.median(), FloorReport::Memcpy { memcpy_bytes_per_s: memcpy.median().unwrap_or_default() })
+        }
+        Beside::Sockets(flood) => {
+            report.floor_missing.clone_from(&flood.missing);
+            (flood.median(), FloorReport::Sockets { sockets_bytes_per_s: flood.median().unwrap_or_default() })
+        }
+    };
+    if let Some(rate) = rate.filter(|rate| *rate > 0.0) {
+        report.floor = Some(floor);
+        report.ratio_to_floor = Some(Ratio::Bytes {
             bytes_per_s: bytes_per_s / rate,
             section_by_section: median(&outcome.ratios),
         });
@@ -340,6 +377,7 @@ fn serve(flags: &Flags) -> Result<u8> {
     let own = Choices {
         device: flags.device.clone(),
         core: flags.pin.map(|pins| pins.second.unwrap_or(pins.first)),
+        capture: flags.capture.clone(),
     };
     let served =
         respond(&mut channel, &own, flags.timeout()).map_err(|error| give_up(&mut channel, error))?;
@@ -376,6 +414,7 @@ fn responder_process() -> Result<u8> {
 struct Choices {
     device: Option<String>,
     core: Option<usize>,
+    capture: Option<PathBuf>,
 }
 
 /// What a responder did.
@@ -397,13 +436,15 @@ fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -> Result<Se
         other => return Err(channel.unexpected(&other, "`plan`")),
     };
     plan.validate()?;
-    let open = session::open(own.device.as_deref().unwrap_or(&plan.device), &plan)?;
+    let device = own.device.as_deref().unwrap_or(&plan.device);
+    let open = session::open(device, &plan, Role::Responder, own.capture.as_deref())?;
     let core = own.core.or(plan.pin_responder);
     if let Some(core) = core {
         affinity::pin(core)?;
     }
     let (session, _): (Session, Endpoint) = Session::establish(&open, &plan, Role::Responder, channel)?;
     let watch = session.watch.clone();
+    let way = way(&open, &session);
     let mut part = match plan.benchmark {
         Benchmark::Pingpong => Part::Pingpong(Pingpong::new(session)?),
         Benchmark::Bw | Benchmark::Rate => Part::Stream(Stream::new(session)?),
@@ -424,7 +465,8 @@ fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -> Result<Se
                 total.add(&account);
                 channel.send(&Message::Done(account))?;
             }
-            Message::Floor(offer) => floor::respond(offer, channel, &watch)?,
+            Message::Floor(offer) => floor::memory::respond(offer, channel, &watch)?,
+            Message::SocketFloor(offer) => floor::sockets::respond(offer, way.as_ref(), channel, &watch)?,
             Message::Finish => {
                 channel.send(&Message::Bye { pinned: core, switches: Switches::now().since(switches) })?;
                 return Ok(Served { plan, account: total });

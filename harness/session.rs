@@ -1,11 +1,12 @@
 //! One side's device, buffers and queue pair, made to a plan and connected to the other side's.
 
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use tbrdma::{
-    Access, AddressHandle, Context as Device, MemoryRegion, ProtectionDomain, QpAddress, QpInit, QueuePair,
-    RemoteRegion,
+    Access, AddressHandle, Context as Device, MemoryRegion, OpenOptions, ProtectionDomain, QpAddress, QpInit,
+    QueuePair, RemoteRegion,
 };
 
 use crate::completions::Completions;
@@ -36,14 +37,24 @@ pub struct OpenDevice {
     pub name: String,
     /// Its profile.
     pub profile: String,
+    /// Payload bytes of its largest packet.
+    pub mtu: u32,
 }
 
-/// Opens a device and checks the plan against its limits.
+/// Opens a device, with the plan's faults on its wire, and checks the plan against its limits.
 ///
 /// # Errors
 /// There is no such device, or it cannot do what the plan asks.
-pub fn open(name: &str, plan: &Plan) -> Result<OpenDevice> {
-    let device = tbrdma::open(name).context(|| format!("open device {name}"))?;
+pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Result<OpenDevice> {
+    let mut options = OpenOptions::new();
+    if let (Some(fault), Some(seed)) = (&plan.fault, plan.seed) {
+        // Otherwise both directions would lose the same packets.
+        options = options.fault(fault).seed(seed.wrapping_add(u64::from(role == Role::Responder)));
+    }
+    if let Some(file) = capture {
+        options = options.capture(file);
+    }
+    let device = options.open(name).context(|| format!("open device {name}"))?;
     let limits = device.query_device();
     let port = device.query_port(PORT).context(|| format!("query port {PORT} of device {name}"))?;
     let refuse = |text: String| Err(Error::Usage(text));
@@ -79,7 +90,12 @@ pub fn open(name: &str, plan: &Plan) -> Result<OpenDevice> {
             plan.depth
         ));
     }
-    Ok(OpenDevice { name: device.name().to_owned(), profile: device.profile_name().to_owned(), device })
+    Ok(OpenDevice {
+        name: device.name().to_owned(),
+        profile: device.profile_name().to_owned(),
+        mtu: port.active_mtu.bytes(),
+        device,
+    })
 }
 
 /// Where the other side's queue pair is, for datagrams.

@@ -201,12 +201,12 @@ impl Stream {
         extent: Extent,
         warmup: Option<u64>,
         progress: &Progress,
-        mut beside: impl FnMut() -> Result<f64>,
+        mut beside: impl FnMut(&mut Channel) -> Result<Option<f64>>,
     ) -> Result<Outcome> {
         progress.stage("warming up");
         let per_message = self.warm_up(channel, warmup)?;
         let warmup = self.next;
-        let mut machine_before = beside()?;
+        let mut machine_before = beside(channel)?;
         progress.stage("measuring");
         let mut outcome = Outcome {
             messages: 0,
@@ -234,9 +234,11 @@ impl Stream {
             outcome.elapsed += elapsed;
             let bytes = count as f64 * self.wire.layout.size as f64;
             let rate = bytes / elapsed.as_secs_f64().max(1e-9);
-            let machine_after = beside()?;
+            let machine_after = beside(channel)?;
             outcome.batches.push(rate);
-            outcome.ratios.push(2.0 * rate / (machine_before + machine_after));
+            if let (Some(before), Some(after)) = (machine_before, machine_after) {
+                outcome.ratios.push(2.0 * rate / (before + after));
+            }
             machine_before = machine_after;
             size = in_time(BATCH_TIME, elapsed / u32::try_from(count).unwrap_or(u32::MAX).max(1));
             progress.done(match extent {

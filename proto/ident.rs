@@ -85,6 +85,12 @@ impl Qpn {
         if value <= MASK_24 { Some(Self(value)) } else { None }
     }
 
+    /// The low 24 bits of `value`, as a header has them.
+    #[inline]
+    pub const fn masked(value: u32) -> Self {
+        Self(value & MASK_24)
+    }
+
     /// The number, in `0..2^24`.
     #[inline]
     pub const fn get(self) -> u32 {

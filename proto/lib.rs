@@ -15,6 +15,8 @@
 //! | [`region`] | may this protection domain touch these bytes under this key? |
 //! | [`qp`] | which state may a queue pair go to, with which attributes? |
 //! | [`rules`] | is this work request one that may be posted at all? |
+//! | [`fault`] | what goes wrong on a link, and when? |
+//! | [`testing`] | what does all of it do in a simulated network? |
 //! | [`event`] | what can go wrong, or change, outside any work request? |
 //! | [`limits`] | how large may everything be? |
 //! | [`profile`] | which of those limits does a given device pretend to have? |
@@ -37,13 +39,20 @@
 mod raw;
 
 pub mod event;
+pub mod fault;
 pub mod flags;
 pub mod ident;
 pub mod limits;
+#[doc(hidden)]
+pub mod planted;
 pub mod profile;
 pub mod qp;
 pub mod region;
 pub mod rules;
+pub mod testing;
+pub mod time;
+pub mod transport;
+pub mod wire;
 pub mod work;
 
 pub use event::*;
@@ -54,4 +63,5 @@ pub use profile::*;
 pub use qp::*;
 pub use region::*;
 pub use rules::*;
+pub use time::*;
 pub use work::*;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::flags::{Access, AccessFlagsError};
+use crate::planted::{self, Bug};
 use crate::work::WcStatus;
 
 /// How many other registrations pass before the index of a retired key is used again, as long as the table
@@ -52,11 +53,12 @@ impl Region {
     pub fn check(&self, pd: PdHandle, needed: Access, addr: u64, len: u64) -> Result<u64, RegionError> {
         // `offset` wraps if `addr` is below the region, which the first condition on bounds refuses.
         let offset = addr.wrapping_sub(self.iova);
+        let length = self.length + u64::from(planted::is(Bug::BoundOffByOne));
         let allowed = self.pd == pd
             && self.access.contains(needed)
             && addr >= self.iova
-            && offset <= self.length
-            && len <= self.length - offset
+            && offset <= length
+            && len <= length - offset
             && addr.checked_add(len).is_some();
         if allowed { Ok(offset) } else { Err(self.refusal(pd, needed, addr, len)) }
     }

@@ -2,6 +2,10 @@
 
 #[path = "../fuzz/checks.rs"]
 mod checks;
+#[path = "../fuzz/qp_checks.rs"]
+mod qp_checks;
+#[path = "../fuzz/wire_checks.rs"]
+mod wire_checks;
 
 use std::path::Path;
 
@@ -45,11 +49,44 @@ fn qp_modify() {
 }
 
 #[test]
+fn wire_parse() {
+    replay("wire_parse", wire_checks::wire_parse);
+}
+
+#[test]
+fn icrc() {
+    replay("icrc", wire_checks::icrc);
+}
+
+#[test]
+fn responder() {
+    replay("responder", qp_checks::responder);
+}
+
+#[test]
+fn requester() {
+    replay("requester", qp_checks::requester);
+}
+
+#[test]
 fn every_corpus_belongs_to_a_target() {
     let mut corpora: Vec<_> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     corpora.sort();
-    assert_eq!(corpora, ["hello_message", "qp_address", "qp_modify", "region_check", "remote_region"]);
+    assert_eq!(
+        corpora,
+        [
+            "hello_message",
+            "icrc",
+            "qp_address",
+            "qp_modify",
+            "region_check",
+            "remote_region",
+            "requester",
+            "responder",
+            "wire_parse",
+        ]
+    );
 }

@@ -4,6 +4,8 @@
 pub(crate) mod eventfd;
 /// What is mapped where.
 pub(crate) mod mapping;
+/// Local datagrams between names.
+pub(crate) mod datagram_socket;
 /// Sealed anonymous files: the memory two processes share.
 pub(crate) mod memfd;
 /// Who we are, who the peer is, and where a thread runs.
@@ -14,5 +16,9 @@ pub(crate) mod random;
 pub(crate) mod remote_memory;
 /// Local datagrams in order, which carry file descriptors.
 pub(crate) mod socket;
+/// Datagram sockets that carry RoCEv2.
+pub(crate) mod udp;
+/// Receiving through io_uring.
+pub(crate) mod uring;
 /// Sleeping until a descriptor has something to say.
 pub(crate) mod wait;

@@ -16,6 +16,16 @@ pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -
     wait_for(fds, PollFlags::POLLIN, timeout)
 }
 
+/// [`wait_readable`] for one descriptor, at most once around: true if it is readable, was hung up or has failed, false when the time has passed
+/// or a signal came. To the nanosecond, and without an allocation.
+pub(crate) fn wait_one(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
+    match ppoll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout.map(TimeSpec::from), None) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// [`wait_readable`] for any one kind of readiness.
 fn wait_for(fds: &[BorrowedFd<'_>], interest: PollFlags, timeout: Option<Duration>) -> io::Result<u64> {
     if fds.len() > 64 {
@@ -114,6 +124,16 @@ mod tests {
         assert_eq!(wait_readable(&[reader.as_fd()], Some(Duration::from_millis(20))).unwrap(), 0);
         assert!(start.elapsed() >= Duration::from_millis(20));
         assert_eq!(wait_readable(&[reader.as_fd()], Some(Duration::ZERO)).unwrap(), 0);
+    }
+
+    #[test]
+    fn one_descriptor_is_waited_for_to_the_nanosecond() {
+        let (reader, writer) = pipe().unwrap();
+        let start = Instant::now();
+        assert!(!wait_one(reader.as_fd(), Some(Duration::from_micros(300))).unwrap());
+        assert!(start.elapsed() >= Duration::from_micros(300));
+        drop(writer);
+        assert!(wait_one(reader.as_fd(), None).unwrap());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::event::AsyncEvents;
 use super::pd::ProtectionDomain;
 use crate::device::{CqRequest, Device};
 use crate::error::{Error, Result};
+use crate::link::udp::{Interface, PREFIX};
 use std::sync::Arc;
 use tbrdma_proto::{DeviceAttr, Gid, PortAttr, limits};
 
@@ -22,25 +23,26 @@ pub struct DeviceInfo {
 
 /// The RDMA devices of this host.
 pub fn devices() -> Vec<DeviceInfo> {
-    vec![DeviceInfo {
+    let shm = DeviceInfo {
         name: crate::shm::device::NAME.to_owned(),
         description: "processes of this user on this host, through shared memory".to_owned(),
-    }]
+    };
+    // A host that does not say which interfaces it has has none.
+    let interfaces = Interface::all().unwrap_or_default().into_iter();
+    let udp = interfaces.map(|interface| DeviceInfo {
+        name: format!("{PREFIX}{}", interface.name),
+        description: format!("RoCEv2 over UDP on {}, path MTU {}", interface.name, interface.mtu),
+    });
+    std::iter::once(shm).chain(udp).collect()
 }
 
-/// Opens a device by name (`ibv_open_device(3)`): `"shm"`.
+/// Opens a device by name (`ibv_open_device(3)`): `"shm"`, or `"udp:"` and a network interface, as in `"udp:lo"`. What the environment says
+/// of faults and captures holds: see [`OpenOptions::from_environment`](crate::OpenOptions::from_environment).
 ///
 /// # Errors
-/// There is no such device, or the system refuses what it needs (a memory file, an abstract Unix socket, a thread).
+/// There is no such device, or the system refuses what it needs (a memory file, a socket, a thread).
 pub fn open(name: &str) -> Result<Context> {
-    let device: Arc<dyn Device> = match name {
-        crate::shm::device::NAME => Arc::new(crate::shm::device::ShmDevice::open()?),
-        _ => {
-            let known: Vec<_> = devices().into_iter().map(|device| device.name).collect();
-            return Err(Error::NoSuchDevice { name: name.to_owned(), known: known.join(", ") });
-        }
-    };
-    Ok(Context { device })
+    super::options::OpenOptions::from_environment()?.open(name)
 }
 
 /// An open device: where everything else is made. Cheap to clone; closed when the last object made from it is gone.
@@ -56,6 +58,10 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
+    pub(crate) fn of(device: Arc<dyn Device>) -> Self {
+        Self { device }
+    }
+
     /// The device's name.
     pub fn name(&self) -> &str {
         self.device.name()
@@ -64,6 +70,17 @@ impl Context {
     /// The profile the device goes by: what it pretends to be.
     pub fn profile_name(&self) -> &'static str {
         self.device.profile().name
+    }
+
+    /// How the device works on this machine, in a line: which of the system's facilities it uses.
+    pub fn describe(&self) -> String {
+        self.device.describe()
+    }
+
+    /// What the device has counted since it was opened, by name; in the names of rdma_rxe's `hw_counters` where it has them. Empty for devices
+    /// that count nothing.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.device.counters()
     }
 
     /// Capabilities and limits (`ibv_query_device(3)`).
@@ -165,7 +182,8 @@ impl Context {
 
     /// How a queue pair of this context with this number is addressed from elsewhere.
     pub(crate) fn address_of(&self, qpn: tbrdma_proto::Qpn, psn: tbrdma_proto::Psn) -> QpAddress {
-        let gid = self.device.gid(0).unwrap_or_default();
+        let index = u32::from(self.device.gid_index_towards(None));
+        let gid = self.device.gid(index).unwrap_or_default();
         QpAddress { gid, lid: self.device.lid(), qpn, psn }
     }
 

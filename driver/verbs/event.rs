@@ -40,6 +40,8 @@ pub enum EventSource {
     QueuePair(Qpn),
     /// A shared receive queue, by [`SharedReceiveQueue::number`](crate::SharedReceiveQueue::number).
     SharedReceiveQueue(u32),
+    /// A completion queue, by [`CompletionQueue::number`](crate::CompletionQueue::number).
+    CompletionQueue(u32),
 }
 
 impl fmt::Display for EventSource {
@@ -49,6 +51,7 @@ impl fmt::Display for EventSource {
             Self::Port(number) => write!(f, "port {number}"),
             Self::QueuePair(qpn) => write!(f, "QP {qpn}"),
             Self::SharedReceiveQueue(number) => write!(f, "SRQ {number}"),
+            Self::CompletionQueue(number) => write!(f, "CQ {number}"),
         }
     }
 }

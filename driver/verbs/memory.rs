@@ -25,6 +25,7 @@ pub struct MemoryRegion {
     len: usize,
     lkey: u32,
     rkey: u32,
+    wants_looks: bool,
 }
 
 impl fmt::Debug for MemoryRegion {
@@ -41,7 +42,8 @@ impl fmt::Debug for MemoryRegion {
 impl MemoryRegion {
     pub(crate) fn new(pd: &ProtectionDomain, memory: Arc<dyn DeviceMemory>) -> Self {
         let (addr, len, lkey, rkey) = (memory.iova(), memory.len(), memory.lkey(), memory.rkey());
-        Self { memory, pd: pd.clone(), addr, len, lkey, rkey }
+        let wants_looks = memory.wants_looks();
+        Self { memory, pd: pd.clone(), addr, len, lkey, rkey, wants_looks }
     }
 
     /// The key by which our own work requests name it.
@@ -130,9 +132,13 @@ impl MemoryRegion {
     }
 
     /// The 8 aligned bytes at `offset`, as a number in host order; what a peer wrote before them in address order is visible
-    /// afterwards. This is how a program polls memory that a peer writes. Zero if `offset` is not a multiple of 8 or out of range.
+    /// afterwards. This is how a program polls memory that a peer writes; on a device that works in the program's time, such looks drive it.
+    /// Zero if `offset` is not a multiple of 8 or out of range.
     #[inline]
     pub fn load_u64(&self, offset: usize) -> u64 {
+        if self.wants_looks {
+            self.memory.is_looked_at();
+        }
         if let Some(word) =
             self.memory.segment_place().and_then(|place| place.sub(offset, 8)).and_then(|p| p.atomic_u64())
         {

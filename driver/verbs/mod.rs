@@ -7,6 +7,7 @@ pub(crate) mod context;
 pub(crate) mod cq;
 pub(crate) mod event;
 pub(crate) mod memory;
+pub(crate) mod options;
 pub(crate) mod pd;
 pub(crate) mod qp;
 pub(crate) mod queues;

@@ -1,6 +1,6 @@
 //! Protection domains: what may be used together.
 
-use super::address::AddressHandle;
+use super::address::{AddressHandle, QpAddress};
 use super::buffer::Buffer;
 use super::context::Context;
 use super::memory::MemoryRegion;
@@ -123,6 +123,15 @@ impl ProtectionDomain {
     pub fn create_srq(&self, max_wr: u32, max_sge: u32) -> Result<SharedReceiveQueue> {
         let srq = self.context().device.create_srq(self.handle(), max_wr, max_sge)?;
         Ok(SharedReceiveQueue::new(self, srq))
+    }
+
+    /// A datagram destination: the port of this queue pair, from the entry of our GID table that suits it.
+    ///
+    /// # Errors
+    /// As for [`create_ah`](Self::create_ah).
+    pub fn create_ah_to(&self, peer: &QpAddress) -> Result<AddressHandle> {
+        let sgid_index = self.context().device.gid_index_towards(Some(&peer.gid));
+        self.create_ah(&AddressVector { sgid_index, ..peer.address_vector() })
     }
 
     /// A datagram destination (`ibv_create_ah(3)`).

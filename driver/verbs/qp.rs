@@ -127,8 +127,8 @@ pub struct Connection {
     pub rnr_retry: u8,
     /// Service level.
     pub sl: u8,
-    /// Which of our port's GIDs the peer sees.
-    pub sgid_index: u8,
+    /// Which of our port's GIDs the peer sees; without one, the one that [`QueuePair::address`] has told it, or the first of the peer's kind.
+    pub sgid_index: Option<u8>,
     /// P_Key by its index.
     pub pkey_index: u16,
 }
@@ -145,7 +145,7 @@ impl Default for Connection {
             retry_cnt: 7,
             rnr_retry: 6,
             sl: 0,
-            sgid_index: 0,
+            sgid_index: None,
             pkey_index: 0,
         }
     }
@@ -274,12 +274,18 @@ impl QueuePair {
         self.shared().device.modify(attr, mask)
     }
 
-    /// Connects to a peer with default attributes: RESET to INIT, RTR and RTS. Receives may be posted before or after.
+    /// Connects to a peer with default attributes: RESET to INIT, RTR and RTS. Receives may be posted before or after. The path MTU is that of
+    /// our port; a peer whose port has a smaller one needs [`connect_with`](Self::connect_with) on both sides.
     ///
     /// # Errors
     /// As for [`modify`](Self::modify).
     pub fn connect(&mut self, peer: &QpAddress) -> Result<()> {
-        self.connect_with(peer, &Connection::default())
+        let mut with = Connection::default();
+        let active = self.shared().context.device.profile().port.active_mtu;
+        if active.bytes() < with.path_mtu.bytes() {
+            with.path_mtu = active;
+        }
+        self.connect_with(peer, &with)
     }
 
     /// Connects to a peer with these attributes.
@@ -287,7 +293,9 @@ impl QueuePair {
     /// # Errors
     /// As for [`modify`](Self::modify).
     pub fn connect_with(&mut self, peer: &QpAddress, with: &Connection) -> Result<()> {
-        let ah_attr = AddressVector { sl: with.sl, sgid_index: with.sgid_index, ..peer.address_vector() };
+        let device = &self.shared().context.device;
+        let sgid_index = with.sgid_index.unwrap_or_else(|| device.gid_index_towards(Some(&peer.gid)));
+        let ah_attr = AddressVector { sl: with.sl, sgid_index, ..peer.address_vector() };
         let mut attr = QpAttr {
             qp_state: QpState::Init,
             qp_access_flags: with.access,

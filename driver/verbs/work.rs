@@ -115,6 +115,21 @@ impl SendWrs<'_> {
         builder
     }
 
+    /// SEND that also takes one of the peer's keys out of use before its receive completes; the completion says which
+    /// ([`WcFlags::WITH_INV`](tbrdma_proto::WcFlags::WITH_INV)). Reliable connections only.
+    pub fn send_with_inv(&mut self, list: impl SgList, rkey: u32) -> SendWrBuilder<'_> {
+        let builder = self.push(Opcode::SendWithInv, list.slices(), NOWHERE);
+        builder.wr.imm_data = rkey;
+        builder
+    }
+
+    /// SEND with invalidation, of bytes that are copied now.
+    pub fn send_inline_with_inv(&mut self, bytes: &[u8], rkey: u32) -> SendWrBuilder<'_> {
+        let builder = self.push_inline(Opcode::SendWithInv, bytes, NOWHERE);
+        builder.wr.imm_data = rkey;
+        builder
+    }
+
     /// RDMA WRITE.
     pub fn write(&mut self, list: impl SgList, remote: RemoteAddr) -> SendWrBuilder<'_> {
         self.push(Opcode::RdmaWrite, list.slices(), remote)

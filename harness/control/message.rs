@@ -1,5 +1,7 @@
 //! The messages of the control channel.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{Host, Switches};
@@ -8,9 +10,9 @@ use crate::plan::Plan;
 /// First field of the first message: what protocol this is.
 pub const MAGIC: &str = "tbrdma-bench control";
 /// Version of the protocol. It changes with any change of the messages or of what the two sides do between them.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// What both sides must be able to do beyond the version.
-const FEATURES: [&str; 3] = ["batches", "floor", "credits"];
+const FEATURES: [&str; 4] = ["batches", "floor", "credits", "socket-floor"];
 
 /// What the two sides say to each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +30,20 @@ pub enum Message {
     Go(Go),
     /// Initiator to responder: bounce through this memory, without the library.
     Floor(FloorOffer),
+    /// Initiator to responder: bounce or take datagrams on plain sockets, without the library.
+    SocketFloor(SocketOffer),
+    /// Responder to initiator: its socket is there.
+    SocketReady {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Responder to initiator: what arrived of a flood of datagrams.
+    Arrived {
+        /// Payload bytes.
+        bytes: u64,
+        /// From the first to the last, in nanoseconds.
+        nanoseconds: u64,
+    },
     /// Responder to initiator: it could not take part in the floor, for this reason.
     NoFloor {
         /// The reason.
@@ -62,6 +78,9 @@ impl Message {
             Self::Ready => "ready",
             Self::Go(_) => "go",
             Self::Floor(_) => "floor",
+            Self::SocketFloor(_) => "socket-floor",
+            Self::SocketReady { .. } => "socket-ready",
+            Self::Arrived { .. } => "arrived",
             Self::NoFloor { .. } => "no-floor",
             Self::Done(_) => "done",
             Self::Finish => "finish",
@@ -182,6 +201,19 @@ pub struct FloorOffer {
     /// Bytes in a message.
     pub size: usize,
     /// How many times to bounce.
+    pub count: u64,
+}
+
+/// Plain sockets for the floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketOffer {
+    /// The initiator's socket.
+    pub address: SocketAddr,
+    /// Bytes in a message.
+    pub size: usize,
+    /// Bytes in a datagram, at most.
+    pub segment: u16,
+    /// How many times to bounce; 0 for a flood in one direction.
     pub count: u64,
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-pub use message::{Account, Endpoint, FloorOffer, Go, Hello, MAGIC, Message, Phase, VERSION};
+pub use message::{Account, Endpoint, FloorOffer, Go, Hello, MAGIC, Message, Phase, SocketOffer, VERSION};
 
 use crate::error::{Error, Result, one_line};
 use crate::signals;

@@ -27,6 +27,8 @@ fn plan(benchmark: Benchmark, op: Op) -> Plan {
         device: "shm".into(),
         pin_responder: None,
         timeout_ms: 60_000,
+        fault: None,
+        seed: None,
     }
 }
 
@@ -39,7 +41,7 @@ fn channels() -> (Channel, Channel) {
 }
 
 fn establish(plan: &Plan, role: Role, channel: &mut Channel) -> Session {
-    let open = session::open("shm", plan).unwrap();
+    let open = session::open("shm", plan, role, None).unwrap();
     Session::establish(&open, plan, role, channel).unwrap().0
 }
 
@@ -91,7 +93,7 @@ fn found(benchmark: Benchmark, op: Op, bend: impl Fn(&mut Session) + Send) -> Ac
             _ => {
                 let mut stream = Stream::new(session).unwrap();
                 stream.session().meet(&mut ours).unwrap();
-                stream.measure(&mut ours, extent, Some(10), &progress, || Ok(1.0)).unwrap().account
+                stream.measure(&mut ours, extent, Some(10), &progress, |_| Ok(Some(1.0))).unwrap().account
             }
         };
         ours.send(&Message::Finish).unwrap();

@@ -261,6 +261,14 @@ pub enum ModifyError {
         /// The transition asked for.
         step: Transition,
     },
+    /// The queue pair is not in the state that the caller believes.
+    #[error("the queue pair is in {current} and not in {believed} as cur_qp_state says: query its state and decide again")]
+    WrongCurrentState {
+        /// The state it is in.
+        current: QpState,
+        /// The state the caller gave.
+        believed: QpState,
+    },
     /// Attributes are missing that the transition needs.
     #[error("taking a {step} also needs {missing}: set those attributes and their bits in the mask")]
     MissingAttributes {

@@ -1,4 +1,4 @@
-//! The floor of a pingpong: how fast these two cores hand such messages to and fro with plain stores and loads.
+//! The floor of a pingpong over shared memory: how fast these two cores hand such messages to and fro with plain stores and loads.
 //!
 //! Two processes share one piece of memory. Each stores the message word by word and then a flag on a cache line of its own;
 //! the other waits for the flag, loads every word, and answers likewise. No library, no queue, no completion.
@@ -10,128 +10,58 @@ use std::time::{Duration, Instant};
 
 use tbrdma::floor::Shared;
 
+use super::Miss;
 use crate::control::{Account, Channel, FloorOffer, Message};
 use crate::error::{Context, Result};
-use crate::histogram::{Latencies, Measures};
-use crate::pingpong::in_time;
+use crate::histogram::Latencies;
 use crate::watch::{Spins, Watch};
 
 /// Words between two flags, or a flag and data: two lines, since processors fetch lines in pairs.
 const APART: usize = 16;
 /// Largest message that is bounced.
-const MAX_SIZE: usize = 64 << 20;
-/// How long the timed bounces of one visit last.
-const VISIT_TIME: Duration = Duration::from_millis(30);
+pub(super) const MAX_SIZE: usize = 64 << 20;
 /// Bounces before the timed ones of a visit.
 const WARMUP: u64 = 200;
 /// The same for messages that are large.
 const WARMUP_LARGE: u64 = 4;
 const LARGE: usize = 1 << 18;
 
-/// The floor of a run, measured in visits between the batches of the measurement.
-pub struct Floor {
-    latencies: Latencies,
+/// The initiator's part: bounces a few times for warming up, and `count` times for the record.
+pub(super) fn bounce(
+    channel: &mut Channel,
+    watch: &Watch,
+    timeout: Duration,
     size: usize,
-    /// How long a bounce there and back lasts.
-    each: Option<Duration>,
-    /// Why there is none.
-    pub missing: Option<String>,
-}
-
-impl Floor {
-    /// A floor for messages of `size` bytes, not measured yet.
-    ///
-    /// # Errors
-    /// Never in practice: see [`Latencies::new`].
-    pub fn new(size: u64) -> Result<Self> {
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let missing = (size > MAX_SIZE).then(|| format!("not measured for messages over {MAX_SIZE} bytes"));
-        Ok(Self { latencies: Latencies::new(Measures::HalfRoundTrip)?, size, each: None, missing })
+    count: u64,
+    latencies: &mut Latencies,
+) -> Result<(), Miss> {
+    let warmup = if size > LARGE { WARMUP_LARGE } else { WARMUP };
+    let count = warmup + count;
+    let length = length(size);
+    let shared =
+        Shared::create(length).map_err(|error| Miss::None(format!("make shared memory: {error}")))?;
+    let fd = shared.as_fd().map(|fd| fd.as_raw_fd());
+    let fd = fd.ok_or_else(|| Miss::None("the shared memory has no descriptor".into()))?;
+    channel.send(&Message::Floor(FloorOffer { pid: std::process::id(), fd, length, size, count }))?;
+    match channel.receive(timeout)? {
+        Message::Ready => {}
+        Message::NoFloor { reason } => return Err(Miss::None(reason)),
+        other => return Err(channel.unexpected(&other, "`ready` or `no-floor`").into()),
     }
-
-    /// The recorded bounces, if there are any.
-    #[must_use]
-    pub fn latencies(&self) -> Option<&Latencies> {
-        (self.missing.is_none() && self.latencies.count() > 0).then_some(&self.latencies)
+    let lines =
+        Lines::of(shared.words(), size).ok_or_else(|| Miss::None("the shared memory is too short".into()))?;
+    for number in 1..=count {
+        let before = Instant::now();
+        lines.say(Side::Ping, number);
+        lines.hear(Side::Pong, number, watch)?;
+        let after = Instant::now();
+        if number > warmup {
+            latencies.record(after.duration_since(before));
+        }
     }
-
-    /// The initiator's part in a visit: the median one way of its bounces, in nanoseconds. That there can be no floor is no
-    /// error: the reason is kept.
-    ///
-    /// # Errors
-    /// The peer went away, or the user interrupted.
-    pub fn visit(&mut self, channel: &mut Channel, watch: &Watch, timeout: Duration) -> Result<Option<f64>> {
-        if self.each.is_none() {
-            let first = self.bounce(channel, watch, timeout, 1)?;
-            self.each = first.map(|ns| Duration::from_nanos((ns * 2.0) as u64));
-            self.latencies.clear();
-        }
-        let Some(each) = self.each else { return Ok(None) };
-        let visit = Latencies::new(Measures::HalfRoundTrip)?;
-        let before = std::mem::replace(&mut self.latencies, visit);
-        let median = self.bounce(channel, watch, timeout, in_time(VISIT_TIME, each));
-        let visit = std::mem::replace(&mut self.latencies, before);
-        self.latencies.add(&visit);
-        median
-    }
-
-    /// Bounces a few times for warming up, and `count` times for the record; the median of these.
-    fn bounce(
-        &mut self,
-        channel: &mut Channel,
-        watch: &Watch,
-        timeout: Duration,
-        count: u64,
-    ) -> Result<Option<f64>> {
-        if self.missing.is_some() {
-            return Ok(None);
-        }
-        let warmup = if self.size > LARGE { WARMUP_LARGE } else { WARMUP };
-        let count = warmup + count;
-        let length = length(self.size);
-        let shared = match Shared::create(length) {
-            Ok(shared) => shared,
-            Err(error) => {
-                self.missing = Some(format!("make shared memory: {error}"));
-                return Ok(None);
-            }
-        };
-        let Some(fd) = shared.as_fd().map(|fd| fd.as_raw_fd()) else {
-            self.missing = Some("the shared memory has no descriptor".into());
-            return Ok(None);
-        };
-        channel.send(&Message::Floor(FloorOffer {
-            pid: std::process::id(),
-            fd,
-            length,
-            size: self.size,
-            count,
-        }))?;
-        match channel.receive(timeout)? {
-            Message::Ready => {}
-            Message::NoFloor { reason } => {
-                self.missing = Some(reason);
-                return Ok(None);
-            }
-            other => return Err(channel.unexpected(&other, "`ready` or `no-floor`")),
-        }
-        let Some(lines) = Lines::of(shared.words(), self.size) else {
-            self.missing = Some("the shared memory is too short".into());
-            return Ok(None);
-        };
-        for number in 1..=count {
-            let before = Instant::now();
-            lines.say(Side::Ping, number);
-            lines.hear(Side::Pong, number, watch)?;
-            let after = Instant::now();
-            if number > warmup {
-                self.latencies.record(after.duration_since(before));
-            }
-        }
-        match channel.receive(timeout)? {
-            Message::Done(_) => Ok(self.latencies.quantile_ns(0.5)),
-            other => Err(channel.unexpected(&other, "`done`")),
-        }
+    match channel.receive(timeout)? {
+        Message::Done(_) => Ok(()),
+        other => Err(channel.unexpected(&other, "`done`").into()),
     }
 }
 

@@ -1,0 +1,231 @@
+//! Faults on a live link: what the simulator's wire does to packets, done to those that a device really sends.
+
+use super::{Datagram, Link, QpnTag, ReceiveScratch, Train, flow};
+use crate::error::Result;
+use crate::sync::{AtomicU64, Ordering};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::{self, ErrorKind};
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, PoisonError};
+use tbrdma_proto::fault::{Delivery, Fate, FaultPlan, Faults};
+use tbrdma_proto::wire::icrc::seal;
+use tbrdma_proto::{Gid, Mtu, Time};
+
+/// Packets held back at the same time; what comes on top is lost, as in a full queue. A second of a 10 Gbit/s link is as many.
+const MAX_HELD: usize = 1 << 18;
+
+/// A link whose outgoing packets suffer a plan.
+///
+/// Packets leave one by one, sealed anew, because those of a train suffer each its own fate. Corruption comes after the sealing, so that the
+/// receiver finds it as it would on a wire.
+pub(crate) struct FaultLink {
+    inner: Box<dyn Link>,
+    plan: FaultPlan,
+    seed: u64,
+    state: Mutex<State>,
+    /// When the next packet is due, in nanoseconds; the end of time if none is held.
+    due: AtomicU64,
+}
+
+/// What [`FaultLink`] has under its lock.
+struct State {
+    /// Unset until the first packet tells what time it is: the plan's partitions count from there.
+    faults: Option<Faults>,
+    held: BinaryHeap<Reverse<Held>>,
+    /// Numbers packets, so that those due at one time stay in order.
+    sequence: u64,
+    /// Storage of packets that have left.
+    spare: Vec<Vec<u8>>,
+    train: Train,
+    counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    dropped: u64,
+    corrupted: u64,
+    duplicated: u64,
+    delayed: u64,
+}
+
+/// A packet on its way.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Held {
+    at: Time,
+    sequence: u64,
+    from: u8,
+    to: Gid,
+    traffic_class: u8,
+    hop_limit: u8,
+    bytes: Vec<u8>,
+}
+
+impl FaultLink {
+    /// Does to everything `inner` sends what `plan` says. The same seed, packets and times give the same faults.
+    pub(crate) fn new(inner: Box<dyn Link>, plan: FaultPlan, seed: u64) -> Self {
+        let state = State {
+            faults: None,
+            held: BinaryHeap::new(),
+            sequence: 0,
+            spare: Vec::new(),
+            train: Train::new(),
+            counts: Counts::default(),
+        };
+        Self { inner, plan, seed, state: Mutex::new(state), due: AtomicU64::new(u64::MAX) }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // Who panicked with the lock held has lost a packet, as packets may be.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends what is due, in order.
+    fn flush(&self, state: &mut State, now: Time) {
+        while state.held.peek().is_some_and(|Reverse(held)| held.at <= now) {
+            let Some(Reverse(held)) = state.held.pop() else { break };
+            let State { train, spare, counts, .. } = &mut *state;
+            train.restart(held.from, held.to);
+            train.set_class(held.traffic_class, held.hop_limit);
+            train.next_packet(held.bytes.len()).copy_from_slice(&held.bytes);
+            train.end_packet();
+            // A full socket loses it.
+            if self.inner.send(now, train).is_err() {
+                counts.dropped += 1;
+            }
+            spare.push(held.bytes);
+        }
+        let next = state.held.peek().map_or(Time::NEVER, |Reverse(held)| held.at);
+        self.due.store(next.0, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// Decides about one packet of a train, and holds what arrives.
+    fn take(&mut self, now: Time, train: &Train, index: usize, seal: impl Fn(&mut [u8])) {
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.clear();
+        bytes.extend_from_slice(train.packet(index));
+        let Some(faults) = &mut self.faults else { return };
+        let Fate::Delivered { first, second } = faults.apply(now, bytes.len()) else {
+            self.counts.dropped += 1;
+            self.spare.push(bytes);
+            return;
+        };
+        seal(&mut bytes);
+        if let Some(second) = second {
+            let mut copy = self.spare.pop().unwrap_or_default();
+            copy.clear();
+            copy.extend_from_slice(&bytes);
+            self.counts.duplicated += 1;
+            self.hold(now, train, first, bytes);
+            self.hold(now, train, second, copy);
+        } else {
+            self.hold(now, train, first, bytes);
+        }
+    }
+
+    fn hold(&mut self, now: Time, train: &Train, delivery: Delivery, mut bytes: Vec<u8>) {
+        if self.held.len() >= MAX_HELD {
+            self.counts.dropped += 1;
+            return;
+        }
+        self.counts.delayed += u64::from(delivery.at > now);
+        self.counts.corrupted += u64::from(delivery.flip.is_some());
+        delivery.damage(&mut bytes);
+        self.sequence += 1;
+        self.held.push(Reverse(Held {
+            at: delivery.at,
+            sequence: self.sequence,
+            from: train.from(),
+            to: train.to(),
+            traffic_class: train.traffic_class(),
+            hop_limit: train.hop_limit(),
+            bytes,
+        }));
+    }
+}
+
+impl Link for FaultLink {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn describe(&self) -> String {
+        format!("{}; faults {} with seed {}", self.inner.describe(), self.plan, self.seed)
+    }
+
+    fn mtu(&self) -> Mtu {
+        self.inner.mtu()
+    }
+
+    fn gids(&self) -> &[Gid] {
+        self.inner.gids()
+    }
+
+    fn qpn_tag(&self) -> QpnTag {
+        self.inner.qpn_tag()
+    }
+
+    fn open_gid(&self, gid_index: u8) -> Result<()> {
+        self.inner.open_gid(gid_index)
+    }
+
+    fn tell_network_fields(&self) {
+        self.inner.tell_network_fields();
+    }
+
+    fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {
+        let from = self.gids().get(usize::from(train.from())).copied().unwrap_or_default();
+        let flow = flow(from, train.to()).ok_or(ErrorKind::AddrNotAvailable)?;
+        let mut state = self.state();
+        state.faults.get_or_insert_with(|| Faults::starting_at(self.plan.clone(), self.seed, now));
+        for index in train.sent..train.len() {
+            state.take(now, train, index, |bytes| {
+                // Too short for an iCRC it cannot be: the engine has sealed it before.
+                let _ = seal(&flow, 0, bytes);
+            });
+        }
+        train.sent = train.len();
+        self.flush(&mut state, now);
+        Ok(())
+    }
+
+    fn receive(
+        &self,
+        now: Time,
+        scratch: &mut ReceiveScratch,
+        sink: &mut dyn FnMut(&Datagram<'_>),
+    ) -> io::Result<usize> {
+        self.inner.receive(now, scratch, sink)
+    }
+
+    fn poll(&self, now: Time) {
+        if self.due.load(Ordering::Relaxed) <= now.0 {
+            self.flush(&mut self.state(), now);
+        }
+        self.inner.poll(now);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let due = Time(self.due.load(Ordering::Relaxed));
+        let ours = (due != Time::NEVER).then_some(due);
+        ours.into_iter().chain(self.inner.deadline()).min()
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd()
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut all = self.inner.counters();
+        let counts = self.state().counts;
+        all.extend([
+            ("fault_dropped", counts.dropped),
+            ("fault_corrupted", counts.corrupted),
+            ("fault_duplicated", counts.duplicated),
+            ("fault_delayed", counts.delayed),
+        ]);
+        all
+    }
+}

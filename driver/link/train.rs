@@ -1,0 +1,136 @@
+//! Trains: packets to one destination that leave in one system call.
+
+use super::{MAX_TRAIN, MAX_TRAIN_BYTES};
+use crate::sys::udp::DEFAULT_HOP_LIMIT;
+use std::ops::Range;
+use tbrdma_proto::Gid;
+
+/// Packets to one destination: all as long as the first, but for the last, which may be shorter. Over IPv4 the packet at position `i` bears the
+/// identification `i` and the flag "don't fragment": its iCRC is to be computed so.
+///
+/// A packet is put together in the train's own storage, [`next_packet`](Self::next_packet), and counts from
+/// [`end_packet`](Self::end_packet) on. The storage is reused: after [`restart`](Self::restart) nothing allocates.
+#[derive(Debug)]
+pub(crate) struct Train {
+    from: u8,
+    to: Gid,
+    traffic_class: u8,
+    hop_limit: u8,
+    /// The packets, one behind the other; as much of it as they are counts.
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+    /// Where the one being built ends.
+    open_end: usize,
+    /// Packets that have been sent already: only a link that cannot send a train whole sends it in parts.
+    pub(super) sent: usize,
+}
+
+impl Train {
+    /// An empty train that leads nowhere yet: [`restart`](Self::restart) it.
+    pub(crate) fn new() -> Self {
+        Self {
+            from: 0,
+            to: Gid::default(),
+            traffic_class: 0,
+            hop_limit: DEFAULT_HOP_LIMIT,
+            bytes: Vec::new(),
+            ends: Vec::with_capacity(MAX_TRAIN),
+            open_end: 0,
+            sent: 0,
+        }
+    }
+
+    /// Empties it, for packets from our GID with that index to `to`.
+    pub(crate) fn restart(&mut self, from: u8, to: Gid) {
+        self.from = from;
+        self.to = to;
+        self.traffic_class = 0;
+        self.hop_limit = DEFAULT_HOP_LIMIT;
+        self.ends.clear();
+        self.open_end = 0;
+        self.sent = 0;
+    }
+
+    /// Sets the traffic class, ECN bits included, and the hop limit (0 stands for the usual 64) of every packet.
+    pub(crate) fn set_class(&mut self, traffic_class: u8, hop_limit: u8) {
+        self.traffic_class = traffic_class;
+        self.hop_limit = if hop_limit == 0 { DEFAULT_HOP_LIMIT } else { hop_limit };
+    }
+
+    /// Whether a packet of `len` bytes, from the base transport header to the iCRC, may be the next.
+    pub(crate) fn can_take(&self, len: usize) -> bool {
+        let Some(&first) = self.ends.first() else { return true };
+        // A shorter one was the end.
+        let all_alike = self.end() == first * self.ends.len();
+        all_alike && len <= first && self.ends.len() < MAX_TRAIN && self.end() + len <= MAX_TRAIN_BYTES
+    }
+
+    /// Room for the next packet, of `len` bytes. What is in it now says nothing.
+    pub(crate) fn next_packet(&mut self, len: usize) -> &mut [u8] {
+        let start = self.end();
+        self.open_end = start + len;
+        if self.bytes.len() < self.open_end {
+            self.bytes.resize(self.open_end.max(MAX_TRAIN_BYTES), 0);
+        }
+        &mut self.bytes[start..self.open_end]
+    }
+
+    /// Adds the packet that was put together. Without this it is left out, and the next takes its room.
+    pub(crate) fn end_packet(&mut self) {
+        self.ends.push(self.open_end);
+    }
+
+    /// How many packets it has.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether it has no packet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The IPv4 identification of the packet being built.
+    pub(crate) fn next_ident(&self) -> u16 {
+        self.ends.len() as u16
+    }
+
+    /// The index of our GID that it leaves from.
+    pub(crate) fn from(&self) -> u8 {
+        self.from
+    }
+
+    /// Where it goes.
+    pub(crate) fn to(&self) -> Gid {
+        self.to
+    }
+
+    /// The traffic class, ECN bits included.
+    pub(crate) fn traffic_class(&self) -> u8 {
+        self.traffic_class
+    }
+
+    /// The hop limit.
+    pub(crate) fn hop_limit(&self) -> u8 {
+        self.hop_limit
+    }
+
+    /// The packet at a position; empty if there is none.
+    pub(crate) fn packet(&self, index: usize) -> &[u8] {
+        self.packets(index..index + 1)
+    }
+
+    /// The packets of a range, one behind the other; empty if there are not so many.
+    pub(super) fn packets(&self, range: Range<usize>) -> &[u8] {
+        let end_of = |count: usize| count.checked_sub(1).map_or(Some(0), |last| self.ends.get(last).copied());
+        let bytes =
+            end_of(range.start).zip(end_of(range.end)).and_then(|(start, end)| self.bytes.get(start..end));
+        bytes.unwrap_or_default()
+    }
+
+    /// Where the last packet ends.
+    fn end(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+}

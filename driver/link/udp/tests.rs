@@ -1,0 +1,332 @@
+//! The link over loopback: two and more open devices in one process, which share the address as processes do.
+
+use super::receiving::Wish;
+use super::*;
+use crate::link::{Datagram, Link, QpnTag, ReceiveScratch, Train, flow};
+use crate::sys::wait::wait_readable;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+use tbrdma_proto::wire::icrc::{IdentHint, seal, verify};
+use tbrdma_proto::{Gid, Time};
+
+const V6: u8 = 0;
+const V4: u8 = 1;
+
+/// One open device, with what its owner would keep.
+struct End {
+    link: UdpLink,
+    scratch: ReceiveScratch,
+    begun: Instant,
+    got: Vec<(Vec<u8>, u16, Gid, u8)>,
+    /// Traffic class and hop limit of the last packet.
+    fields: (u8, u8),
+}
+
+impl End {
+    /// `None` where loopback has not both addresses.
+    fn open() -> Option<Self> {
+        Self::open_with(Wish::Plain)
+    }
+
+    fn open_with(wish: Wish) -> Option<Self> {
+        let link = UdpLink::open_with("lo", wish).unwrap();
+        let expected = ["::1", "::ffff:127.0.0.1"].map(|text| text.parse::<Gid>().unwrap());
+        if link.gids().get(..2) != Some(&expected[..]) {
+            println!("skipped: loopback has no ::1 and 127.0.0.1");
+            return None;
+        }
+        let end = Self {
+            link,
+            scratch: ReceiveScratch::default(),
+            begun: Instant::now(),
+            got: Vec::new(),
+            fields: (0, 0),
+        };
+        end.link.open_gid(V4).unwrap();
+        end.link.open_gid(V6).unwrap();
+        Some(end)
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.begun.elapsed()
+    }
+
+    fn poll(&mut self) {
+        let now = self.now();
+        if self.link.deadline().is_some_and(|deadline| deadline <= now) {
+            self.link.poll(now);
+        }
+        let (got, fields) = (&mut self.got, &mut self.fields);
+        let mut sink = |packet: &Datagram<'_>| {
+            *fields = (packet.traffic_class, packet.hop_limit);
+            got.push((packet.payload.to_vec(), packet.ident_hint, packet.source, packet.gid_index));
+        };
+        self.link.receive(now, &mut self.scratch, &mut sink).unwrap();
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        self.link.counters().into_iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    /// Sends a train of packets of these lengths to a slot, each filled with its own number.
+    fn send(&self, train: &mut Train, gid_index: u8, tag: QpnTag, lens: &[usize]) {
+        self.send_as((0, 0), train, gid_index, tag, lens);
+    }
+
+    fn send_as(
+        &self,
+        (class, hops): (u8, u8),
+        train: &mut Train,
+        gid_index: u8,
+        tag: QpnTag,
+        lens: &[usize],
+    ) {
+        train.restart(gid_index, self.link.gids()[usize::from(gid_index)]);
+        train.set_class(class, hops);
+        for (number, len) in lens.iter().enumerate() {
+            assert!(train.can_take(*len));
+            let [_, q2, q1, q0] = tag.qpn(0x1234).to_be_bytes();
+            let packet = train.next_packet(*len);
+            packet.fill(number as u8);
+            packet[..12].copy_from_slice(&[4, 0, 0xff, 0xff, 0, q2, q1, q0, 0, 0, 0, 0]);
+            train.end_packet();
+        }
+        self.link.send(self.now(), train).unwrap();
+    }
+}
+
+#[test]
+fn a_train_arrives_as_its_packets() {
+    train_arrives(Wish::Plain);
+}
+
+#[test]
+fn a_train_arrives_through_io_uring() {
+    train_arrives(Wish::Uring);
+}
+
+fn train_arrives(wish: Wish) {
+    let (Some(mut a), Some(mut b)) = (End::open_with(wish), End::open_with(wish)) else { return };
+    if wish == Wish::Uring && !b.link.describe().contains("multishot") {
+        return println!("skipped: {}", b.link.describe());
+    }
+    let mut train = Train::new();
+    for gid_index in [V4, V6] {
+        let mut lens = vec![1040; 62];
+        lens.push(100);
+        // While processes come and go at this address, packets may be lost as on any network.
+        let begun = Instant::now();
+        while b.got.len() != lens.len() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{} packets", b.got.len());
+            b.got.clear();
+            a.send(&mut train, gid_index, b.link.qpn_tag(), &lens);
+            let sent = Instant::now();
+            while b.got.len() < lens.len() && sent.elapsed() < Duration::from_millis(200) {
+                a.poll();
+                b.poll();
+            }
+        }
+        assert!(a.got.is_empty());
+        for (number, (bytes, ident, source, at)) in b.got.drain(..).enumerate() {
+            assert_eq!(bytes.len(), lens[number]);
+            assert!(bytes[12..].iter().all(|byte| usize::from(*byte) == number));
+            assert_eq!(usize::from(ident), number);
+            assert_eq!(source, a.link.gids()[usize::from(gid_index)]);
+            assert_eq!(at, gid_index);
+        }
+    }
+}
+
+#[test]
+fn where_the_kernel_splits_no_trains_packets_leave_alone_and_sealed_anew() {
+    let (Some(mut a), Some(mut b)) = (End::open(), End::open()) else { return };
+    assert!(a.link.describe().contains("trains split"), "{}", a.link.describe());
+    a.link.forbid_trains();
+    assert!(a.link.describe().contains("one packet a call"), "{}", a.link.describe());
+    for gid_index in [V4, V6] {
+        let gid = a.link.gids()[usize::from(gid_index)];
+        let flow = flow(gid, gid).unwrap();
+        let mut train = Train::new();
+        let begun = Instant::now();
+        while b.got.len() < 3 {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            b.got.clear();
+            train.restart(gid_index, gid);
+            for number in 0..3 {
+                let [_, q2, q1, q0] = b.link.qpn_tag().qpn(1).to_be_bytes();
+                let ident = train.next_ident();
+                let packet = train.next_packet(100);
+                packet.fill(number);
+                packet[..12].copy_from_slice(&[4, 0, 0xff, 0xff, 0, q2, q1, q0, 0, 0, 0, number]);
+                seal(&flow, ident, packet).unwrap();
+                train.end_packet();
+            }
+            a.link.send(a.now(), &mut train).unwrap();
+            let sent = Instant::now();
+            while b.got.len() < 3 && sent.elapsed() < Duration::from_millis(200) {
+                a.poll();
+                b.poll();
+            }
+        }
+        for (number, (bytes, _, _, _)) in b.got.drain(..).enumerate() {
+            assert_eq!(usize::from(bytes[11]), number);
+            verify(&flow, IdentHint::Known(0), &bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_descriptor_says_when_to_look() {
+    descriptor_says(Wish::Plain);
+}
+
+#[test]
+fn the_descriptor_says_when_to_look_at_the_ring() {
+    descriptor_says(Wish::Uring);
+}
+
+fn descriptor_says(wish: Wish) {
+    let (Some(mut a), Some(mut b)) = (End::open_with(wish), End::open_with(wish)) else { return };
+    let mut train = Train::new();
+    let begun = Instant::now();
+    while b.got.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        // What the search for positions sends comes to an end.
+        while wait_readable(&[b.link.fd()], Some(Duration::from_millis(20))).unwrap() != 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            b.poll();
+        }
+        // While processes come and go at this address, a packet may go astray.
+        a.send(&mut train, V4, b.link.qpn_tag(), &[40]);
+        while b.got.is_empty()
+            && wait_readable(&[b.link.fd()], Some(Duration::from_millis(200))).unwrap() != 0
+        {
+            b.poll();
+        }
+        a.poll();
+    }
+}
+
+#[test]
+fn network_fields_arrive_when_asked_for() {
+    for wish in [Wish::Plain, Wish::Uring] {
+        let (Some(mut a), Some(mut b)) = (End::open_with(wish), End::open_with(wish)) else { return };
+        b.link.tell_network_fields();
+        // For a moment, and for packets from others' hands, the usual values may be told.
+        let begun = Instant::now();
+        for gid_index in [V4, V6] {
+            b.fields = (0, 0);
+            while b.fields != (0x63, 7) {
+                assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", b.fields);
+                a.send_as((0x63, 7), &mut Train::new(), gid_index, b.link.qpn_tag(), &[40, 40]);
+                a.poll();
+                b.poll();
+            }
+        }
+    }
+}
+
+#[test]
+fn packets_for_a_tag_nobody_has_are_dropped_and_counted() {
+    let (Some(mut a), Some(mut b)) = (End::open(), End::open()) else { return };
+    let before = a.counter("udp_unknown_qpn") + b.counter("udp_unknown_qpn");
+    a.send(&mut Train::new(), V4, QpnTag(255), &[40]);
+    // Another process at this address may be the one that gets it.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(300) {
+        a.poll();
+        b.poll();
+    }
+    assert!(a.got.is_empty() && b.got.is_empty());
+    assert!(a.counter("udp_unknown_qpn") + b.counter("udp_unknown_qpn") <= before + 1);
+}
+
+#[test]
+fn many_share_an_address_and_find_their_packets_again_when_one_leaves() {
+    let mut ends = Vec::new();
+    for _ in 0..6 {
+        let Some(end) = End::open() else { return };
+        ends.push(end);
+    }
+    let tags: HashSet<_> = ends.iter().map(|end| end.link.qpn_tag().0).collect();
+    assert_eq!(tags.len(), ends.len());
+    for leaves in [1, 0, 2] {
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let handed_on: u64 = ends.iter().map(|end| end.counter("udp_forwarded")).sum();
+            each_to_each(&mut ends);
+            // And soon the kernel gives each to the right one.
+            if ends.iter().map(|end| end.counter("udp_forwarded")).sum::<u64>() == handed_on {
+                break;
+            }
+            assert!(rounds < 2000, "positions are never right");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        ends.remove(leaves);
+    }
+}
+
+/// Each sends to each, until everything has arrived, whoever the kernel gave it to.
+fn each_to_each(ends: &mut [End]) {
+    let tags: Vec<_> = ends.iter().map(|end| end.link.qpn_tag()).collect();
+    // The length says who sent it.
+    let heard = |end: &End, from: usize| end.got.iter().any(|packet| packet.0.len() == 40 + from);
+    let (begun, mut train) = (Instant::now(), Train::new());
+    loop {
+        let mut missing = 0;
+        for (from, sender) in ends.iter().enumerate() {
+            for (tag, receiver) in tags.iter().zip(&*ends) {
+                if !heard(receiver, from) {
+                    missing += 1;
+                    sender.send(&mut train, V4, *tag, &[40 + from]);
+                }
+            }
+        }
+        if missing == 0 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{missing} are missing");
+        // One that a process got which has just ended is lost, as on any network, and sent again.
+        let sent = Instant::now();
+        while sent.elapsed() < Duration::from_millis(200)
+            && !ends.iter().all(|end| (0..ends.len()).all(|from| heard(end, from)))
+        {
+            ends.iter_mut().for_each(End::poll);
+        }
+    }
+    ends.iter_mut().for_each(|end| end.got.clear());
+}
+
+#[test]
+fn a_ring_serves_whichever_thread_looks() {
+    let (Some(a), Some(mut b)) = (End::open(), End::open_with(Wish::Uring)) else { return };
+    if !b.link.describe().contains("multishot") {
+        return println!("skipped: {}", b.link.describe());
+    }
+    let mut train = Train::new();
+    for round in 0..40 {
+        // A thread looks until it has something, and ends or sleeps while the next one looks.
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let tag = b.link.qpn_tag();
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                let begun = Instant::now();
+                while b.got.len() < 100 && begun.elapsed() < Duration::from_secs(20) {
+                    let before = b.got.len();
+                    b.poll();
+                    if b.got.len() == before {
+                        a.send(&mut train, V4, tag, &[40; 10]);
+                    }
+                }
+                assert!(b.got.len() >= 100, "round {round}");
+                sender.send(()).unwrap();
+            });
+            receiver.recv_timeout(Duration::from_secs(30)).unwrap();
+            looking.join().unwrap();
+        });
+        b.got.clear();
+        b.poll();
+        b.got.clear();
+    }
+}

@@ -1,0 +1,191 @@
+//! An open device: its link, its tables, its clock, its identity.
+
+use super::cq::SoftCq;
+use super::engine::Receiver;
+use super::path::Path;
+use super::qp::SoftQp;
+use super::service::Service;
+use super::srq::SoftSrq;
+use super::timers::Timers;
+use crate::error::{Error, Result};
+use crate::link::Link;
+use crate::mem::{Extents, LocalRegions, Segment};
+use crate::ring::layout::SEGMENT_SIZES;
+use crate::shm::slots::Slots;
+use crate::sync::{AtomicBool, AtomicU32};
+use crate::sys::random;
+use crate::verbs::event::EventQueue;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::time::Instant;
+use tbrdma_proto::transport::Counters;
+use tbrdma_proto::{Guid, LinkLayer, Profile, RegionTable, Time, limits};
+
+/// Locks, also after a panic elsewhere: what these locks guard is consistent between statements.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], to read.
+pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], to change.
+pub(crate) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Queue pairs by number.
+pub(crate) type QpTable = HashMap<u32, Arc<SoftQp>, BuildHasherDefault<Spread>>;
+
+/// A hash for queue pair numbers. We draw them at random ourselves, so nobody can make them collide.
+#[derive(Default)]
+pub(crate) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 ^ self.0 >> 56 ^ u64::from(*byte);
+        }
+    }
+
+    #[inline]
+    fn write_u32(&mut self, number: u32) {
+        // The table looks at the upper bits and at the lower ones.
+        self.0 = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Everything of a device that its objects and its service thread share.
+pub(crate) struct Core {
+    pub(crate) link: Box<dyn Link>,
+    pub(crate) profile: Profile,
+    /// Tells contexts apart.
+    pub(crate) context: u64,
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) regions: LocalRegions,
+    pub(crate) table: Mutex<RegionTable<()>>,
+    pub(crate) heap: Mutex<Extents>,
+    pub(crate) pds: Mutex<Slots<()>>,
+    pub(crate) qps: RwLock<QpTable>,
+    pub(crate) cqs: Mutex<Slots<Weak<SoftCq>>>,
+    pub(crate) srqs: Mutex<Slots<Weak<SoftSrq>>>,
+    pub(crate) ahs: RwLock<Slots<Path>>,
+    pub(crate) events: Arc<EventQueue>,
+    pub(crate) timers: Timers,
+    pub(crate) receiver: Mutex<Receiver>,
+    pub(crate) service: Service,
+    /// Completion queues that are armed.
+    pub(crate) armed: AtomicU32,
+    /// The application has polled since the service thread last looked here.
+    pub(crate) polled: AtomicBool,
+    /// Queue pairs that could not send all they had at their doorbell, and whether there are any.
+    pub(crate) unfinished_list: Mutex<Vec<u32>>,
+    pub(crate) unfinished: AtomicU32,
+    /// Counters of queue pairs that are no more.
+    pub(crate) past: Mutex<Counters>,
+    origin: Instant,
+}
+
+impl Core {
+    pub(crate) fn open(link: Box<dyn Link>) -> Result<Arc<Self>> {
+        const CALL: &str = "open_device";
+        let os = |what| Error::os(CALL, what);
+        let context = random::random_u64().map_err(os("random numbers"))?;
+        let segment = create_segment().map_err(os("a sparse memory file of at least 1 GiB"))?;
+        let bytes = segment.len();
+        let segment = Arc::new(segment);
+        let regions = LocalRegions::new(Arc::clone(&segment)).map_err(os("the region table"))?;
+        let service = Service::new(&*link).map_err(os("an epoll descriptor"))?;
+        let mut profile = Profile::plain();
+        let guid = Guid(hardware_address(link.name()).unwrap_or(context));
+        profile.device.node_guid = guid;
+        profile.device.sys_image_guid = guid;
+        profile.device.fw_ver = env!("CARGO_PKG_VERSION").to_owned();
+        profile.port.active_mtu = link.mtu();
+        profile.port.link_layer = LinkLayer::Ethernet;
+        profile.port.gid_tbl_len = limits::GID_TABLE_LEN.max(link.gids().len() as u32);
+        Ok(Arc::new(Self {
+            link,
+            profile,
+            context,
+            segment,
+            regions,
+            table: Mutex::new(RegionTable::new(limits::MAX_MR as usize)),
+            heap: Mutex::new(Extents::new(0, bytes)),
+            pds: Mutex::new(Slots::new(limits::MAX_PD)),
+            qps: RwLock::new(QpTable::default()),
+            cqs: Mutex::new(Slots::new(limits::MAX_CQ)),
+            srqs: Mutex::new(Slots::new(limits::MAX_SRQ)),
+            ahs: RwLock::new(Slots::new(limits::MAX_AH)),
+            events: Arc::new(EventQueue::new().map_err(os("an event descriptor"))?),
+            timers: Timers::new(),
+            receiver: Mutex::new(Receiver::default()),
+            service,
+            armed: AtomicU32::new(0),
+            polled: AtomicBool::new(false),
+            unfinished_list: Mutex::new(Vec::new()),
+            unfinished: AtomicU32::new(0),
+            past: Mutex::new(Counters::default()),
+            origin: Instant::now(),
+        }))
+    }
+
+    /// The time now, as the transport wants it told.
+    #[inline]
+    pub(crate) fn now(&self) -> Time {
+        Time::ZERO + self.origin.elapsed()
+    }
+
+    /// All queue pairs there are now.
+    pub(crate) fn queue_pairs(&self) -> Vec<Arc<SoftQp>> {
+        read(&self.qps).values().cloned().collect()
+    }
+
+    /// What queue pairs, link and device have counted.
+    pub(crate) fn counters(&self) -> Vec<(&'static str, u64)> {
+        let mut sum = *lock(&self.past);
+        for qp in self.queue_pairs() {
+            sum.merge(&lock(&qp.inner).qp.counters());
+        }
+        let mut all: Vec<_> = sum.iter().collect();
+        all.extend(lock(&self.receiver).drops.iter());
+        for (name, count) in self.link.counters() {
+            if !all.iter().any(|(known, _)| *known == name) {
+                all.push((name, count));
+            }
+        }
+        all
+    }
+}
+
+/// The largest segment that this process' address space has room for.
+fn create_segment() -> std::io::Result<Segment> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+    for bytes in SEGMENT_SIZES {
+        match Segment::create("tbrdma-soft", bytes) {
+            Ok((segment, _fd)) => return Ok(segment),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The interface's hardware address as an EUI-64, by which the machine's devices are told apart; none if it has no such address.
+fn hardware_address(device: &str) -> Option<u64> {
+    let interface = device.strip_prefix("udp:")?;
+    let text = std::fs::read_to_string(format!("/sys/class/net/{interface}/address")).ok()?;
+    let mut bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16));
+    let mut next = || bytes.next()?.ok();
+    let mac = [next()?, next()?, next()?, next()?, next()?, next()?];
+    let [a, b, c, d, e, f] = mac;
+    // The universal/local bit is inverted in an EUI-64 (RFC 4291, appendix A).
+    (mac != [0; 6]).then(|| u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]))
+}

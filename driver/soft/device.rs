@@ -1,0 +1,136 @@
+//! The `soft` device as the verbs layer sees it.
+
+use super::core::{Core, lock, write};
+use super::cq::SoftCq;
+use super::memory::SoftMemory;
+use super::qp::SoftQp;
+use super::service;
+use super::srq::SoftSrq;
+use crate::device::{
+    CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest, SendToken,
+};
+use crate::error::{Error, Result};
+use crate::link::Link;
+use crate::sys::random;
+use crate::verbs::event::EventQueue;
+use std::sync::Arc;
+use tbrdma_proto::{Access, AddressVector, Gid, Guid, PdHandle, Profile, limits};
+
+/// An open context. Dropping it ends the service thread.
+pub(crate) struct SoftDevice {
+    core: Arc<Core>,
+    service: Option<std::thread::JoinHandle<()>>,
+}
+
+impl SoftDevice {
+    /// A device on this link.
+    pub(crate) fn open(link: Box<dyn Link>) -> Result<Self> {
+        let core = Core::open(link)?;
+        let service = service::start(&core).map_err(Error::os("open_device", "a service thread"))?;
+        Ok(Self { core, service: Some(service) })
+    }
+}
+
+impl Drop for SoftDevice {
+    fn drop(&mut self) {
+        self.core.stop_service();
+        if let Some(service) = self.service.take() {
+            // A thread that panicked has nothing left to do.
+            let _ = service.join();
+        }
+    }
+}
+
+impl Device for SoftDevice {
+    fn name(&self) -> &str {
+        self.core.link.name()
+    }
+
+    fn node_guid(&self) -> Guid {
+        self.core.profile.device.node_guid
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.core.profile
+    }
+
+    fn gid(&self, index: u32) -> Option<Gid> {
+        let len = self.core.profile.port.gid_tbl_len;
+        (index < len)
+            .then(|| u8::try_from(index).map_or_else(|_| Gid::default(), |index| self.core.gid(index)))
+    }
+
+    fn gid_index_towards(&self, peer: Option<&Gid>) -> u8 {
+        match peer {
+            None => self.core.default_gid_index(),
+            Some(peer) => self.core.gid_index_towards(peer),
+        }
+    }
+
+    fn lid(&self) -> u16 {
+        0
+    }
+
+    fn events(&self) -> &Arc<EventQueue> {
+        &self.core.events
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.core.counters()
+    }
+
+    fn describe(&self) -> String {
+        self.core.link.describe()
+    }
+
+    fn random_psn(&self) -> u32 {
+        random::random_u32().unwrap_or_default() & 0x00ff_ffff
+    }
+
+    fn alloc_pd(&self) -> Result<PdHandle> {
+        let (slot, _) = lock(&self.core.pds).reserve().ok_or_else(|| Error::LimitReached {
+            call: "alloc_pd",
+            what: "protection domains",
+            limit: u64::from(limits::MAX_PD),
+        })?;
+        Ok(PdHandle(slot))
+    }
+
+    fn dealloc_pd(&self, pd: PdHandle) {
+        lock(&self.core.pds).release(pd.0);
+    }
+
+    fn alloc_memory(&self, pd: PdHandle, len: usize, access: Access) -> Result<Arc<dyn DeviceMemory>> {
+        Ok(SoftMemory::allocate(&self.core, pd, len, access)?)
+    }
+
+    fn register_memory(
+        &self,
+        pd: PdHandle,
+        memory: ForeignMemory,
+        access: Access,
+    ) -> Result<Arc<dyn DeviceMemory>> {
+        Ok(SoftMemory::register(&self.core, pd, memory, access)?)
+    }
+
+    fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>> {
+        Ok(SoftCq::create(&self.core, request)?)
+    }
+
+    fn create_srq(&self, pd: PdHandle, max_wr: u32, max_sge: u32) -> Result<Arc<dyn DeviceSrq>> {
+        Ok(SoftSrq::create(&self.core, pd, max_wr, max_sge)?)
+    }
+
+    fn create_qp(&self, request: QpRequest) -> Result<(Arc<dyn DeviceQp>, SendToken)> {
+        let (qp, token) = SoftQp::create(&self.core, &request)?;
+        Ok((qp, token))
+    }
+
+    fn create_ah(&self, _pd: PdHandle, attr: &AddressVector) -> Result<u32> {
+        self.core.add_handle(self.core.path_to("create_ah", attr)?)
+    }
+
+    fn destroy_ah(&self, ah: u32) {
+        write(&self.core.ahs).release(ah);
+    }
+}

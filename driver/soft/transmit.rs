@@ -1,0 +1,156 @@
+//! Packets into trains: headers, payload and iCRC of as many packets as may leave in one system call.
+//!
+//! The payload is copied into the train while its iCRC is computed. That looks like a copy too many, but memory of a region may change at
+//! any moment; gathered in place, it could change between the iCRC and the kernel's copy, and the packet would be dropped as damaged. And the
+//! copy costs little: the bytes are in the first cache when the iCRC, and then the kernel, read them.
+
+use super::core::Core;
+use super::path::Path;
+use super::qp::{Inner, SoftQp};
+use crate::link::Train;
+use crate::sys::process::yield_now;
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use tbrdma_proto::transport::{Payload, Qp, Span, To, Transmit};
+use tbrdma_proto::wire::icrc::{ICRC_BYTES, seal};
+use tbrdma_proto::wire::{MAX_HEADER_BYTES, Operation, PacketOpcode};
+use tbrdma_proto::{Gid, Time};
+
+/// Packets that one queue pair may send before others get their turn: an answer to a large READ would otherwise fill every buffer on
+/// the way.
+const BUDGET: u32 = 128;
+/// Times that a full socket is tried again before its packets count as lost.
+const TRIES: u32 = 4;
+
+thread_local! {
+    static DEPOT: RefCell<Train> = RefCell::new(Train::new());
+}
+
+/// Sends what the queue pair has to send. True if the budget ended before that did.
+pub(crate) fn transmit(qp: &SoftQp, inner: &mut Inner, now: Time) -> bool {
+    DEPOT.with_borrow_mut(|train| {
+        let mut depot = Depot { qp, train, path: None, held: None, now };
+        // One that could not leave is lost.
+        depot.train.restart(0, Gid::default());
+        let more = depot.load(inner);
+        depot.release(&inner.qp);
+        depot.depart();
+        more
+    })
+}
+
+/// Where trains are put together.
+struct Depot<'a> {
+    qp: &'a SoftQp,
+    train: &'a mut Train,
+    /// Where the train goes.
+    path: Option<Path>,
+    /// An acknowledgement that rides at the end of the train: it is shorter than a request with a payload, and only the last packet may be.
+    held: Option<(Transmit, Path)>,
+    now: Time,
+}
+
+impl Depot<'_> {
+    /// True if there is more than the budget allows.
+    fn load(&mut self, inner: &mut Inner) -> bool {
+        for _ in 0..BUDGET {
+            let host = &mut self.qp.host(&mut inner.taken);
+            let Some(transmit) = inner.qp.poll_transmit(self.now, host) else { return false };
+            let path = match transmit.to {
+                To::Peer => inner.path,
+                To::Handle(ah) => self.qp.core.path_of(ah),
+            };
+            // A handle that has been destroyed leads nowhere: lost, as datagrams may be.
+            let Some(path) = path else { continue };
+            if is_response(transmit.headers.bth.opcode) {
+                // What the responder says stays in order.
+                self.release(&inner.qp);
+                if transmit.headers.bth.opcode == PacketOpcode::RcAcknowledge {
+                    self.held = Some((transmit, path));
+                    continue;
+                }
+            }
+            self.add(&inner.qp, &transmit, &path);
+        }
+        true
+    }
+
+    /// Puts the acknowledgement that was held back on the train.
+    fn release(&mut self, qp: &Qp) {
+        if let Some((transmit, path)) = self.held.take() {
+            self.add(qp, &transmit, &path);
+        }
+    }
+
+    /// Puts a packet on the train, or on the next one.
+    fn add(&mut self, qp: &Qp, transmit: &Transmit, path: &Path) {
+        let headers = &transmit.headers;
+        let payload = transmit.payload.len() as usize;
+        let pad = usize::from(headers.bth.pad);
+        let len = headers.len() + payload + pad + ICRC_BYTES;
+        if self.path.as_ref() != Some(path) || !self.train.can_take(len) {
+            self.depart();
+            self.train.restart(path.from, path.to);
+            self.train.set_class(path.traffic_class, path.hop_limit);
+            self.path = Some(*path);
+        }
+        let ident = self.train.next_ident();
+        let packet = self.train.next_packet(len);
+        let (front, rest) = packet.split_at_mut(headers.len());
+        let mut encoded = [0; MAX_HEADER_BYTES];
+        headers.encode(&mut encoded);
+        front.copy_from_slice(encoded.get(..front.len()).unwrap_or_default());
+        let (body, rest) = rest.split_at_mut(payload);
+        rest.fill(0);
+        let is_whole = gather(&self.qp.core, qp, &transmit.payload, body);
+        // If the region has gone since, the packet is not sent, as if it had been lost.
+        if is_whole && seal(&path.flow, ident, packet).is_ok() {
+            self.train.end_packet();
+        }
+    }
+
+    /// Sends the train.
+    fn depart(&mut self) {
+        if self.train.is_empty() {
+            return;
+        }
+        for _ in 0..TRIES {
+            match self.qp.core.link.send(self.now, self.train) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => yield_now(),
+                // Anything else is loss, which the link has counted and the queue pair's timers see to.
+                _ => break,
+            }
+        }
+        self.train.restart(0, Gid::default());
+        self.path = None;
+    }
+}
+
+/// Copies a payload together. False if some of it is not there any more.
+#[inline]
+fn gather(core: &Core, qp: &Qp, payload: &Payload, mut body: &mut [u8]) -> bool {
+    for span in qp.spans(payload) {
+        let filled = match span {
+            Span::Bytes(bytes) => {
+                let Some(room) = body.get_mut(..bytes.len()) else { return false };
+                room.copy_from_slice(bytes);
+                bytes.len()
+            }
+            Span::Region { key, addr, len } => {
+                let Some(place) = core.bytes_at(key, addr, len) else { return false };
+                let Some(room) = body.get_mut(..len as usize) else { return false };
+                place.read_into(room)
+            }
+        };
+        body = body.get_mut(filled..).unwrap_or_default();
+    }
+    body.is_empty()
+}
+
+/// Does a responder say this?
+const fn is_response(opcode: PacketOpcode) -> bool {
+    matches!(
+        opcode.operation(),
+        Operation::Acknowledge | Operation::ReadResponse | Operation::AtomicAcknowledge
+    )
+}

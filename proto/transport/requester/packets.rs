@@ -1,0 +1,152 @@
+//! The packets of work requests.
+
+use super::{Requester, is_reliable};
+use crate::flags::SendFlags;
+use crate::qp::QpType;
+use crate::transport::congestion::Congestion;
+use crate::transport::shared::Shared;
+use crate::transport::{Payload, To, Transmit};
+use crate::wire::{AtomicEth, Deth, Headers, PacketOpcode, Reth};
+use crate::work::Opcode;
+
+/// With this bit in a datagram's Q_Key, the sender's own is used (IBTA volume 1, section 10.2.5).
+const OWN_QKEY: u32 = 1 << 31;
+
+impl Requester {
+    /// The packet with number `next`, of the work request at the cursor, and moves `next` behind what it asks for.
+    #[inline]
+    pub(super) fn build(&mut self, ctx: &Shared) -> Transmit {
+        match self.queue.at(self.queue.cursor).opcode {
+            Opcode::RdmaRead => self.read_request(ctx),
+            Opcode::AtomicCmpAndSwp | Opcode::AtomicFetchAndAdd => self.atomic_request(ctx),
+            _ => self.message_packet(ctx),
+        }
+    }
+
+    /// Which bytes of its message the next packet is about.
+    #[inline]
+    pub(super) fn part(&self, number: u32, ctx: &Shared) -> (u32, u32) {
+        let wqe = self.queue.at(number);
+        // A message has at most 2^31 bytes, and no more packets than it needs.
+        let offset = ((self.next - wqe.first) as u32).saturating_mul(ctx.mtu);
+        (offset, wqe.length.saturating_sub(offset).min(ctx.mtu))
+    }
+
+    /// A packet of a SEND or WRITE.
+    #[inline]
+    fn message_packet(&mut self, ctx: &Shared) -> Transmit {
+        let number = self.queue.cursor;
+        let (offset, len) = self.part(number, ctx);
+        let wqe = self.queue.at(number);
+        let (first, last) = (self.next == wqe.first, self.next + 1 == wqe.end());
+        let opcode = opcode(ctx.qp_type, wqe.opcode, first, last);
+        let mut headers = Headers::new(ctx.bth(opcode, Self::psn(ctx, self.next)));
+        headers.bth.pad = (len.wrapping_neg() & 3) as u8;
+        headers.bth.solicited = last && wqe.flags.contains(SendFlags::SOLICITED);
+        if opcode.has_reth() {
+            headers.reth = Some(Reth { addr: wqe.remote.addr, rkey: wqe.remote.rkey, length: wqe.length });
+        }
+        if opcode.has_imm() {
+            headers.imm = Some(wqe.imm_data);
+        }
+        if opcode.has_ieth() {
+            headers.ieth = Some(wqe.imm_data);
+        }
+        let mut to = To::Peer;
+        if ctx.qp_type == QpType::Ud {
+            headers.bth.dest_qpn = wqe.ud.qpn;
+            let qkey = if wqe.ud.qkey & OWN_QKEY != 0 { ctx.attr.qkey } else { wqe.ud.qkey };
+            headers.deth = Some(Deth { qkey, src_qpn: ctx.qpn });
+            to = To::Handle(wqe.ud.ah);
+        }
+        headers.bth.ack_req = is_reliable(ctx) && (last || self.wants_ack());
+        self.next += 1;
+        let payload =
+            if len == 0 { Payload::Empty } else { Payload::Message { wq_index: number, offset, len } };
+        Transmit { headers, payload, to }
+    }
+
+    /// Whether an acknowledgement in the middle of a message is needed: a quarter of the window went without, or
+    /// nothing more may be sent before one comes, or it is found out what of the packets after this one the peer has.
+    #[inline]
+    fn wants_ack(&self) -> bool {
+        let window = self.congestion.window();
+        self.unasked + 1 >= window / 4
+            || self.in_flight() + 1 >= window
+            || (self.next == self.unacked && self.next < self.sent)
+    }
+
+    /// A request for the next part of a READ: up to the end of the part that one request asks for, whatever the
+    /// window, also if the beginning of its answer has come already. So every request for a part ends with it: if the
+    /// first is lost the second stands for it, and a responder that knows the first finds all of the second in it.
+    fn read_request(&mut self, ctx: &Shared) -> Transmit {
+        let wqe = self.queue.at(self.queue.cursor);
+        let index = (self.next - wqe.first) as u32;
+        let end = (index / self.read_chunk + 1).saturating_mul(self.read_chunk).min(wqe.packets);
+        let offset = index.saturating_mul(ctx.mtu);
+        let length = end.saturating_mul(ctx.mtu).min(wqe.length).saturating_sub(offset);
+        let mut headers = Headers::new(ctx.bth(PacketOpcode::RcReadRequest, Self::psn(ctx, self.next)));
+        headers.bth.ack_req = true;
+        headers.bth.solicited = end == wqe.packets && wqe.flags.contains(SendFlags::SOLICITED);
+        headers.reth = Some(Reth {
+            addr: wqe.remote.addr.wrapping_add(u64::from(offset)),
+            rkey: wqe.remote.rkey,
+            length,
+        });
+        self.next += u64::from(end - index);
+        self.answers_due.push_back(self.next);
+        Transmit { headers, payload: Payload::Empty, to: To::Peer }
+    }
+
+    fn atomic_request(&mut self, ctx: &Shared) -> Transmit {
+        let wqe = self.queue.at(self.queue.cursor);
+        let (opcode, swap_add, compare) = match wqe.opcode {
+            Opcode::AtomicCmpAndSwp => (PacketOpcode::RcCompareSwap, wqe.swap, wqe.compare_add),
+            _ => (PacketOpcode::RcFetchAdd, wqe.compare_add, 0),
+        };
+        let mut headers = Headers::new(ctx.bth(opcode, Self::psn(ctx, self.next)));
+        headers.bth.ack_req = true;
+        headers.atomic_eth =
+            Some(AtomicEth { addr: wqe.remote.addr, rkey: wqe.remote.rkey, swap_add, compare });
+        self.next += 1;
+        self.answers_due.push_back(self.next);
+        Transmit { headers, payload: Payload::Empty, to: To::Peer }
+    }
+}
+
+/// The packet opcode for a part of a SEND or WRITE.
+#[inline]
+const fn opcode(qp_type: QpType, opcode: Opcode, first: bool, last: bool) -> PacketOpcode {
+    use PacketOpcode as P;
+
+    match (qp_type, opcode, first, last) {
+        (QpType::Ud, Opcode::SendWithImm, ..) => P::UdSendOnlyWithImm,
+        (QpType::Ud, ..) => P::UdSendOnly,
+        (QpType::Rc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, true, false) => P::RcWriteFirst,
+        (QpType::Rc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, false, false) => P::RcWriteMiddle,
+        (QpType::Rc, Opcode::RdmaWrite, false, true) => P::RcWriteLast,
+        (QpType::Rc, Opcode::RdmaWrite, true, true) => P::RcWriteOnly,
+        (QpType::Rc, Opcode::RdmaWriteWithImm, false, true) => P::RcWriteLastWithImm,
+        (QpType::Rc, Opcode::RdmaWriteWithImm, true, true) => P::RcWriteOnlyWithImm,
+        (QpType::Rc, Opcode::SendWithImm, false, true) => P::RcSendLastWithImm,
+        (QpType::Rc, Opcode::SendWithImm, true, true) => P::RcSendOnlyWithImm,
+        (QpType::Rc, Opcode::SendWithInv, false, true) => P::RcSendLastWithInv,
+        (QpType::Rc, Opcode::SendWithInv, true, true) => P::RcSendOnlyWithInv,
+        (QpType::Rc, _, true, false) => P::RcSendFirst,
+        (QpType::Rc, _, false, false) => P::RcSendMiddle,
+        (QpType::Rc, _, false, true) => P::RcSendLast,
+        (QpType::Rc, _, true, true) => P::RcSendOnly,
+        (QpType::Uc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, true, false) => P::UcWriteFirst,
+        (QpType::Uc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, false, false) => P::UcWriteMiddle,
+        (QpType::Uc, Opcode::RdmaWrite, false, true) => P::UcWriteLast,
+        (QpType::Uc, Opcode::RdmaWrite, true, true) => P::UcWriteOnly,
+        (QpType::Uc, Opcode::RdmaWriteWithImm, false, true) => P::UcWriteLastWithImm,
+        (QpType::Uc, Opcode::RdmaWriteWithImm, true, true) => P::UcWriteOnlyWithImm,
+        (QpType::Uc, Opcode::SendWithImm, false, true) => P::UcSendLastWithImm,
+        (QpType::Uc, Opcode::SendWithImm, true, true) => P::UcSendOnlyWithImm,
+        (QpType::Uc, _, true, false) => P::UcSendFirst,
+        (QpType::Uc, _, false, false) => P::UcSendMiddle,
+        (QpType::Uc, _, false, true) => P::UcSendLast,
+        (QpType::Uc, _, true, true) => P::UcSendOnly,
+    }
+}

@@ -1,0 +1,6 @@
+//! What the lab checks.
+
+pub(crate) mod faults;
+pub(crate) mod operations;
+pub(crate) mod pingpong;
+pub(crate) mod refusals;

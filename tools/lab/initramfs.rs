@@ -1,0 +1,154 @@
+//! The guest's file system: one archive in the cpio format "newc" that the kernel unpacks into memory.
+
+use crate::cache::Cache;
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Debian's own programs, unmodified.
+const PROGRAMS: [&str; 5] =
+    ["ibv_rc_pingpong", "ibv_uc_pingpong", "ibv_srq_pingpong", "ibv_ud_pingpong", "ibv_devinfo"];
+
+/// The libraries they and the verbs program need.
+const LIBRARIES: [&str; 4] = ["libc.so.6", "libibverbs.so.1", "libnl-3.so.200", "libnl-route-3.so.200"];
+
+/// Where a Debian package may have put a library.
+const LIBRARY_FOLDERS: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
+
+const INIT: &str = include_str!("guest/init");
+const VERBS_C: &str = include_str!("guest/verbs.c");
+
+/// Writes the archive and says where.
+pub(crate) fn build(cache: &Cache) -> Result<PathBuf> {
+    let mut archive = Archive::default();
+    for folder in ["dev", "proc", "sys", "tmp", "usr/bin"] {
+        archive.folder(folder);
+    }
+    archive.file("init", 0o755, INIT.as_bytes());
+    archive.file("bin/busybox", 0o755, &read(&cache.guest("bin/busybox"))?);
+    archive.file("bin/verbs", 0o755, &compile(cache)?);
+    for program in PROGRAMS {
+        archive.file(&format!("bin/{program}"), 0o755, &read(&cache.guest(&format!("usr/bin/{program}")))?);
+    }
+    for library in LIBRARIES {
+        archive.file(&format!("lib/{library}"), 0o755, &read(&find_library(cache, library)?)?);
+    }
+    let loader = "ld-linux-x86-64.so.2";
+    archive.file(&format!("lib64/{loader}"), 0o755, &read(&find_library(cache, loader)?)?);
+    // libibverbs looks for its drivers where it was built to; which ABI number is part of the file's name.
+    let drivers = "usr/lib/x86_64-linux-gnu/libibverbs";
+    for entry in fs::read_dir(cache.guest(drivers))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("librxe-") {
+            archive.file(&format!("{drivers}/{name}"), 0o755, &read(&entry.path())?);
+        }
+    }
+    archive.file("etc/libibverbs.d/rxe.driver", 0o644, b"driver rxe\n");
+    for entry in fs::read_dir(cache.modules())? {
+        let entry = entry?;
+        archive.file(
+            &format!("modules/{}", entry.file_name().to_string_lossy()),
+            0o644,
+            &read(&entry.path())?,
+        );
+    }
+    let path = cache.scratch("initramfs");
+    fs::write(&path, archive.finish())?;
+    Ok(path)
+}
+
+/// Compiles the guest's verbs program with the headers and libraries of the guest, whatever those of this machine are.
+fn compile(cache: &Cache) -> Result<Vec<u8>> {
+    let (source, program) = (cache.scratch("verbs.c"), cache.scratch("verbs"));
+    fs::write(&source, VERBS_C)?;
+    let output = Command::new("cc")
+        .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
+        .args([&program, &source])
+        .arg(format!("--sysroot={}", cache.guest("").display()))
+        .arg("-libverbs")
+        .arg(format!(
+            "-Wl,-rpath-link,{}",
+            find_library(cache, "libnl-3.so.200")?.with_file_name("").display()
+        ))
+        .arg(format!("-Wl,-rpath-link,{}", cache.guest(LIBRARY_FOLDERS[1]).display()))
+        .output()
+        .context("cannot start the C compiler `cc`, which Rust's linker needs too")?;
+    ensure!(
+        output.status.success(),
+        "the guest's verbs program does not compile:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let bytes = read(&program)?;
+    fs::remove_file(source)?;
+    fs::remove_file(program)?;
+    Ok(bytes)
+}
+
+fn find_library(cache: &Cache, name: &str) -> Result<PathBuf> {
+    LIBRARY_FOLDERS
+        .iter()
+        .map(|folder| cache.guest(&format!("{folder}/{name}")))
+        .find(|path| path.exists())
+        .with_context(|| format!("none of the guest's packages has {name}"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A cpio archive in the making. Every entry is a header of thirteen 8-digit hexadecimal numbers, the name, and the bytes, each padded to 4.
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    folders: BTreeSet<String>,
+    entries: u32,
+}
+
+impl Archive {
+    const FOLDER: u32 = 0o040_755;
+    const FILE: u32 = 0o100_000;
+
+    fn folder(&mut self, path: &str) {
+        if let Some((parent, _)) = path.rsplit_once('/') {
+            self.folder(parent);
+        }
+        if self.folders.insert(path.to_owned()) {
+            self.entry(path, Self::FOLDER, &[]);
+        }
+    }
+
+    fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) {
+        if let Some((parent, _)) = path.rsplit_once('/') {
+            self.folder(parent);
+        }
+        self.entry(path, Self::FILE | mode, bytes);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, &[]);
+        self.bytes
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, bytes: &[u8]) {
+        self.entries += 1;
+        let (size, name_size) = (bytes.len() as u32, name.len() as u32 + 1);
+        // Inode, mode, owner, group, links, time, size, device (2), device node (2), length of the name, checksum.
+        let header = [self.entries, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
+        self.bytes.extend(b"070701");
+        for number in header {
+            self.bytes.extend(format!("{number:08x}").bytes());
+        }
+        self.bytes.extend(name.bytes());
+        self.bytes.push(0);
+        self.pad();
+        self.bytes.extend(bytes);
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}

@@ -1,0 +1,85 @@
+//! The lab: tbrdma's RoCEv2 against the Linux kernel's own, `rdma_rxe`, in a virtual machine that needs nothing installed.
+//!
+//! | file | what |
+//! |---|---|
+//! | `cache` | Debian packages, unpacked into a folder |
+//! | `kernel`, `initramfs` | what the guest starts from |
+//! | `guest`, `guest/init` | the running virtual machine, and how it takes orders |
+//! | `party` | one side of a connection, whichever it is |
+//! | `verbs`, `guest/verbs.c` | the guest's rxe as a party |
+//! | `wire` | our transport as a party, with the lab as the wire: no root |
+//! | `device` | the library as a party, over a tap |
+//! | `exchange` | how the programs of ibverbs-utils get to know each other |
+//! | `checks` | what must hold |
+//! | `modes` | how a guest and our side are connected |
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cache;
+mod checks;
+mod device;
+mod exchange;
+mod guest;
+mod initramfs;
+mod kernel;
+mod modes;
+mod party;
+mod report;
+mod verbs;
+mod wire;
+
+use clap::{Parser, ValueEnum};
+use report::Report;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Runs tbrdma against the Linux kernel's rdma_rxe in a virtual machine.
+#[derive(Parser)]
+#[command(name = "lab")]
+struct Arguments {
+    /// Only checks whose name contains this.
+    filter: Option<String>,
+    /// Only this way of connecting our side to the guest.
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Shows what the guests' consoles say.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// The transport alone, with the lab as the wire; needs no root.
+    Wire,
+    /// The library's `udp` device at a tap in a network namespace.
+    Tap,
+}
+
+fn main() -> ExitCode {
+    let Arguments { filter, mode, verbose } = Arguments::parse();
+    let begun = Instant::now();
+    let mut report = Report::new(filter);
+    if modes::is_tap_role() {
+        report.set_prefix("tap: ");
+        if let Err(error) = modes::in_namespace(&mut report, verbose) {
+            report.always("all of it", || Err(error));
+        }
+        return report.finish();
+    }
+    for (this, prefix) in [(Mode::Wire, "wire: "), (Mode::Tap, "tap: ")] {
+        if mode.is_some_and(|mode| mode != this) {
+            continue;
+        }
+        report.set_prefix(prefix);
+        let result = match this {
+            Mode::Wire => modes::wire(&mut report, verbose),
+            Mode::Tap => modes::tap(&mut report),
+        };
+        if let Err(error) = result {
+            report.always("all of it", || Err(error));
+        }
+    }
+    println!("lab: {:.1} s", begun.elapsed().as_secs_f64());
+    report.finish()
+}

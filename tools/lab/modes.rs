@@ -1,0 +1,169 @@
+//! The two ways in which our side and the guest are connected.
+
+use crate::bench::{Bench, Control, Ours};
+use crate::cache::Cache;
+use crate::device::Device;
+use crate::guest::Guest;
+use crate::report::{Report, Skip};
+use crate::verbs::Verbs;
+use crate::wire::Wire;
+use crate::wire::frame::{GUEST_MAC, OUR_V4, OUR_V6};
+use crate::{checks, initramfs};
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getgid, getuid};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::{Command, Stdio};
+use tbrdma::OpenOptions;
+
+/// Bytes of an IP packet: enough for packets with 4096 bytes of payload.
+const MTU: u32 = 4200;
+
+/// In the environment of the process that has a network namespace of its own.
+const ROLE: &str = "TBRDMA_LAB_ROLE";
+
+const TAP: &str = "tap0";
+
+/// The guest's frames come in UDP datagrams to us; TCP goes through qemu's own user network. Nothing needs a right that not everybody has.
+pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
+    let cache = Cache::open()?;
+    let initramfs = initramfs::build(&cache)?;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let ours = socket.local_addr()?.port();
+    let guests = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let forwarded = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let network = [
+        "-netdev".into(),
+        format!(
+            "dgram,id=roce,local.type=inet,local.host=127.0.0.1,local.port={guests},\
+             remote.type=inet,remote.host=127.0.0.1,remote.port={ours}"
+        ),
+        "-device".into(),
+        nic("roce"),
+        "-netdev".into(),
+        format!("user,id=control,ipv6=off,hostfwd=tcp:127.0.0.1:{forwarded}-10.0.2.15:{}", Control::PORT),
+        "-device".into(),
+        "virtio-net-pci,netdev=control,romfile=".into(),
+    ];
+    let guest = Guest::start(&cache, initramfs, &network, &format!("lab.mtu={MTU} lab.control=1"), verbose)?;
+    println!("lab: a guest is up after {:.1} s, with us as its wire", guest.boot.as_secs_f64());
+    let control = Control {
+        listen: Ipv4Addr::LOCALHOST.into(),
+        host: "10.0.2.2".into(),
+        guest: SocketAddr::from((Ipv4Addr::LOCALHOST, forwarded)),
+    };
+    let verbs = Verbs::start(&guest, &control.listener()?, &control.host)?;
+    let wire = Wire::start(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, guests)))?;
+    let mut bench = Bench { guest, verbs, ours: Ours::Wire(Box::new(wire)), control };
+    checks::pingpong::run(&mut bench, report);
+    checks::operations::run(&mut bench, report);
+    checks::refusals::run(&mut bench, report);
+    checks::faults::run(&mut bench, report);
+    report.always("the guest's end", || bench.guest.finish());
+    Ok(())
+}
+
+fn nic(netdev: &str) -> String {
+    let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    format!("virtio-net-pci,netdev={netdev},mac={mac},host_mtu={MTU},romfile=")
+}
+
+/// Whether this process is the one with the namespace.
+pub(crate) fn is_tap_role() -> bool {
+    std::env::var(ROLE).is_ok_and(|role| role == "tap")
+}
+
+/// Runs the checks of the tap in a process of its own, whose network namespace ends with it, and adds up what it counts.
+pub(crate) fn tap(report: &mut Report) -> Result<()> {
+    Cache::open()?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(ROLE, "tap")
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start a process for the network namespace")?;
+    let output = BufReader::new(child.stdout.take().context("the process has no output")?);
+    let mut counted = false;
+    for line in output.lines() {
+        let line = line?;
+        match Report::parse_counts(&line) {
+            Some(counts) => {
+                report.add(counts);
+                counted = true;
+            }
+            None => println!("{line}"),
+        }
+    }
+    let status = child.wait()?;
+    ensure!(counted, "the process with the network namespace ended with {status} before its end");
+    Ok(())
+}
+
+/// In the process of its own: a namespace, a tap, a guest on it, and the library on the host's end of it.
+pub(crate) fn in_namespace(report: &mut Report, verbose: bool) -> Result<()> {
+    let cache = Cache::open()?;
+    enter_namespace()?;
+    let busybox = cache.guest("bin/busybox");
+    let busybox = |arguments: &[&str]| -> Result<()> {
+        let output = Command::new(&busybox).args(arguments).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`{}` in the namespace: {}", arguments.join(" "), said.trim());
+        Ok(())
+    };
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .map_err(|error| Skip::new(format!("/dev/net/tun cannot be opened: {error}")))?;
+    busybox(&["ip", "link", "set", "lo", "up"])?;
+    busybox(&["tunctl", "-t", TAP]).map_err(|error| Skip::new(format!("no tap: {error:#}")))?;
+    // No waiting until the address is known to be unique.
+    fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/accept_dad"), "0").context("cannot set up IPv6")?;
+    busybox(&["ip", "link", "set", TAP, "mtu", &MTU.to_string(), "up"])?;
+    busybox(&["ip", "addr", "add", &format!("{OUR_V4}/24"), "dev", TAP])?;
+    busybox(&["ip", "-6", "addr", "add", &format!("{OUR_V6}/64"), "dev", TAP])?;
+    let network = [
+        "-netdev".into(),
+        format!("tap,id=roce,ifname={TAP},script=no,downscript=no,vnet_hdr=off"),
+        "-device".into(),
+        nic("roce"),
+    ];
+    let guest =
+        Guest::start(&cache, initramfs::build(&cache)?, &network, &format!("lab.mtu={MTU}"), verbose)?;
+    println!("lab: a guest is up after {:.1} s, at a tap in a network namespace", guest.boot.as_secs_f64());
+    let control = Control {
+        listen: OUR_V4.into(),
+        host: OUR_V4.to_string(),
+        guest: SocketAddr::from((Ipv4Addr::new(10, 77, 0, 2), Control::PORT)),
+    };
+    let verbs = Verbs::start(&guest, &control.listener()?, &control.host)?;
+    let name = format!("udp:{TAP}");
+    let device = Device::open(&name, &OpenOptions::new())?;
+    let mut bench = Bench { guest, verbs, ours: Ours::Device(Box::new(device)), control };
+    checks::pingpong::run(&mut bench, report);
+    checks::operations::run(&mut bench, report);
+    checks::refusals::run(&mut bench, report);
+    // A context of its own beside the first one.
+    let faulty = OpenOptions::new().fault("loss=4%,corrupt=2%,dup=4%,reorder=4%:500us").seed(3);
+    bench.ours = Ours::Device(Box::new(Device::open(&name, &faulty)?));
+    checks::operations::run_faulty(&mut bench, report);
+    report.always("the guest's end", || bench.guest.finish());
+    Ok(())
+}
+
+/// A network namespace of our own; who is not root gets it within a user namespace, where that is allowed.
+fn enter_namespace() -> Result<()> {
+    let (uid, gid) = (getuid(), getgid());
+    if uid.is_root() {
+        return unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|error| Skip::new(format!("no network namespace: {error}")).into());
+    }
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
+        .map_err(|error| Skip::new(format!("neither root nor user namespaces: {error}")))?;
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! Chores of this repository: `cargo xtask help`.
+
+#![forbid(unsafe_code)]
+
+mod lab;
+mod plant;
+mod swarm;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Chores {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    Swarm(swarm::Args),
+    Table(table::Args),
+    Lab(lab::Args),
+}
+
+fn main() -> ExitCode {
+    match Chores::parse().chore {
+        Chore::Swarm(args) => swarm::main(&args),
+        Chore::Table(args) => table::main(&args),
+        Chore::Lab(args) => lab::main(&args),
+    }
+}
