@@ -62,15 +62,15 @@ thread_local! {
 /// [`CompletionQueue::poll`](crate::CompletionQueue::poll).
 #[inline]
 pub fn relax(spins: u32) {
-    if spins < POLLS_PER_YIELD {
-        std::hint::spin_loop();
-        return;
+    // The first looks follow each other at once: what comes within a cache line's way or two should be seen when it comes.
+    if spins >= POLLS_PER_YIELD {
+        relax_longer(spins);
     }
-    relax_longer(spins);
 }
 
 #[cold]
 fn relax_longer(spins: u32) {
+    std::hint::spin_loop();
     RELAX.with_borrow_mut(|backoff| {
         if spins == POLLS_PER_YIELD {
             backoff.reset();

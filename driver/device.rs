@@ -2,7 +2,8 @@
 //! request checks) are proto's and are applied by the device that executes them, once.
 
 use crate::error::{PostRefusal, Result};
-use crate::mem::Place;
+use crate::mem::{Held, Place};
+use crate::sync::AtomicU64;
 use crate::sys::eventfd::EventFd;
 use crate::verbs::event::EventQueue;
 use std::sync::Arc;
@@ -147,6 +148,10 @@ pub(crate) trait DeviceMemory: Send + Sync {
     fn with_place(&self, use_place: &mut dyn FnMut(Place<'_>));
     /// The bytes, if the library allocated them.
     fn segment_place(&self) -> Option<Place<'_>>;
+    /// The same as whole words from the first on, to keep at hand: nobody is told of looks at them.
+    fn words(&self) -> Option<Held<[AtomicU64]>> {
+        None
+    }
     fn path(&self) -> MemoryPath;
     /// Must [`is_looked_at`](Self::is_looked_at) be called when the program looks at the bytes?
     fn wants_looks(&self) -> bool {

@@ -30,8 +30,13 @@ impl Arm<'_> {
         fence(Ordering::SeqCst);
     }
 
+    /// Publisher: after publishing and [`publish_fence`], is there any wish to be woken?
+    #[inline(always)]
+    pub(crate) fn is_armed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != DISARMED
+    }
+
     /// Publisher: after publishing and [`publish_fence`], must the owner be woken? True for one publisher only.
-    #[inline]
     pub(crate) fn fire(&self, solicited_or_error: bool) -> bool {
         let mut armed = self.0.load(Ordering::Relaxed);
         for _ in 0..FIRE_TRIES {

@@ -23,14 +23,19 @@ pub(crate) struct SendCompletion {
 
 /// A ring of at least `capacity` completions.
 pub(crate) struct CompletionRing {
-    /// Two words an entry: `wr_id`; byte_len | status << 32 | opcode << 40.
-    words: Box<[AtomicU64]>,
-    /// Running number of each entry's work request.
-    numbers: Box<[AtomicU32]>,
+    entries: Box<[Entry]>,
     /// Number of the next completion to push; written by the pushing side.
     tail: Line<AtomicU32>,
     /// Number of the next completion to pop; the popping side's own.
     head: Line<AtomicU32>,
+}
+
+struct Entry {
+    wr_id: AtomicU64,
+    /// byte_len | status << 32 | opcode << 40.
+    kind: AtomicU64,
+    /// Running number of the work request.
+    number: AtomicU32,
 }
 
 /// A cache line that is shared with nothing else.
@@ -42,16 +47,21 @@ impl CompletionRing {
     pub(crate) fn new(capacity: u32) -> Self {
         let depth = capacity.max(1).next_power_of_two() as usize;
         Self {
-            words: (0..2 * depth).map(|_| AtomicU64::new(0)).collect(),
-            numbers: (0..depth).map(|_| AtomicU32::new(0)).collect(),
+            entries: (0..depth)
+                .map(|_| Entry {
+                    wr_id: AtomicU64::new(0),
+                    kind: AtomicU64::new(0),
+                    number: AtomicU32::new(0),
+                })
+                .collect(),
             tail: Line(AtomicU32::new(0)),
             head: Line(AtomicU32::new(0)),
         }
     }
 
-    #[inline]
-    fn at(&self, number: u32) -> usize {
-        number as usize & (self.numbers.len() - 1)
+    #[inline(always)]
+    fn entry(&self, number: u32) -> &Entry {
+        &self.entries[number as usize & (self.entries.len() - 1)]
     }
 
     /// Adds a completion. The send queue's depth keeps the ring from overflowing: a work request holds its place until its
@@ -59,14 +69,20 @@ impl CompletionRing {
     #[inline]
     pub(crate) fn push(&self, completion: &SendCompletion) {
         let tail = self.tail.0.load(Ordering::Relaxed);
-        let at = self.at(tail);
+        let entry = self.entry(tail);
         let kind = u64::from(completion.byte_len)
             | u64::from(completion.status as u32) << 32
             | u64::from(completion.opcode as u32) << 40;
-        self.words[2 * at].store(completion.wr_id, Ordering::Relaxed);
-        self.words[2 * at + 1].store(kind, Ordering::Relaxed);
-        self.numbers[at].store(completion.wq_index, Ordering::Relaxed);
+        entry.wr_id.store(completion.wr_id, Ordering::Relaxed);
+        entry.kind.store(kind, Ordering::Relaxed);
+        entry.number.store(completion.wq_index, Ordering::Relaxed);
         self.tail.0.store(tail.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Is there none? For the popping side.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tail.0.load(Ordering::Acquire) == self.head.0.load(Ordering::Relaxed)
     }
 
     /// Takes the oldest completion.
@@ -76,14 +92,14 @@ impl CompletionRing {
         if self.tail.0.load(Ordering::Acquire) == head {
             return None;
         }
-        let at = self.at(head);
-        let kind = self.words[2 * at + 1].load(Ordering::Relaxed);
+        let entry = self.entry(head);
+        let kind = entry.kind.load(Ordering::Relaxed);
         let completion = SendCompletion {
-            wr_id: self.words[2 * at].load(Ordering::Relaxed),
+            wr_id: entry.wr_id.load(Ordering::Relaxed),
             status: WcStatus::from_raw((kind >> 32) as u32 & 0xff).unwrap_or(WcStatus::FatalErr),
             opcode: WcOpcode::from_raw((kind >> 40) as u32 & 0xff).unwrap_or(WcOpcode::Send),
             byte_len: kind as u32,
-            wq_index: self.numbers[at].load(Ordering::Relaxed),
+            wq_index: entry.number.load(Ordering::Relaxed),
         };
         self.head.0.store(head.wrapping_add(1), Ordering::Relaxed);
         Some(completion)

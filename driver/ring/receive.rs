@@ -91,23 +91,36 @@ impl<'a> ReceiveRing<'a> {
         shape.depth.is_power_of_two().then_some(Self { words, shape })
     }
 
+    /// The same over words that [`new`](Self::new) has accepted with this shape before: it does not ask again. (Were it not so, an access could
+    /// panic, and still not leave the words.)
+    #[inline(always)]
+    pub(crate) fn again(words: &'a [AtomicU64], shape: ReceiveShape) -> Self {
+        debug_assert!(Self::new(words, shape).is_some());
+        Self { words, shape }
+    }
+
     /// Slots.
     #[inline]
     pub(super) fn depth(&self) -> u32 {
         self.shape.depth
     }
 
+    /// Where slot of receive `number` begins.
+    #[inline(always)]
+    fn at(&self, number: u32) -> usize {
+        (number & (self.shape.depth - 1)) as usize * self.shape.stride as usize
+    }
+
     #[inline]
     pub(super) fn slot(&self, number: u32) -> &'a [AtomicU64] {
-        let stride = self.shape.stride as usize;
-        let at = (number & (self.shape.depth - 1)) as usize * stride;
-        &self.words[at..at + stride]
+        let at = self.at(number);
+        &self.words[at..at + self.shape.stride as usize]
     }
 
     /// The words of a slot that every slot has.
-    #[inline]
-    fn head(&self, number: u32) -> &'a [AtomicU64; FIRST_SGE] {
-        self.slot(number).first_chunk().expect("a slot holds at least one SGE behind these")
+    #[inline(always)]
+    fn head(&self, number: u32) -> &'a [AtomicU64; FIRST_SGE + 2] {
+        self.words[self.at(number)..].first_chunk().expect("a slot holds at least one SGE behind these")
     }
 
     /// Owner: makes receive `number` available. The caller has checked that the slot is free and `sges` fits.
@@ -142,7 +155,7 @@ impl<'a> ReceiveRing<'a> {
     }
 
     /// Sender: ends receive `number`; everything written before is visible to the owner once it sees this.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deliver(&self, number: u32, delivery: &Delivery, receiver_qpn: u32) {
         let slot = self.head(number);
         slot[1].store(u64::from(delivery.imm_data) | u64::from(delivery.src_qp) << 32, Ordering::Relaxed);

@@ -151,7 +151,8 @@ impl ShmCq {
     /// Something was published for this queue by a thread of this process.
     #[inline]
     pub(crate) fn wake(&self, solicited_or_error: bool) {
-        if Arm(&self.words().arm).fire(solicited_or_error) {
+        let arm = Arm(&self.words().arm);
+        if arm.is_armed() && arm.fire(solicited_or_error) {
             self.signal();
         }
     }
@@ -209,6 +210,7 @@ impl ShmCq {
         drop(gone);
     }
 
+    #[inline(always)]
     fn poll_sources(&self, state: &mut PollState, out: &mut [WorkCompletion]) -> usize {
         let mut count = 0;
         if state.ready_first {
@@ -216,13 +218,17 @@ impl ShmCq {
             state.ready_first = false;
             count = self.poll_ready(state, out);
         }
-        let hot = state.hot.len();
-        let first = state.turn;
         // The one after the last that filled the caller's array comes first, so that none is starved.
-        for (turn, (_, source)) in state.hot[first..].iter().chain(&state.hot[..first]).enumerate() {
+        let mut next = state.turn;
+        for _ in 0..state.hot.len() {
+            let Some((_, source)) = state.hot.get(next) else { break };
+            next = if next + 1 < state.hot.len() { next + 1 } else { 0 };
+            if source.is_empty() {
+                continue;
+            }
             count += source.poll(self, &mut out[count..]);
             if count == out.len() {
-                state.turn = (first + turn + 1) % hot;
+                state.turn = next;
                 state.ready_first = !state.pending.is_empty() || !self.ready().is_empty();
                 return count;
             }
@@ -352,7 +358,20 @@ impl Drop for ShmCq {
 }
 
 impl Source {
-    #[inline]
+    /// Would a poll find nothing? What most looks at a source come to.
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Send(qp) => qp.sent.is_empty(),
+            Self::Receive(qp) => match &qp.receives {
+                Receives::Own(own) => qp.is_own_empty(own),
+                Receives::Shared(_) => true,
+            },
+            Self::Shared(_) => false,
+        }
+    }
+
+    #[inline(always)]
     fn poll(&self, cq: &ShmCq, out: &mut [WorkCompletion]) -> usize {
         match self {
             Self::Send(qp) => qp.poll_sends(out),
@@ -386,7 +405,7 @@ impl Source {
 
 impl ShmQp {
     /// Polls our own send completions. Called by their completion queue, one thread at a time.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn poll_sends(&self, out: &mut [WorkCompletion]) -> usize {
         let mut count = 0;
         let mut retired = None;

@@ -4,11 +4,11 @@ use super::core::{Core, header, lock, pages, qp_words};
 use super::peer::ForeignPath;
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
-use crate::mem::{ForeignMemory, Place};
+use crate::mem::{ForeignMemory, Held, Place};
 use crate::ring::busy::{Busy, withdraw_fence};
 use crate::ring::layout::{QPS, region_at};
 use crate::ring::region::{Backing, RegionEntry};
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tbrdma_proto::{Access, PdHandle, Region, RegionTable};
@@ -125,6 +125,15 @@ impl DeviceMemory for ShmMemory {
     fn segment_place(&self) -> Option<Place<'_>> {
         match &self.bytes {
             Bytes::Segment { offset } => self.core.segment.place(*offset, self.region.length),
+            Bytes::Foreign(_) => None,
+        }
+    }
+
+    fn words(&self) -> Option<Held<[AtomicU64]>> {
+        match &self.bytes {
+            Bytes::Segment { offset } => {
+                Held::many(&self.core.segment, *offset, self.region.length as usize / size_of::<u64>())
+            }
             Bytes::Foreign(_) => None,
         }
     }

@@ -28,11 +28,13 @@ impl OwnReceives {
     pub(crate) fn create(core: &Core, max_wr: u32, max_sge: u32) -> Result<Self> {
         let shape = ReceiveShape::new(max_wr, max_sge);
         let at = core.allocate_lines("create_qp", shape.bytes())?;
+        let words = Held::many(&core.segment, at, shape.words())
+            .filter(|words| ReceiveRing::new(words, shape).is_some())
+            .expect("the heap hands out parts of the segment, as many words as the shape says");
         let receives = Self {
             at,
             shape,
-            words: Held::many(&core.segment, at, shape.words())
-                .expect("the heap hands out parts of the segment"),
+            words,
             wr_ids: (0..shape.depth).map(|_| AtomicU64::new(0)).collect(),
             posted: AtomicU32::new(0),
             polled: AtomicU32::new(0),
@@ -47,7 +49,7 @@ impl OwnReceives {
 
     #[inline]
     fn ring(&self) -> ReceiveRing<'_> {
-        ReceiveRing::new(&self.words, self.shape).expect("as many words as the shape says")
+        ReceiveRing::again(&self.words, self.shape)
     }
 
     pub(crate) fn polled(&self) -> u32 {
@@ -112,8 +114,14 @@ impl ShmQp {
         (first, refused)
     }
 
+    /// Has nothing been delivered, and is there nothing to flush?
+    #[inline(always)]
+    pub(crate) fn is_own_empty(&self, own: &OwnReceives) -> bool {
+        !own.ring().is_delivered(own.polled.load(Ordering::Relaxed)) && self.state() != QpState::Err
+    }
+
     /// Polls our own receive queue. Called by its completion queue, one thread at a time.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn poll_own(&self, own: &OwnReceives, out: &mut [WorkCompletion]) -> usize {
         let ring = own.ring();
         let mut number = own.polled.load(Ordering::Relaxed);

@@ -3,8 +3,8 @@
 use super::pd::ProtectionDomain;
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
-use crate::mem::RawSge;
-use crate::sync::Ordering;
+use crate::mem::{Held, RawSge};
+use crate::sync::{AtomicU64, Ordering};
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -25,7 +25,8 @@ pub struct MemoryRegion {
     len: usize,
     lkey: u32,
     rkey: u32,
-    wants_looks: bool,
+    // What a program polls, if the library allocated it and the device need not know. Boxed, because a region also travels in errors.
+    words: Option<Box<Held<[AtomicU64]>>>,
 }
 
 impl fmt::Debug for MemoryRegion {
@@ -42,8 +43,8 @@ impl fmt::Debug for MemoryRegion {
 impl MemoryRegion {
     pub(crate) fn new(pd: &ProtectionDomain, memory: Arc<dyn DeviceMemory>) -> Self {
         let (addr, len, lkey, rkey) = (memory.iova(), memory.len(), memory.lkey(), memory.rkey());
-        let wants_looks = memory.wants_looks();
-        Self { memory, pd: pd.clone(), addr, len, lkey, rkey, wants_looks }
+        let words = if memory.wants_looks() { None } else { memory.words().map(Box::new) };
+        Self { memory, pd: pd.clone(), addr, len, lkey, rkey, words }
     }
 
     /// The key by which our own work requests name it.
@@ -136,9 +137,17 @@ impl MemoryRegion {
     /// Zero if `offset` is not a multiple of 8 or out of range.
     #[inline]
     pub fn load_u64(&self, offset: usize) -> u64 {
-        if self.wants_looks {
-            self.memory.is_looked_at();
+        if let Some(words) = &self.words {
+            let word =
+                words.get(offset / size_of::<u64>()).filter(|_| offset.is_multiple_of(size_of::<u64>()));
+            return word.map_or(0, |word| word.load(Ordering::Acquire));
         }
+        self.load_other(offset)
+    }
+
+    /// The same in memory that the library did not allocate, or where the device wants to know.
+    fn load_other(&self, offset: usize) -> u64 {
+        self.memory.is_looked_at();
         if let Some(word) =
             self.memory.segment_place().and_then(|place| place.sub(offset, 8)).and_then(|p| p.atomic_u64())
         {

@@ -100,7 +100,9 @@ impl SendQueue {
     #[inline]
     pub fn post(&mut self, build: impl FnOnce(&mut SendWrs<'_>)) -> Result<(), PostError> {
         self.batch.clear();
-        self.lent.clear();
+        if !self.lent.is_empty() {
+            self.lent.clear();
+        }
         build(&mut SendWrs { batch: &mut self.batch, lent: &mut self.lent });
         if self.shared.sq_sig_all {
             for wr in &mut self.batch.wrs {
@@ -167,7 +169,9 @@ impl ReceiveQueue {
     #[inline]
     pub fn post_recv(&mut self, build: impl FnOnce(&mut ReceiveWrs<'_>)) -> Result<(), PostError> {
         self.batch.clear();
-        self.lent.clear();
+        if !self.lent.is_empty() {
+            self.lent.clear();
+        }
         build(&mut ReceiveWrs { batch: &mut self.batch, lent: &mut self.lent });
         let result = self.shared.device.post_recv(&self.batch);
         if result.1.is_none() && self.lent.is_empty() {
