@@ -8,8 +8,8 @@ use crate::sys::eventfd::EventFd;
 use crate::verbs::event::EventQueue;
 use std::sync::Arc;
 use tbrdma_proto::{
-    Access, AddressVector, Gid, Guid, PdHandle, Profile, QpAttr, QpAttrMask, QpCap, QpType, Qpn, SendWr, Sge,
-    WorkCompletion,
+    Access, AddressVector, Gid, Guid, PdHandle, Profile, QpAttr, QpAttrMask, QpCap, QpType, Qpn, SendFlags,
+    SendWr, Sge, WorkCompletion,
 };
 
 /// A list of send work requests with the storage they refer to: one doorbell.
@@ -25,6 +25,26 @@ impl SendBatch {
         self.wrs.clear();
         self.sges.clear();
         self.inline.clear();
+    }
+
+    /// What a work request of the batch sends or fills: entries, or inline bytes.
+    #[inline(always)]
+    pub(crate) fn operands(&self, wr: &SendWr) -> (&[Sge], &[u8]) {
+        let range = wr.sg.start as usize..wr.sg.end as usize;
+        if wr.flags.contains(SendFlags::INLINE) {
+            (&[], self.inline.get(range).unwrap_or(&[]))
+        } else {
+            (self.sges.get(range).unwrap_or(&[]), &[])
+        }
+    }
+
+    /// Its only entry, if it has just one and is not inline.
+    #[inline(always)]
+    pub(crate) fn only_sge(&self, wr: &SendWr) -> Option<&Sge> {
+        if wr.flags.contains(SendFlags::INLINE) || wr.sg.end.wrapping_sub(wr.sg.start) != 1 {
+            return None;
+        }
+        self.sges.get(wr.sg.start as usize)
     }
 }
 

@@ -49,7 +49,7 @@ impl Region {
     /// # Errors
     ///
     /// The first rule broken, in this order: domain, rights, bounds.
-    #[inline]
+    #[inline(always)]
     pub fn check(&self, pd: PdHandle, needed: Access, addr: u64, len: u64) -> Result<u64, RegionError> {
         // `offset` wraps if `addr` is below the region, which the first condition on bounds refuses.
         let offset = addr.wrapping_sub(self.iova);

@@ -18,7 +18,7 @@
 /// # Safety
 /// `src` must be readable and `dst` writable for `len` bytes, and no Rust reference may exist that the access would
 /// break. Others, also in other processes, may access both at the same time.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn copy_ordered(dst: *mut u8, src: *const u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: the same contract.

@@ -147,6 +147,21 @@ impl<'a> ReceiveRing<'a> {
         Some(Posting { sges: &slot[FIRST_SGE..FIRST_SGE + 2 * count] })
     }
 
+    /// Sender: the scatter list of receive `number`, if it has been posted with just one entry.
+    #[inline(always)]
+    pub(crate) fn posted_one(&self, number: u32) -> Option<Sge> {
+        let slot = self.head(number);
+        if slot[POSTED].load(Ordering::Acquire) != u64::from(number.wrapping_add(1)) | 1 << 32 {
+            return None;
+        }
+        let word = slot[FIRST_SGE + 1].load(Ordering::Relaxed);
+        Some(Sge {
+            addr: slot[FIRST_SGE].load(Ordering::Relaxed),
+            length: word as u32,
+            lkey: (word >> 32) as u32,
+        })
+    }
+
     /// Sender: starts to fetch what it will need for receive `number`, so that a later send does not wait for it.
     #[inline]
     pub(crate) fn prefetch(&self, number: u32) {

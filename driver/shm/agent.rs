@@ -9,7 +9,7 @@ use super::core::{Core, header, lock, qp_words, ready_set, slot_of};
 use super::peer::Peer;
 use super::qp::ShmQp;
 use super::send::Progress;
-use crate::mem::Place;
+use crate::mem::{LocalRegion, Place};
 use crate::ring::layout::QpWords;
 use crate::ring::mailbox::{Mailbox, Operands};
 use crate::sync::Ordering;
@@ -205,8 +205,17 @@ fn perform(core: &Core, qp: &ShmQp, peer: &Peer, request: &Request) -> Option<u6
     // Held so that a deregistration waits for this copy as it waits for those of initiators.
     let _serving = lock(&core.serving);
     let pd = if request.pd == qp.pd { qp.pd } else { qp.receive_pd(request.pd)? };
-    let place =
-        core.regions.place(pd, request.key, request.needed, request.addr, u64::from(request.len)).ok()?;
+    let place = core
+        .regions
+        .place(
+            &mut LocalRegion::default(),
+            pd,
+            request.key,
+            request.needed,
+            request.addr,
+            u64::from(request.len),
+        )
+        .ok()?;
     // An application that has unmapped what it registered is told by its peer's error, not by a fault in our thread.
     mapping::touch(place.addr(), place.len(), request.job != Job::Get).ok()?;
     match request.job {

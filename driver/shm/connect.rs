@@ -5,6 +5,7 @@ use super::peer;
 use super::qp::{Receives, ShmQp};
 use super::remote::Remote;
 use super::send::{Patience, SendState};
+use super::transfer::Seen;
 use crate::error::{Error, Result};
 use crate::sync::Ordering;
 use crate::sys::process::yield_now;
@@ -57,6 +58,7 @@ impl ShmQp {
             words.peer_context.store(peer.context, Ordering::Relaxed);
             self.target.store(peer.context, Ordering::Relaxed);
             send.remote = Remote::new(peer, self.qp_type, qpn, wake);
+            send.seen = Seen::default();
         }
         if let Some(remote) = &mut send.remote {
             remote.expect(self.core.context, self.qpn.get(), stored.sq_psn.get());
@@ -75,7 +77,7 @@ impl ShmQp {
             if current == QpState::Reset {
                 self.set_state(QpState::Err);
             }
-            let SendState { remote, queue } = &mut *send;
+            let SendState { remote, queue, .. } = &mut *send;
             self.fail_locked(remote.as_ref(), queue, None);
             drop(send);
             self.announce_sent(true);
@@ -174,7 +176,7 @@ impl ShmQp {
             self.raise_srq_limit();
             return;
         }
-        let SendState { remote, queue } = &mut *send;
+        let SendState { remote, queue, .. } = &mut *send;
         self.fail_locked(remote.as_ref(), queue, Some(kind));
         drop(send);
         self.announce_sent(true);

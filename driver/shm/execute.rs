@@ -19,7 +19,7 @@ impl ShmQp {
         remote: Option<&'a Remote>,
         work: &Work<'_>,
         progress: &mut Progress,
-        doorbell: &mut Doorbell<'a>,
+        doorbell: &mut Doorbell<'_>,
     ) -> Step {
         let Some(remote) = remote else { return Step::Failed(WcStatus::LocQpOpErr) };
         let reliable = self.qp_type == QpType::Rc;
@@ -52,7 +52,7 @@ impl ShmQp {
     fn transfer<'a, 'b>(
         &'a self,
         remote: &'a Remote,
-        seen: &'b mut Seen<'a>,
+        seen: &'b mut Seen,
         needed: Access,
         direction: Direction,
         remote_pd: PdHandle,
@@ -87,7 +87,7 @@ impl ShmQp {
         remote: &'a Remote,
         work: &Work<'_>,
         progress: &mut Progress,
-        doorbell: &mut Doorbell<'a>,
+        doorbell: &mut Doorbell<'_>,
     ) -> Step {
         self.one_sided(remote, work, progress, doorbell, Access::REMOTE_WRITE, Direction::Put)
     }
@@ -97,7 +97,7 @@ impl ShmQp {
         remote: &'a Remote,
         work: &Work<'_>,
         progress: &mut Progress,
-        doorbell: &mut Doorbell<'a>,
+        doorbell: &mut Doorbell<'_>,
     ) -> Step {
         if let Some(refused) = self.no_responder_resources(remote) {
             return refused;
@@ -111,7 +111,7 @@ impl ShmQp {
         remote: &'a Remote,
         work: &Work<'_>,
         progress: &mut Progress,
-        doorbell: &mut Doorbell<'a>,
+        doorbell: &mut Doorbell<'_>,
         needed: Access,
         direction: Direction,
     ) -> Step {
@@ -124,7 +124,7 @@ impl ShmQp {
             return Step::Done(0);
         }
         let span = RemoteSpan { key: work.wr.remote.rkey, addr: work.wr.remote.addr, len: work.length };
-        let mut transfer = self.transfer(remote, &mut doorbell.seen, needed, direction, pd);
+        let mut transfer = self.transfer(remote, doorbell.seen, needed, direction, pd);
         match transfer.run(work.local, Some(span), std::iter::once(span), work.length, progress) {
             Ok(()) => Step::Done(work.length as u32),
             Err(fault) => self.faulted(remote, fault),
@@ -136,7 +136,7 @@ impl ShmQp {
         remote: &'a Remote,
         work: &Work<'_>,
         progress: &mut Progress,
-        doorbell: &mut Doorbell<'a>,
+        doorbell: &mut Doorbell<'_>,
     ) -> Step {
         if let Some(refused) = self.no_responder_resources(remote) {
             return refused;
@@ -151,7 +151,7 @@ impl ShmQp {
             Err(status) => return Step::Failed(status),
         };
         let Local::List(list) = work.local else { return Step::Failed(WcStatus::LocQpOpErr) };
-        let mut transfer = self.transfer(remote, &mut doorbell.seen, needed, Direction::Get, pd);
+        let mut transfer = self.transfer(remote, doorbell.seen, needed, Direction::Get, pd);
         let span = RemoteSpan { key: work.wr.remote.rkey, addr: work.wr.remote.addr, len: 8 };
         let job = if work.wr.opcode == Opcode::AtomicFetchAndAdd { Job::FetchAdd } else { Job::CompareSwap };
         let mut act = || {
@@ -215,7 +215,7 @@ impl ShmQp {
         remote: &'a Remote,
         work: &Work<'_>,
         progress: &mut Progress,
-        doorbell: &mut Doorbell<'a>,
+        doorbell: &mut Doorbell<'_>,
     ) -> Step {
         let delivery = self.delivery(work, WcOpcode::Recv);
         self.consume_receive(remote, work, Some(work.length), &delivery, progress, doorbell)
@@ -227,7 +227,7 @@ impl ShmQp {
         remote: &'a Remote,
         work: &Work<'_>,
         progress: &mut Progress,
-        doorbell: &mut Doorbell<'a>,
+        doorbell: &mut Doorbell<'_>,
     ) -> Step {
         // Without a receive nothing is written, so that a retry writes it once.
         let receive = match self.next_receive(remote, work.length as u32, progress) {
@@ -257,7 +257,7 @@ impl ShmQp {
         fill: Option<u64>,
         delivery: &Delivery,
         progress: &mut Progress,
-        doorbell: &mut Doorbell<'a>,
+        doorbell: &mut Doorbell<'_>,
     ) -> Step {
         let receive = match self.next_receive(remote, work.length as u32, progress) {
             Ok(receive) => receive,
@@ -270,13 +270,8 @@ impl ShmQp {
                 delivery.status = WcStatus::LocLenErr;
                 step = Step::Failed(WcStatus::RemInvReqErr);
             } else if length > 0 {
-                let mut transfer = self.transfer(
-                    remote,
-                    &mut doorbell.seen,
-                    Access::LOCAL_WRITE,
-                    Direction::Put,
-                    receive.pd,
-                );
+                let mut transfer =
+                    self.transfer(remote, doorbell.seen, Access::LOCAL_WRITE, Direction::Put, receive.pd);
                 match transfer.run(work.local, receive.only(), receive.spans(), length, progress) {
                     Ok(()) => {}
                     Err(Fault::Later) => return Step::Wait(Wait::Agent),

@@ -6,7 +6,7 @@
 //! they are used.
 
 use super::core::{Core, lock};
-use crate::mem::{Place, Segment};
+use crate::mem::{LocalRegion, Place, Segment};
 use crate::ring::receive::{Posting, ReceiveShape};
 use crate::sys::mapping;
 use tbrdma_proto::{Access, Mtu, PdHandle, limits};
@@ -44,7 +44,14 @@ pub(crate) fn fetch(core: &Core, pd: PdHandle, posting: &Posting<'_>, message: P
     let mut at = 0;
     for sge in posting.sges() {
         let len = (sge.length as usize).min(message.len() - at);
-        let place = core.regions.place(pd, sge.lkey, Access::LOCAL_WRITE, sge.addr, len as u64);
+        let place = core.regions.place(
+            &mut LocalRegion::default(),
+            pd,
+            sge.lkey,
+            Access::LOCAL_WRITE,
+            sge.addr,
+            len as u64,
+        );
         let (Ok(to), Some(from)) = (place, message.sub(at, len)) else { return false };
         if mapping::touch(to.addr(), to.len(), true).is_err() {
             return false;

@@ -9,7 +9,7 @@
 //! - `hello`: the messages by which two contexts meet; `peer`: a context as its peers see it
 //! - `service`: the one thread a context has: introductions, deaths, deadlines, the agent
 //! - `qp`: a queue pair's life; `connect`: what becomes of its connection; `send`: its send queue;
-//!   `datagram`: messages without a connection; `transfer`: the bytes
+//!   `execute`: its operations; `direct`: the common ones, in short; `datagram`: messages without a connection; `transfer`: the bytes
 //! - `landing`: datagrams that their receiver copies itself
 //! - `agent`: copies made by the target's service thread where the kernel forbids the initiator's
 //! - `take`: receives as their sender takes them; `receive`: as their owner posts and polls them; `srq`: shared ones; `cq`: completion queues
@@ -20,7 +20,8 @@ pub(crate) mod core;
 pub(crate) mod cq;
 pub(crate) mod datagram;
 pub(crate) mod device;
-pub(crate) mod execute;
+pub(crate) mod direct;
+mod execute;
 pub(crate) mod hello;
 pub(crate) mod landing;
 pub(crate) mod memory;

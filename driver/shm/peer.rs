@@ -3,8 +3,8 @@
 use super::core::{Core, gid_of, header, lock};
 use super::hello::{Kind, MESSAGE_BYTES, Message, socket_name};
 use crate::error::{Error, Result};
-use crate::mem::{LocalRegions, Segment};
-use crate::ring::layout::{MAGIC, SEGMENT_SIZES};
+use crate::mem::{Held, LocalRegions, RegionEntries, Segment};
+use crate::ring::layout::{self, MAGIC, SEGMENT_SIZES};
 use crate::ring::shared_receive::Claimer;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::sys::eventfd::EventFd;
@@ -48,6 +48,8 @@ pub(crate) struct Peer {
     pub(crate) context: u64,
     pub(crate) lid: u16,
     pub(crate) segment: Arc<Segment>,
+    /// The registered regions in it.
+    pub(crate) regions: Held<RegionEntries>,
     pub(crate) kick: Arc<EventFd>,
     /// Process to address with `process_vm_*`; 0 if it cannot be named from here.
     pub(crate) pid: i32,
@@ -220,6 +222,7 @@ fn myself(core: &Core) -> Peer {
         context: core.context,
         lid: core.lid,
         segment: Arc::clone(&core.segment),
+        regions: regions_of(&core.segment),
         kick: Arc::clone(&core.kick),
         pid: process::process_id(),
         reach: Reach::by(ForeignPath::Same),
@@ -319,6 +322,7 @@ fn admit(
     Ok(Peer {
         context: introduction.context,
         lid,
+        regions: regions_of(&segment),
         segment,
         kick: Arc::new(EventFd::from_fd(kick)),
         pid,
@@ -330,6 +334,11 @@ fn admit(
         alive: AtomicBool::new(true),
         socket: None,
     })
+}
+
+/// A segment's region table.
+fn regions_of(segment: &Arc<Segment>) -> Held<RegionEntries> {
+    Held::one(segment, layout::region_at(0)).expect("the layout lies within every segment")
 }
 
 /// Does the kernel let us read that process' memory? TBRDMA_SHM_FOREIGN=agent makes it so that it does not.

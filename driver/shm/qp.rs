@@ -197,6 +197,12 @@ impl ShmQp {
     /// Tells the send completion queue that there is something to poll.
     pub(crate) fn announce_sent(&self, is_error: bool) {
         publish_fence();
+        self.tell_sent(is_error);
+    }
+
+    /// The same, behind the caller's fence.
+    #[inline(always)]
+    pub(crate) fn tell_sent(&self, is_error: bool) {
         if let Some(bit) = TellMe(&self.send_tell).wanted() {
             self.send_cq.ready().insert(bit);
         }
@@ -223,7 +229,7 @@ impl ShmQp {
         if self.words().peer_context.load(Ordering::Relaxed) != context {
             return;
         }
-        let SendState { remote, queue } = &mut *send;
+        let SendState { remote, queue, .. } = &mut *send;
         self.fail_locked(remote.as_ref(), queue, Some(AsyncEventKind::QpFatal));
         drop(send);
         self.announce_sent(true);
@@ -375,6 +381,7 @@ impl DeviceQp for ShmQp {
 }
 
 /// Tells a peer's completion queue, in its own segment, that something was published for it.
+#[cold]
 pub(crate) fn announce_remote(
     peer: &super::peer::Peer,
     cq: (&CqWords, u32),

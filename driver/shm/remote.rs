@@ -4,7 +4,7 @@ use super::peer::Peer;
 use super::take::ring_shape;
 use crate::mem::Held;
 use crate::ring::layout::{self, CqWords, QpWords, SrqWords};
-use crate::ring::receive::ReceiveShape;
+use crate::ring::receive::{ReceiveRing, ReceiveShape};
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use std::sync::Arc;
@@ -29,13 +29,21 @@ pub(crate) struct Remote {
 
 /// A peer's receive queue. It stays where it is for as long as its queue pair lives.
 pub(crate) struct RemoteQueue {
-    pub(crate) ring: Held<[AtomicU64]>,
-    pub(crate) shape: ReceiveShape,
+    words: Held<[AtomicU64]>,
+    shape: ReceiveShape,
     pub(crate) srq: Option<Held<SrqWords>>,
     pub(crate) cq: Held<CqWords>,
     pub(crate) cq_slot: u32,
     /// Protection domain of its receives.
     pub(crate) pd: PdHandle,
+}
+
+impl RemoteQueue {
+    /// The ring itself.
+    #[inline(always)]
+    pub(crate) fn ring(&self) -> ReceiveRing<'_> {
+        ReceiveRing::again(&self.words, self.shape)
+    }
 }
 
 /// May we send to it?
@@ -127,13 +135,8 @@ impl Remote {
             }
         };
         let shape = ring_shape(shape)?;
-        Some(RemoteQueue {
-            ring: Held::many(segment, at.load(Ordering::Relaxed), shape.words())?,
-            shape,
-            srq,
-            cq: Held::one(segment, layout::cq_at(cq_slot))?,
-            cq_slot,
-            pd,
-        })
+        let words = Held::many(segment, at.load(Ordering::Relaxed), shape.words())?;
+        ReceiveRing::new(&words, shape)?;
+        Some(RemoteQueue { words, shape, srq, cq: Held::one(segment, layout::cq_at(cq_slot))?, cq_slot, pd })
     }
 }

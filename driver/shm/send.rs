@@ -7,12 +7,13 @@
 use super::agent;
 use super::core::{Core, Destination, lock};
 use super::qp::{ShmQp, announce_remote};
-use super::remote::Remote;
+use super::remote::{Readiness, Remote};
 use super::take::give_back_claim;
 use super::transfer::{Local, Seen};
 use crate::device::{Refused, SendBatch, SendToken};
 use crate::error::PostRefusal;
-use crate::ring::arm::{TellMe, publish_fence};
+use crate::mem::LocalRegion;
+use crate::ring::arm::{Arm, TellMe, publish_fence};
 use crate::ring::busy::Busy;
 use crate::ring::completion::SendCompletion;
 use crate::sync::Ordering;
@@ -36,6 +37,7 @@ pub(crate) struct Patience {
 pub(crate) struct SendState {
     pub(crate) remote: Option<Remote>,
     pub(crate) queue: SendFifo,
+    pub(crate) seen: Seen,
 }
 
 /// The queue itself.
@@ -102,15 +104,21 @@ pub(crate) struct Work<'a> {
 
 /// What one doorbell has found out, and what must be announced when it is done. What was found to be allowed stays allowed until then: whoever
 /// takes it away waits for our busy word.
-#[derive(Default)]
 pub(crate) struct Doorbell<'a> {
-    pub(crate) seen: Seen<'a>,
+    pub(crate) seen: &'a mut Seen,
     /// The peer has been found ready.
     pub(crate) ready: bool,
     sent: bool,
     sent_error: bool,
     pub(crate) received: bool,
     pub(crate) solicited: bool,
+}
+
+impl<'a> Doorbell<'a> {
+    #[inline(always)]
+    fn new(seen: &'a mut Seen) -> Self {
+        Self { seen, ready: false, sent: false, sent_error: false, received: false, solicited: false }
+    }
 }
 
 impl SendFifo {
@@ -132,6 +140,7 @@ impl SendState {
             give_back_claim(self.remote.as_ref(), &mut pending.progress);
         }
         self.remote = None;
+        self.seen = Seen::default();
         self.queue.pending.clear();
         self.queue.destinations.clear();
     }
@@ -143,7 +152,7 @@ impl ShmQp {
         let words = self.words();
         let busy = Busy(&words.busy);
         let mut guard = self.send.enter(token, busy, self.target.load(Ordering::Relaxed));
-        let SendState { remote, queue } = &mut *guard;
+        let SendState { remote, queue, seen } = &mut *guard;
         let first = queue.posted;
         let state = self.state();
         let mut disposition = state.send_disposition();
@@ -155,18 +164,30 @@ impl ShmQp {
             remote.find_queue();
         }
         let remote = remote.as_ref();
-        let mut doorbell = Doorbell::default();
+        let mut doorbell = Doorbell::new(seen);
         let mut refused = None;
         let full_at = self.sends_retired.load(Ordering::Acquire).wrapping_add(self.cap.max_send_wr);
+        // The peer, while the common work requests may go to it by the short way.
+        let mut direct = remote.filter(|remote| {
+            disposition == PostDisposition::Execute
+                && queue.pending.is_empty()
+                && remote.readiness() == Readiness::Ready
+        });
+        doorbell.ready = direct.is_some();
         for (index, wr) in batch.wrs.iter().enumerate() {
-            if queue.posted == full_at {
+            let number = queue.posted;
+            if number == full_at {
                 refused = Some((index, PostRefusal::QueueFull { depth: self.cap.max_send_wr }));
                 break;
             }
-            let (from, to) = (wr.sg.start as usize, wr.sg.end as usize);
-            let is_inline = wr.flags.contains(SendFlags::INLINE);
-            let sges = if is_inline { &[] } else { batch.sges.get(from..to).unwrap_or(&[]) };
-            let inline = if is_inline { batch.inline.get(from..to).unwrap_or(&[]) } else { &[] };
+            if let Some(remote) = direct
+                && let Some(length) = self.execute_directly(remote, wr, batch, &mut doorbell)
+            {
+                queue.posted = number.wrapping_add(1);
+                self.complete(wr, number, WcStatus::Success, length as u32, &mut doorbell);
+                continue;
+            }
+            let (sges, inline) = batch.operands(wr);
             let length = match self.rules.check(wr, sges, inline.len()) {
                 Ok(length) => length,
                 Err(kind) => {
@@ -174,43 +195,21 @@ impl ShmQp {
                     break;
                 }
             };
-            let number = queue.posted;
             queue.posted = number.wrapping_add(1);
             if disposition == PostDisposition::Flush {
                 self.complete(wr, number, WcStatus::WrFlushErr, 0, &mut doorbell);
                 continue;
             }
-            let mut progress = Progress::default();
-            let mut waiting = None;
-            if self.qp_type == QpType::Ud {
-                self.resolve(queue, wr);
+            let is_inline = wr.flags.contains(SendFlags::INLINE);
+            let local = if is_inline { Local::Inline(inline) } else { Local::List(sges) };
+            let may_run = disposition == PostDisposition::Execute && queue.pending.is_empty();
+            let work = Work { wr, local, length };
+            if let Some(next) = self.take_up(remote, queue, &work, number, may_run, &mut doorbell) {
+                disposition = next;
             }
-            if queue.pending.is_empty() && disposition == PostDisposition::Execute {
-                let local = if is_inline { Local::Inline(inline) } else { Local::List(sges) };
-                let work = Work { wr, local, length };
-                match self.attempt(remote, queue, &work, &mut progress, &mut waiting, &mut doorbell) {
-                    Step::Done(bytes) => {
-                        self.complete(wr, number, WcStatus::Success, bytes, &mut doorbell);
-                        continue;
-                    }
-                    Step::Failed(status) => {
-                        self.let_go(remote, &mut progress);
-                        self.complete(wr, number, status, 0, &mut doorbell);
-                        disposition = self.after_failure(remote, queue, &mut doorbell);
-                        continue;
-                    }
-                    Step::Wait(_) => {}
-                }
+            if disposition != PostDisposition::Execute || !queue.pending.is_empty() {
+                direct = None;
             }
-            queue.pending.push_back(Pending {
-                wr: wr.clone(),
-                sges: sges.to_vec(),
-                inline: inline.to_vec(),
-                length,
-                number,
-                progress,
-                waiting,
-            });
         }
         busy.leave();
         self.ring_doorbell(remote, &doorbell);
@@ -222,10 +221,56 @@ impl ShmQp {
         (first, refused)
     }
 
+    /// Executes a work request if it may run now, or lets it wait. After a failure, what becomes of those behind it.
+    #[inline(never)]
+    fn take_up(
+        &self,
+        remote: Option<&Remote>,
+        queue: &mut SendFifo,
+        work: &Work<'_>,
+        number: u32,
+        may_run: bool,
+        doorbell: &mut Doorbell<'_>,
+    ) -> Option<PostDisposition> {
+        let mut progress = Progress::default();
+        let mut waiting = None;
+        if self.qp_type == QpType::Ud {
+            self.resolve(queue, work.wr);
+        }
+        if may_run {
+            match self.attempt(remote, queue, work, &mut progress, &mut waiting, doorbell) {
+                Step::Done(bytes) => {
+                    self.complete(work.wr, number, WcStatus::Success, bytes, doorbell);
+                    return None;
+                }
+                Step::Failed(status) => {
+                    self.let_go(remote, &mut progress);
+                    self.complete(work.wr, number, status, 0, doorbell);
+                    return Some(self.after_failure(remote, queue, doorbell));
+                }
+                Step::Wait(_) => {}
+            }
+        }
+        let (sges, inline) = match work.local {
+            Local::List(sges) => (sges.to_vec(), Vec::new()),
+            Local::Inline(bytes) => (Vec::new(), bytes.to_vec()),
+        };
+        queue.pending.push_back(Pending {
+            wr: work.wr.clone(),
+            sges,
+            inline,
+            length: work.length,
+            number,
+            progress,
+            waiting,
+        });
+        None
+    }
+
     /// Tries the waiting work requests again. False if another thread is at it.
     pub(crate) fn progress(&self) -> bool {
         let Some(mut guard) = self.send.try_intrude() else { return false };
-        let SendState { remote, queue } = &mut *guard;
+        let SendState { remote, queue, seen } = &mut *guard;
         if queue.pending.is_empty() {
             self.core.unlist_stalled(self);
             return true;
@@ -234,7 +279,7 @@ impl ShmQp {
             remote.find_queue();
         }
         let remote = remote.as_ref();
-        let mut doorbell = Doorbell::default();
+        let mut doorbell = Doorbell::new(seen);
         let was_draining = queue.is_draining();
         let busy = Busy(&self.words().busy);
         busy.enter(self.target.load(Ordering::Relaxed));
@@ -297,10 +342,9 @@ impl ShmQp {
 
     /// Flushes everything that waits. The caller announces.
     pub(crate) fn flush_sends(&self, remote: Option<&Remote>, queue: &mut SendFifo) {
-        let mut doorbell = Doorbell::default();
         while let Some(mut pending) = queue.pending.pop_front() {
             self.let_go(remote, &mut pending.progress);
-            self.complete(&pending.wr, pending.number, WcStatus::WrFlushErr, 0, &mut doorbell);
+            self.push_completion(&pending.wr, pending.number, WcStatus::WrFlushErr, 0);
         }
     }
 
@@ -313,7 +357,7 @@ impl ShmQp {
         work: &Work<'_>,
         progress: &mut Progress,
         waiting: &mut Option<(Wait, Option<Instant>)>,
-        doorbell: &mut Doorbell<'a>,
+        doorbell: &mut Doorbell<'_>,
     ) -> Step {
         let step = match self.rules.completion_status_for_length(work.length) {
             Some(status) => Step::Failed(status),
@@ -332,8 +376,10 @@ impl ShmQp {
     pub(crate) fn is_bad(&self, work: &Work<'_>) -> bool {
         let Local::List(list) = work.local else { return false };
         let needed = work.wr.opcode.local_access_needed();
-        let place =
-            |sge: &Sge| self.core.regions.place(self.pd, sge.lkey, needed, sge.addr, u64::from(sge.length));
+        let mut known = LocalRegion::default();
+        let mut place = |sge: &Sge| {
+            self.core.regions.place(&mut known, self.pd, sge.lkey, needed, sge.addr, u64::from(sge.length))
+        };
         list.iter().any(|sge| place(sge).is_err())
     }
 
@@ -376,6 +422,7 @@ impl ShmQp {
         }
     }
 
+    #[inline(always)]
     fn push_completion(&self, wr: &SendWr, number: u32, status: WcStatus, bytes: u32) {
         self.sent.push(&SendCompletion {
             wr_id: wr.wr_id,
@@ -404,6 +451,7 @@ impl ShmQp {
         PostDisposition::Flush
     }
 
+    #[inline(always)]
     fn ring_doorbell(&self, remote: Option<&Remote>, doorbell: &Doorbell<'_>) {
         if !doorbell.sent && !doorbell.received {
             return;
@@ -413,14 +461,13 @@ impl ShmQp {
             && let Some(queue) = remote.queue()
         {
             let bit = TellMe(&remote.words.tell).wanted();
-            let cq = (&*queue.cq, queue.cq_slot);
-            announce_remote(&remote.peer, cq, bit, remote.wake.as_deref(), doorbell.solicited);
+            if bit.is_some() || Arm(&queue.cq.arm).is_armed() {
+                let cq = (&*queue.cq, queue.cq_slot);
+                announce_remote(&remote.peer, cq, bit, remote.wake.as_deref(), doorbell.solicited);
+            }
         }
         if doorbell.sent {
-            if let Some(bit) = TellMe(&self.send_tell).wanted() {
-                self.send_cq.ready().insert(bit);
-            }
-            self.send_cq.wake(doorbell.sent_error);
+            self.tell_sent(doorbell.sent_error);
         }
     }
 }

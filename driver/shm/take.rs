@@ -124,12 +124,10 @@ pub(crate) fn watch_limit(srq: &SrqWords, words: &QpWords, peer: &Peer, slot: u3
 pub(crate) fn give_back_claim(remote: Option<&Remote>, progress: &mut Progress) {
     let Some(number) = progress.claimed.take() else { return };
     let Some((remote, queue)) = remote.and_then(|remote| Some((remote, remote.queue()?))) else { return };
-    if let Some(ring) = ReceiveRing::new(&queue.ring, queue.shape) {
-        ring.give_back(number);
-        publish_fence();
-        let cq = (&*queue.cq, queue.cq_slot);
-        announce_remote(&remote.peer, cq, TellMe(&remote.words.tell).wanted(), remote.wake.as_deref(), false);
-    }
+    queue.ring().give_back(number);
+    publish_fence();
+    let cq = (&*queue.cq, queue.cq_slot);
+    announce_remote(&remote.peer, cq, TellMe(&remote.words.tell).wanted(), remote.wake.as_deref(), false);
 }
 
 impl ShmQp {
@@ -160,7 +158,7 @@ impl ShmQp {
         let broken = || Step::Failed(tbrdma_proto::WcStatus::RemOpErr);
         let queue = remote.queue().ok_or_else(broken)?;
         let pd = queue.pd;
-        let ring = ReceiveRing::new(&queue.ring, queue.shape).ok_or_else(broken)?;
+        let ring = queue.ring();
         let Some(srq) = &queue.srq else {
             let number = words.next_receive.load(Ordering::Relaxed) as u32;
             let posting = ring

@@ -4,12 +4,12 @@ use super::agent::{self, Bounce, Job};
 use super::core::Core;
 use super::peer::{ForeignPath, Peer};
 use super::send::Progress;
-use crate::mem::{Place, read_from_process, write_bytes_to_process, write_to_process};
-use crate::ring::layout::{QpWords, region_at};
-use crate::ring::region::{Backing, RegionEntry};
+use crate::mem::{LocalRegion, Place, entry_of, read_from_process, write_bytes_to_process, write_to_process};
+use crate::ring::layout::QpWords;
+use crate::ring::region::{Backing, Registration};
 use nix::libc;
 use std::io;
-use tbrdma_proto::{Access, PdHandle, Region, RegionError, RegionTable, Sge};
+use tbrdma_proto::{Access, PdHandle, Sge};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,19 +59,17 @@ pub(crate) enum Fault {
     Later,
 }
 
-/// The regions that a doorbell has looked up last, on either side.
+/// The regions that a send queue has used last, on either side.
 #[derive(Default)]
-pub(crate) struct Seen<'a> {
-    ours: Option<Found<'a>>,
-    theirs: Option<Found<'a>>,
+pub(crate) struct Seen {
+    pub(crate) ours: LocalRegion,
+    /// Of one peer: a queue pair that is connected anew begins anew.
+    pub(crate) theirs: Registration,
 }
-
-/// A region, with all of its bytes.
-pub(crate) type Found<'a> = (Region, Place<'a>);
 
 /// One queue pair's view of one transfer: who, with which rights on either side.
 pub(crate) struct Transfer<'a, 'b> {
-    pub(crate) seen: &'b mut Seen<'a>,
+    pub(crate) seen: &'b mut Seen,
     pub(crate) core: &'a Core,
     pub(crate) words: &'a QpWords,
     pub(crate) peer: &'a Peer,
@@ -96,36 +94,42 @@ impl<'a> Transfer<'a, '_> {
     #[inline(always)]
     fn local(&mut self, sge: &Sge, offset: u64, len: u64) -> Result<Place<'a>, Fault> {
         let needed = if self.direction == Direction::Get { Access::LOCAL_WRITE } else { Access::empty() };
-        let (region, bytes) = match &self.seen.ours {
-            Some(found) if found.0.key == sge.lkey => found,
-            _ => self.seen.ours.insert(self.core.regions.find(sge.lkey).ok_or(Fault::Local)?),
-        };
-        let at = region
-            .check(self.local_pd, needed, sge.addr.wrapping_add(offset), len)
-            .map_err(|_| Fault::Local)?;
-        bytes.sub(at as usize, len as usize).ok_or(Fault::Local)
+        let addr = sge.addr.wrapping_add(offset);
+        self.core
+            .regions
+            .place(&mut self.seen.ours, self.local_pd, sge.lkey, needed, addr, len)
+            .map_err(|_| Fault::Local)
     }
 
     /// The peer's memory under a key, if the rules allow it.
     #[inline(always)]
     fn remote(&mut self, span: &RemoteSpan, offset: u64, len: u64) -> Result<Remote<'a>, Fault> {
         let addr = span.addr.wrapping_add(offset);
-        if let Some((region, bytes)) = &self.seen.theirs
-            && region.key == span.key
-        {
-            let at = region.check(self.remote_pd, self.needed, addr, len).map_err(|_| Fault::Remote)?;
-            return bytes.sub(at as usize, len as usize).map(Remote::Here).ok_or(Fault::Remote);
+        let entry = entry_of(&self.peer.regions, span.key);
+        let found = entry.find(span.key, &mut self.seen.theirs).ok_or(Fault::Remote)?;
+        let at = found.region.check(self.remote_pd, self.needed, addr, len).map_err(|_| Fault::Remote)?;
+        match found.backing {
+            // What the peer says of its memory is believed only as far as it lies within its segment.
+            Backing::Segment(base) => {
+                self.peer.segment.place(base.wrapping_add(at), len).map(Remote::Here).ok_or(Fault::Remote)
+            }
+            Backing::Process(base) => self.remote_process(span.key, base.wrapping_add(at), addr, len),
         }
-        remote_place(
-            self.seen,
-            self.peer,
-            self.remote_pd,
-            self.needed,
-            span.key,
-            span.addr.wrapping_add(offset),
-            len,
-        )
-        .map_err(|_| Fault::Remote)
+    }
+
+    /// Memory of the peer's process that it did not allocate through the library; the rules allow the access.
+    #[cold]
+    fn remote_process(&self, key: u32, at: u64, addr: u64, len: u64) -> Result<Remote<'a>, Fault> {
+        match (self.peer.path(), &self.peer.local) {
+            (ForeignPath::Same, Some(local)) => local
+                .place(&mut LocalRegion::default(), self.remote_pd, key, self.needed, addr, len)
+                .map(Remote::Here)
+                .map_err(|_| Fault::Remote),
+            (ForeignPath::ProcessVm, _) if !self.needed.contains(Access::REMOTE_ATOMIC) => {
+                Ok(Remote::Process(at))
+            }
+            _ => Ok(Remote::Agent),
+        }
     }
 
     /// Moves `length` bytes between our list and the peer's spans, of which `only` is one if there are no others. Everything is checked before
@@ -406,37 +410,6 @@ impl<'a> Transfer<'a, '_> {
                 Ok(false)
             }
         }
-    }
-}
-
-/// The peer's memory under a key, if proto's rules allow the access.
-fn remote_place<'a>(
-    seen: &mut Seen<'a>,
-    peer: &'a Peer,
-    pd: PdHandle,
-    needed: Access,
-    key: u32,
-    addr: u64,
-    len: u64,
-) -> Result<Remote<'a>, RegionError> {
-    let missing = RegionError::KeyMismatch { key };
-    let index = RegionTable::<()>::key_index(key) as u32;
-    let entry: &RegionEntry = peer.segment.get(region_at(index)).ok_or(missing)?;
-    let (region, backing) = entry.read(key).ok_or(missing)?;
-    let offset = region.check(pd, needed, addr, len)?;
-    match backing {
-        Backing::Segment(base) => {
-            let bytes = peer.segment.place(base, region.length).ok_or(missing)?;
-            seen.theirs = Some((region, bytes));
-            bytes.sub(offset as usize, len as usize).map(Remote::Here).ok_or(missing)
-        }
-        Backing::Process(base) => match (peer.path(), &peer.local) {
-            (ForeignPath::Same, Some(local)) => local.place(pd, key, needed, addr, len).map(Remote::Here),
-            (ForeignPath::ProcessVm, _) if !needed.contains(Access::REMOTE_ATOMIC) => {
-                Ok(Remote::Process(base.wrapping_add(offset)))
-            }
-            _ => Ok(Remote::Agent),
-        },
     }
 }
 

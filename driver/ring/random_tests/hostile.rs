@@ -6,7 +6,7 @@ use crate::ring::busy::Busy;
 use crate::ring::mailbox::{MAILBOX_WORDS, Mailbox};
 use crate::ring::ready::{READY_WORDS, ReadySet, SLOTS};
 use crate::ring::receive::{ReceiveRing, ReceiveShape};
-use crate::ring::region::RegionEntry;
+use crate::ring::region::{RegionEntry, Registration};
 use crate::ring::shared_receive::{Claimer, SharedReceiveRing};
 use crate::sync::{AtomicU64, Ordering};
 use proptest::collection::vec;
@@ -105,8 +105,15 @@ proptest! {
         for key in [key, values[0] as u32] {
             let read = entry.read(key);
             prop_assert_eq!(read.is_some(), key != 0 && values[0] as u32 == key);
-            if let Some((region, _)) = read {
+            if let Some(Registration { region, .. }) = read {
                 prop_assert_eq!((region.key, region.iova, region.length), (key, values[2], values[3]));
+            }
+            // What was remembered is what is there, or a region of no bytes that was never there.
+            let mut known = Registration::default();
+            for _ in 0..2 {
+                if let Some(found) = entry.find(key, &mut known) {
+                    prop_assert!(read == Some(*found) || found.region.length == 0);
+                }
             }
         }
     }

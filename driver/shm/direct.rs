@@ -1,0 +1,174 @@
+//! The common shapes of a work request, done with as few instructions as they need: SEND to a connected queue pair's own receives and
+//! WRITE, one entry or inline bytes, to memory of the peer's that we map.
+//!
+//! Nothing is decided here that `execute` does not decide as well. Whatever is not just so is left to it, untouched: other operations,
+//! lists, memory that is reached another way, everything that waits and everything that fails.
+
+use super::qp::ShmQp;
+use super::remote::Remote;
+use super::send::Doorbell;
+use super::transfer::Local;
+use crate::device::SendBatch;
+use crate::mem::entry_of;
+use crate::ring::receive::Delivery;
+use crate::ring::region::Backing;
+use crate::sync::Ordering;
+use tbrdma_proto::{Access, Opcode, PdHandle, SendFlags, SendWr, WcFlags, WcOpcode, WcStatus};
+
+impl ShmQp {
+    /// Executes the work request if it is of a common shape and nothing stands in its way: the bytes moved. Else nothing has been touched.
+    /// The peer has been found ready.
+    #[inline(always)]
+    pub(crate) fn execute_directly(
+        &self,
+        remote: &Remote,
+        wr: &SendWr,
+        batch: &SendBatch,
+        doorbell: &mut Doorbell<'_>,
+    ) -> Option<u64> {
+        match batch.only_sge(wr) {
+            Some(sge) => {
+                let list = std::slice::from_ref(sge);
+                let length = self.rules.check(wr, list, 0).ok()?;
+                self.move_directly(remote, wr, Local::List(list), length, doorbell)
+            }
+            None => self.execute_inline_directly(remote, wr, batch, doorbell),
+        }
+    }
+
+    /// Apart, so that each of the two is shorter.
+    #[inline(never)]
+    fn execute_inline_directly(
+        &self,
+        remote: &Remote,
+        wr: &SendWr,
+        batch: &SendBatch,
+        doorbell: &mut Doorbell<'_>,
+    ) -> Option<u64> {
+        let (&[], bytes) = batch.operands(wr) else { return None };
+        let length = self.rules.check(wr, &[], bytes.len()).ok()?;
+        self.move_directly(remote, wr, Local::Inline(bytes), length, doorbell)
+    }
+
+    #[inline(always)]
+    fn move_directly(
+        &self,
+        remote: &Remote,
+        wr: &SendWr,
+        local: Local<'_>,
+        length: u64,
+        doorbell: &mut Doorbell<'_>,
+    ) -> Option<u64> {
+        // Without bytes no key is checked, and a message may be too long.
+        if length.wrapping_sub(1) >= self.rules.max_msg_size {
+            return None;
+        }
+        let moved = match wr.opcode {
+            Opcode::RdmaWrite => self.write_directly(remote, wr, local, length, doorbell),
+            Opcode::Send | Opcode::SendWithImm => self.send_directly(remote, wr, local, length, doorbell),
+            _ => false,
+        };
+        moved.then_some(length)
+    }
+
+    #[inline(always)]
+    fn write_directly(
+        &self,
+        remote: &Remote,
+        wr: &SendWr,
+        local: Local<'_>,
+        length: u64,
+        doorbell: &mut Doorbell<'_>,
+    ) -> bool {
+        let needed = Access::REMOTE_WRITE;
+        let rights = remote.words.rights.load(Ordering::Relaxed);
+        if !Access::from_bits_truncate((rights >> 32) as u32).contains(needed) {
+            return false;
+        }
+        let pd = PdHandle(rights as u32);
+        self.put_directly(remote, local, (wr.remote.rkey, wr.remote.addr), length, (pd, needed), doorbell)
+    }
+
+    #[inline(always)]
+    fn send_directly(
+        &self,
+        remote: &Remote,
+        wr: &SendWr,
+        local: Local<'_>,
+        length: u64,
+        doorbell: &mut Doorbell<'_>,
+    ) -> bool {
+        let Some(queue) = remote.queue() else { return false };
+        if queue.srq.is_some() {
+            return false;
+        }
+        let ring = queue.ring();
+        let next = &remote.words.next_receive;
+        let number = next.load(Ordering::Relaxed) as u32;
+        let Some(sge) = ring.posted_one(number) else { return false };
+        let rights = (queue.pd, Access::LOCAL_WRITE);
+        if u64::from(sge.length) < length
+            || !self.put_directly(remote, local, (sge.lkey, sge.addr), length, rights, doorbell)
+        {
+            return false;
+        }
+        let with_imm = wr.opcode == Opcode::SendWithImm;
+        let delivery = Delivery {
+            status: WcStatus::Success,
+            opcode: WcOpcode::Recv,
+            flags: if with_imm { WcFlags::WITH_IMM } else { WcFlags::empty() },
+            byte_len: length as u32,
+            imm_data: wr.imm_data,
+            src_qp: self.qpn.get(),
+        };
+        ring.deliver(number, &delivery, remote.qpn);
+        let following = number.wrapping_add(1);
+        next.store(u64::from(following), Ordering::Relaxed);
+        ring.prefetch(following);
+        doorbell.received = true;
+        doorbell.solicited |= wr.flags.contains(SendFlags::SOLICITED);
+        true
+    }
+
+    /// Copies to the peer's memory under `key` at `addr`, if both sides' rules allow it and the memory is mapped here.
+    #[inline(always)]
+    fn put_directly(
+        &self,
+        remote: &Remote,
+        local: Local<'_>,
+        (key, addr): (u32, u64),
+        length: u64,
+        (pd, needed): (PdHandle, Access),
+        doorbell: &mut Doorbell<'_>,
+    ) -> bool {
+        let seen = &mut *doorbell.seen;
+        let Some(found) = entry_of(&remote.peer.regions, key).find(key, &mut seen.theirs) else {
+            return false;
+        };
+        let (Backing::Segment(base), Ok(at)) = (found.backing, found.region.check(pd, needed, addr, length))
+        else {
+            return false;
+        };
+        // What the peer says of its memory is believed only as far as it lies within its segment.
+        let Some(theirs) = remote.peer.segment.place(base.wrapping_add(at), length) else { return false };
+        match local {
+            Local::List([sge]) => {
+                let ours = self.core.regions.place(
+                    &mut seen.ours,
+                    self.pd,
+                    sge.lkey,
+                    Access::empty(),
+                    sge.addr,
+                    length,
+                );
+                let Ok(ours) = ours else { return false };
+                theirs.copy_from(ours);
+            }
+            Local::Inline(bytes) => {
+                theirs.write_from(bytes);
+            }
+            Local::List(_) => return false,
+        }
+        true
+    }
+}
