@@ -28,7 +28,7 @@ const CASES: [Case; 4] = [
     Case {
         name: "write, poll",
         messages: 1,
-        ceiling: 1620,
+        ceiling: 992,
         round: |pair| {
             pair.write(1, true);
             assert_eq!(pair.poll(1), 1);
@@ -37,7 +37,7 @@ const CASES: [Case; 4] = [
     Case {
         name: "32 writes with one doorbell, poll",
         messages: LIST as u64,
-        ceiling: 425,
+        ceiling: 283,
         round: |pair| {
             pair.write_list(LIST, true);
             assert_eq!(pair.poll(1), 1);
@@ -46,7 +46,7 @@ const CASES: [Case; 4] = [
     Case {
         name: "receive, send, poll both",
         messages: 1,
-        ceiling: 2165,
+        ceiling: 1461,
         round: |pair| {
             pair.post_recv();
             pair.send();
@@ -57,7 +57,7 @@ const CASES: [Case; 4] = [
         // The write is there to end the spell of empty polls, which else begins to look at the clock.
         name: "write, poll, poll 8 times in vain",
         messages: 1,
-        ceiling: 5565,
+        ceiling: 3026,
         round: |pair| {
             pair.write(1, true);
             assert_eq!(pair.poll(1), 1);
