@@ -171,7 +171,7 @@ fn a_queue_without_a_channel_cannot_be_armed() {
     let a = Node::new(QpType::Rc);
     let error = a.cq.req_notify(false).unwrap_err();
     assert!(matches!(error, Error::InvalidArgument { call: "req_notify_cq", .. }), "{error}");
-    let other = tbrdma::open("shm").unwrap();
+    let other = tbrdma::open(common::device()).unwrap();
     let channel = other.create_comp_channel().unwrap();
     let error = a.ctx.create_cq_on(16, &channel).unwrap_err();
     assert!(error.to_string().contains("another context"), "{error}");
@@ -199,8 +199,8 @@ fn sleep_until_completion(
 /// One thread sends whenever it is told to, the other sleeps for the message: thousands of times, the two racing.
 fn race(same_context: bool, solicited: bool) {
     const ROUNDS: u64 = 5000;
-    let ctx = tbrdma::open("shm").unwrap();
-    let other = if same_context { ctx.clone() } else { tbrdma::open("shm").unwrap() };
+    let ctx = tbrdma::open(common::device()).unwrap();
+    let other = if same_context { ctx.clone() } else { tbrdma::open(common::device()).unwrap() };
     let (mut a, mut b) = (Node::of(&ctx, QpType::Rc, |init| init), Node::of(&other, QpType::Rc, |init| init));
     let channel = ctx.create_comp_channel().unwrap();
     a.cq = ctx.create_cq_on(64, &channel).unwrap();
@@ -270,7 +270,7 @@ fn several(
 
 #[test]
 fn a_channel_tells_which_of_its_queues_has_an_event() {
-    let ctx = tbrdma::open("shm").unwrap();
+    let ctx = tbrdma::open(common::device()).unwrap();
     let (channel, cqs, mut qps, mut peers) = several(&ctx, 4);
     for cq in &cqs {
         cq.req_notify(false).unwrap();
@@ -293,7 +293,7 @@ fn a_channel_tells_which_of_its_queues_has_an_event() {
 
 #[test]
 fn a_busy_queue_does_not_hide_the_others_of_its_channel() {
-    let ctx = tbrdma::open("shm").unwrap();
+    let ctx = tbrdma::open(common::device()).unwrap();
     let (channel, cqs, mut qps, mut peers) = several(&ctx, 3);
     for qp in &mut qps {
         qp.post_recv(|rq| _ = rq.recv_nothing()).unwrap();
@@ -321,7 +321,7 @@ fn a_busy_queue_does_not_hide_the_others_of_its_channel() {
 
 #[test]
 fn a_dropped_queue_leaves_its_channel_working() {
-    let ctx = tbrdma::open("shm").unwrap();
+    let ctx = tbrdma::open(common::device()).unwrap();
     let (channel, mut cqs, mut qps, mut peers) = several(&ctx, 2);
     for cq in &cqs {
         cq.req_notify(false).unwrap();
@@ -346,7 +346,7 @@ fn shared_receive_queues_and_datagrams_raise_events_too() {
     a.qp.activate_ud(1).unwrap();
     let mut sender = Node::new(QpType::Ud);
     sender.qp.activate_ud(1).unwrap();
-    let ah = sender.pd.create_ah(&a.qp.address().address_vector()).unwrap();
+    let ah = sender.pd.create_ah_to(&a.qp.address()).unwrap();
     let mut srq = a.pd.create_srq(16, 1).unwrap();
     let mut member = a.pd.create_qp(QpInit::rc(&a.cq).srq(&srq)).unwrap();
     let mut peer = Node::new(QpType::Rc);

@@ -359,7 +359,7 @@ impl Survivor {
         from.connect(&to_srq.address()).unwrap();
         let mut datagrams = self.pd.create_qp(QpInit::ud(&self.cq).max_send_wr(256)).unwrap();
         datagrams.activate_ud(QKEY).unwrap();
-        let ah = self.pd.create_ah(&self.ud.address().address_vector()).unwrap();
+        let ah = self.pd.create_ah_to(&self.ud.address()).unwrap();
         for _ in 0..SHARED {
             let slice = self.mr.slice(OWN_AT..OWN_AT + 64);
             from.post(|wr| drop(wr.send(slice).unsignaled())).unwrap();

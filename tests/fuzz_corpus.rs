@@ -2,6 +2,8 @@
 
 #[path = "../fuzz/checks.rs"]
 mod checks;
+#[path = "../fuzz/pair_checks.rs"]
+mod pair_checks;
 #[path = "../fuzz/qp_checks.rs"]
 mod qp_checks;
 #[path = "../fuzz/wire_checks.rs"]
@@ -69,6 +71,11 @@ fn requester() {
 }
 
 #[test]
+fn pair() {
+    replay("pair", pair_checks::pair);
+}
+
+#[test]
 fn every_corpus_belongs_to_a_target() {
     let mut corpora: Vec<_> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus"))
         .unwrap()
@@ -80,6 +87,7 @@ fn every_corpus_belongs_to_a_target() {
         [
             "hello_message",
             "icrc",
+            "pair",
             "qp_address",
             "qp_modify",
             "region_check",

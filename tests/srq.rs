@@ -42,7 +42,10 @@ fn messages_of_several_peers_take_receives_in_their_order() {
         peer.expect(id, WcStatus::Success);
         let wc = home.one();
         assert_eq!((wc.wr_id, wc.status, wc.byte_len), (id, WcStatus::Success, 100));
-        assert_eq!((wc.qp_num, wc.src_qp), (qp.qp_num(), peer.qp.qp_num()));
+        assert_eq!(wc.qp_num, qp.qp_num());
+        if common::on_shm() {
+            assert_eq!(wc.src_qp, peer.qp.qp_num());
+        }
         assert_eq!(home.bytes(id as usize * SLOT..id as usize * SLOT + 100), bytes);
     }
     home.expect_nothing();
@@ -202,7 +205,7 @@ fn datagrams_take_from_a_shared_queue_too_and_raise_its_limit_event() {
         .collect();
     let mut sender = Node::new(QpType::Ud);
     sender.qp.activate_ud(5).unwrap();
-    let ah = sender.pd.create_ah(&qps[0].address().address_vector()).unwrap();
+    let ah = sender.pd.create_ah_to(&qps[0].address()).unwrap();
     for id in 0..4 {
         post(&mut srq, &home, id);
     }

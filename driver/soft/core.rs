@@ -2,7 +2,7 @@
 
 use super::cq::SoftCq;
 use super::engine::Receiver;
-use super::path::Path;
+use super::path::Handles;
 use super::qp::SoftQp;
 use super::service::Service;
 use super::srq::SoftSrq;
@@ -15,7 +15,7 @@ use crate::shm::slots::Slots;
 use crate::sync::{AtomicBool, AtomicU32};
 use crate::sys::random;
 use crate::verbs::event::EventQueue;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Instant;
@@ -75,9 +75,11 @@ pub(crate) struct Core {
     pub(crate) heap: Mutex<Extents>,
     pub(crate) pds: Mutex<Slots<()>>,
     pub(crate) qps: RwLock<QpTable>,
+    /// Numbers of queue pairs that are no more, which are not used again at once.
+    pub(crate) retired: Mutex<VecDeque<u32>>,
     pub(crate) cqs: Mutex<Slots<Weak<SoftCq>>>,
     pub(crate) srqs: Mutex<Slots<Weak<SoftSrq>>>,
-    pub(crate) ahs: RwLock<Slots<Path>>,
+    pub(crate) ahs: RwLock<Handles>,
     pub(crate) events: Arc<EventQueue>,
     pub(crate) timers: Timers,
     pub(crate) receiver: Mutex<Receiver>,
@@ -122,9 +124,10 @@ impl Core {
             heap: Mutex::new(Extents::new(0, bytes)),
             pds: Mutex::new(Slots::new(limits::MAX_PD)),
             qps: RwLock::new(QpTable::default()),
+            retired: Mutex::new(VecDeque::new()),
             cqs: Mutex::new(Slots::new(limits::MAX_CQ)),
             srqs: Mutex::new(Slots::new(limits::MAX_SRQ)),
-            ahs: RwLock::new(Slots::new(limits::MAX_AH)),
+            ahs: RwLock::new(Handles::new()),
             events: Arc::new(EventQueue::new().map_err(os("an event descriptor"))?),
             timers: Timers::new(),
             receiver: Mutex::new(Receiver::default()),

@@ -1,6 +1,6 @@
 //! The `soft` device as the verbs layer sees it.
 
-use super::core::{Core, lock, write};
+use super::core::{Core, lock};
 use super::cq::SoftCq;
 use super::memory::SoftMemory;
 use super::qp::SoftQp;
@@ -131,6 +131,6 @@ impl Device for SoftDevice {
     }
 
     fn destroy_ah(&self, ah: u32) {
-        write(&self.core.ahs).release(ah);
+        self.core.remove_handle(ah);
     }
 }

@@ -114,9 +114,9 @@ impl Core {
             self.keep_timer(qpn, &mut inner);
         }
         for _ in 0..TIMERS_PER_PASS {
-            let Some((deadline, qpn)) = self.timers.expired(now) else { break };
+            let Some(qpn) = self.timers.expired(now) else { break };
             if let Some(qp) = table.get(&qpn) {
-                busy |= qp.time_has_come(deadline, now);
+                busy |= qp.time_has_come(now);
             }
         }
         busy || !unfinished.is_empty()
@@ -290,14 +290,11 @@ impl SoftQp {
         more
     }
 
-    /// The timers have come to its entry. True if something was due indeed.
-    fn time_has_come(&self, entry: Time, now: Time) -> bool {
+    /// Its moment has come. True if something was due indeed.
+    fn time_has_come(&self, now: Time) -> bool {
         let mut guard = lock(&self.inner);
         let inner = &mut *guard;
-        if inner.timer != entry {
-            // An entry that an earlier one has replaced.
-            return false;
-        }
+        // If somebody has set another one meanwhile, there is one look too many.
         inner.timer = Time::NEVER;
         let due = inner.qp.poll_timeout().is_some_and(|deadline| deadline <= now);
         if due {

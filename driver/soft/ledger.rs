@@ -21,10 +21,10 @@ impl Ledger {
         Self { sends: AtomicU32::new(0), receives: AtomicU32::new(0), srq }
     }
 
-    /// The queue pair was reset: its queues count from zero again.
-    pub(crate) fn restart(&self) {
-        self.sends.store(0, Ordering::Release);
-        self.receives.store(0, Ordering::Release);
+    /// The queue pair was reset, and these are the numbers that its queues go on with: nothing is outstanding.
+    pub(crate) fn restart(&self, next_send: u32, next_receive: u32) {
+        self.sends.store(next_send, Ordering::Release);
+        self.receives.store(next_receive, Ordering::Release);
     }
 
     /// The completion with this number was polled.

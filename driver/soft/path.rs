@@ -2,6 +2,7 @@
 
 use super::core::{Core, read, write};
 use crate::error::{Error, Result};
+use crate::shm::slots::Slots;
 use std::net::{Ipv6Addr, SocketAddr};
 use tbrdma_proto::wire::ROCE_UDP_PORT;
 use tbrdma_proto::wire::icrc::Flow;
@@ -20,6 +21,18 @@ pub(crate) struct Path {
     pub(crate) hop_limit: u8,
     /// What the iCRC of packets on this way begins with.
     pub(crate) flow: Flow,
+}
+
+/// Datagram destinations by number.
+pub(crate) struct Handles {
+    numbers: Slots<()>,
+    paths: Vec<Path>,
+}
+
+impl Handles {
+    pub(crate) const fn new() -> Self {
+        Self { numbers: Slots::new(limits::MAX_AH), paths: Vec::new() }
+    }
 }
 
 /// The flow of packets from one GID and port to another's RoCEv2 port. `None` if one is an IPv4 address and the other is not.
@@ -127,17 +140,27 @@ impl Core {
     /// A number for a datagram destination.
     pub(crate) fn add_handle(&self, path: Path) -> Result<u32> {
         let mut ahs = write(&self.ahs);
-        let (slot, _) = ahs.reserve().ok_or_else(|| Error::LimitReached {
+        let (number, _) = ahs.numbers.reserve().ok_or_else(|| Error::LimitReached {
             call: "create_ah",
             what: "address handles",
             limit: u64::from(limits::MAX_AH),
         })?;
-        ahs.fill(slot, path);
-        Ok(slot)
+        match ahs.paths.get_mut(number as usize) {
+            Some(place) => *place = path,
+            // New numbers come in order.
+            None => ahs.paths.push(path),
+        }
+        Ok(number)
+    }
+
+    /// The handle is not used for new work. Its number is the last to be given out again, and until then it leads where it did: what was posted
+    /// and has not been sent yet still finds its way.
+    pub(crate) fn remove_handle(&self, ah: u32) {
+        write(&self.ahs).numbers.release(ah);
     }
 
     /// Where the handle with this number leads, if there is one.
     pub(crate) fn path_of(&self, ah: u32) -> Option<Path> {
-        read(&self.ahs).get(ah).copied()
+        read(&self.ahs).paths.get(ah as usize).copied()
     }
 }

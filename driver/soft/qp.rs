@@ -10,8 +10,11 @@ use crate::error::{Error, Result};
 use crate::ring::guard::OwnedLock;
 use crate::sys::random;
 use std::sync::{Arc, Mutex};
-use tbrdma_proto::transport::{Qp, QpConfig};
+use tbrdma_proto::transport::{Pending, Qp, QpConfig};
 use tbrdma_proto::{QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, Time, limits};
+
+/// Numbers of destroyed queue pairs that rest, so that a packet on its way does not find somebody else.
+const RETIRED: usize = 4096;
 
 /// What a queue pair's lock guards.
 pub(crate) struct Inner {
@@ -66,15 +69,17 @@ impl SoftQp {
             let limit = u64::from(limits::MAX_QP);
             return Err(Error::LimitReached { call: CALL, what: "queue pairs", limit });
         }
+        let retired = lock(&core.retired);
         let qpn = loop {
             // Peers must not guess which numbers are in use.
             let low = random::random_u32().map_err(Error::os(CALL, "random numbers"))? as u16;
             let qpn = core.link.qpn_tag().qpn(low);
             // 0 and 1 belong to the subnet's own services, and the last one means "everybody".
-            if (2..0x00ff_ffff).contains(&qpn) && !table.contains_key(&qpn) {
+            if (2..0x00ff_ffff).contains(&qpn) && !table.contains_key(&qpn) && !retired.contains(&qpn) {
                 break Qpn::masked(qpn);
             }
         };
+        drop(retired);
         let config = QpConfig {
             qpn,
             qp_type: request.qp_type,
@@ -104,21 +109,30 @@ impl SoftQp {
             srq,
             inner: Mutex::new(inner),
         });
+        core.timers.welcome(qpn.get());
         table.insert(qpn.get(), Arc::clone(&qp));
         // What the token opens is `inner`'s lock here, which everyone may take.
         let (_, token) = OwnedLock::new(());
         Ok((qp, token))
     }
 
+    /// What has arrived is acknowledged before the queue pair ends. A peer must not take a message for lost that was delivered.
+    fn say_last_words(&self, inner: &mut Inner, now: Time) {
+        inner.qp.acknowledge_now();
+        if inner.qp.pending(now) != Pending::Nothing {
+            self.settle(inner, now);
+        }
+    }
+
     /// Forgets what was posted and has not been polled.
     fn forget_work(&self, inner: &mut Inner) {
         self.send_cq.purge(&self.ledger);
         self.recv_cq.purge(&self.ledger);
-        self.ledger.restart();
+        // Running numbers run on.
+        self.ledger.restart(inner.next_send, inner.next_receive);
         if let (Some(number), Some(srq)) = (inner.taken.take(), &self.srq) {
             srq.retire(number);
         }
-        (inner.next_send, inner.next_receive) = (0, 0);
     }
 }
 
@@ -161,6 +175,9 @@ impl DeviceQp for SoftQp {
             let reason = format!("cur_qp_state is {}, QP {} is in {current}", attr.cur_qp_state, self.qpn);
             return Err(Error::InvalidArgument { call: CALL, reason });
         }
+        if mask.contains(QpAttrMask::STATE) && matches!(attr.qp_state, QpState::Reset | QpState::Err) {
+            self.say_last_words(&mut inner, now);
+        }
         inner.qp.modify(now, attr, mask).map_err(|source| Error::Modify { qp_num: self.qpn, source })?;
         if path.is_some() {
             inner.path = path;
@@ -191,8 +208,17 @@ impl DeviceQp for SoftQp {
     }
 
     fn destroy(&self) {
+        self.say_last_words(&mut lock(&self.inner), self.core.now());
         // Whoever handles packets holds the table to read: after this nobody handles any for this queue pair.
         write(&self.core.qps).remove(&self.qpn.get());
+        {
+            let mut retired = lock(&self.core.retired);
+            if retired.len() == RETIRED {
+                retired.pop_front();
+            }
+            retired.push_back(self.qpn.get());
+        }
+        self.core.timers.forget(self.qpn.get());
         let mut inner = lock(&self.inner);
         lock(&self.core.past).merge(&inner.qp.counters());
         self.forget_work(&mut inner);

@@ -1,5 +1,8 @@
 //! Packets into trains: headers, payload and iCRC of as many packets as may leave in one system call.
 //!
+//! Only the last packet of a train may be shorter than the first. The transport puts a mere acknowledgement behind everything else, so it rides at
+//! the end of a train of requests.
+//!
 //! The payload is copied into the train while its iCRC is computed. That looks like a copy too many, but memory of a region may change at
 //! any moment; gathered in place, it could change between the iCRC and the kernel's copy, and the packet would be dropped as damaged. And the
 //! copy costs little: the bytes are in the first cache when the iCRC, and then the kernel, read them.
@@ -12,8 +15,8 @@ use crate::sys::process::yield_now;
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use tbrdma_proto::transport::{Payload, Qp, Span, To, Transmit};
+use tbrdma_proto::wire::MAX_HEADER_BYTES;
 use tbrdma_proto::wire::icrc::{ICRC_BYTES, seal};
-use tbrdma_proto::wire::{MAX_HEADER_BYTES, Operation, PacketOpcode};
 use tbrdma_proto::{Gid, Time};
 
 /// Packets that one queue pair may send before others get their turn: an answer to a large READ would otherwise fill every buffer on
@@ -29,11 +32,10 @@ thread_local! {
 /// Sends what the queue pair has to send. True if the budget ended before that did.
 pub(crate) fn transmit(qp: &SoftQp, inner: &mut Inner, now: Time) -> bool {
     DEPOT.with_borrow_mut(|train| {
-        let mut depot = Depot { qp, train, path: None, held: None, now };
+        let mut depot = Depot { qp, train, to: None, now };
         // One that could not leave is lost.
         depot.train.restart(0, Gid::default());
         let more = depot.load(inner);
-        depot.release(&inner.qp);
         depot.depart();
         more
     })
@@ -44,9 +46,7 @@ struct Depot<'a> {
     qp: &'a SoftQp,
     train: &'a mut Train,
     /// Where the train goes.
-    path: Option<Path>,
-    /// An acknowledgement that rides at the end of the train: it is shorter than a request with a payload, and only the last packet may be.
-    held: Option<(Transmit, Path)>,
+    to: Option<To>,
     now: Time,
 }
 
@@ -62,24 +62,9 @@ impl Depot<'_> {
             };
             // A handle that has been destroyed leads nowhere: lost, as datagrams may be.
             let Some(path) = path else { continue };
-            if is_response(transmit.headers.bth.opcode) {
-                // What the responder says stays in order.
-                self.release(&inner.qp);
-                if transmit.headers.bth.opcode == PacketOpcode::RcAcknowledge {
-                    self.held = Some((transmit, path));
-                    continue;
-                }
-            }
             self.add(&inner.qp, &transmit, &path);
         }
         true
-    }
-
-    /// Puts the acknowledgement that was held back on the train.
-    fn release(&mut self, qp: &Qp) {
-        if let Some((transmit, path)) = self.held.take() {
-            self.add(qp, &transmit, &path);
-        }
     }
 
     /// Puts a packet on the train, or on the next one.
@@ -88,11 +73,11 @@ impl Depot<'_> {
         let payload = transmit.payload.len() as usize;
         let pad = usize::from(headers.bth.pad);
         let len = headers.len() + payload + pad + ICRC_BYTES;
-        if self.path.as_ref() != Some(path) || !self.train.can_take(len) {
+        if self.to != Some(transmit.to) || !self.train.can_take(len) {
             self.depart();
             self.train.restart(path.from, path.to);
             self.train.set_class(path.traffic_class, path.hop_limit);
-            self.path = Some(*path);
+            self.to = Some(transmit.to);
         }
         let ident = self.train.next_ident();
         let packet = self.train.next_packet(len);
@@ -122,7 +107,7 @@ impl Depot<'_> {
             }
         }
         self.train.restart(0, Gid::default());
-        self.path = None;
+        self.to = None;
     }
 }
 
@@ -145,12 +130,4 @@ fn gather(core: &Core, qp: &Qp, payload: &Payload, mut body: &mut [u8]) -> bool 
         body = body.get_mut(filled..).unwrap_or_default();
     }
     body.is_empty()
-}
-
-/// Does a responder say this?
-const fn is_response(opcode: PacketOpcode) -> bool {
-    matches!(
-        opcode.operation(),
-        Operation::Acknowledge | Operation::ReadResponse | Operation::AtomicAcknowledge
-    )
 }

@@ -5,6 +5,7 @@ use nix::sys::socket::{
     self as raw, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials,
     sockopt,
 };
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -42,15 +43,17 @@ impl DatagramSocket {
 
     /// Takes the next message: its length, or `None` when there is none. A message from another user, or too long for `buf`, has length 0.
     pub(crate) fn receive_from(&self, buf: &mut [u8], user: u32) -> io::Result<Option<usize>> {
-        let mut control = nix::cmsg_space!(UnixCredentials);
+        // Looked at again and again, mostly for nothing: that must not allocate.
+        thread_local! {
+            static CONTROL: RefCell<Vec<u8>> = RefCell::new(nix::cmsg_space!(UnixCredentials));
+        }
+        CONTROL.with_borrow_mut(|control| self.receive_with(buf, user, control))
+    }
+
+    fn receive_with(&self, buf: &mut [u8], user: u32, control: &mut [u8]) -> io::Result<Option<usize>> {
         loop {
             let mut parts = [IoSliceMut::new(buf)];
-            match raw::recvmsg::<()>(
-                self.0.as_raw_fd(),
-                &mut parts,
-                Some(&mut control),
-                MsgFlags::MSG_DONTWAIT,
-            ) {
+            match raw::recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(control), MsgFlags::MSG_DONTWAIT) {
                 Ok(message) => {
                     let trusted = message.cmsgs()?.any(|control| {
                         matches!(control, ControlMessageOwned::ScmCredentials(sender) if sender.uid() == user)

@@ -1,11 +1,11 @@
 //! What the kernel offers, as small safe functions: one file a facility, nothing here knows about verbs.
 
+/// Local datagrams between names.
+pub(crate) mod datagram_socket;
 /// Event counters which one process rings and another waits for.
 pub(crate) mod eventfd;
 /// What is mapped where.
 pub(crate) mod mapping;
-/// Local datagrams between names.
-pub(crate) mod datagram_socket;
 /// Sealed anonymous files: the memory two processes share.
 pub(crate) mod memfd;
 /// Who we are, who the peer is, and where a thread runs.

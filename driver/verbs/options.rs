@@ -98,7 +98,9 @@ impl OpenOptions {
         let fault = match (fault, self.seed) {
             (None, _) => None,
             (Some(plan), Some(seed)) => Some((plan, seed)),
-            (Some(plan), None) => Some((plan, random_u64().map_err(Error::os(CALL, "draw a seed for the faults"))?)),
+            (Some(plan), None) => {
+                Some((plan, random_u64().map_err(Error::os(CALL, "draw a seed for the faults"))?))
+            }
         };
         let link = link::wrap(Box::new(UdpLink::open(interface)?), fault, self.capture.as_deref())?;
         Ok(Context::of(Arc::new(SoftDevice::open(link)?)))

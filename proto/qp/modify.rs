@@ -262,7 +262,9 @@ pub enum ModifyError {
         step: Transition,
     },
     /// The queue pair is not in the state that the caller believes.
-    #[error("the queue pair is in {current} and not in {believed} as cur_qp_state says: query its state and decide again")]
+    #[error(
+        "the queue pair is in {current} and not in {believed} as cur_qp_state says: query its state and decide again"
+    )]
     WrongCurrentState {
         /// The state it is in.
         current: QpState,

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::memory::{Violation, violation};
 use super::node::{Node, SharedQueue, Slot};
 use super::trace::{Discard, Happening, Trace};
-use crate::fault::{Fate, FaultPlan, Faults, Random};
+use crate::fault::{Chance, Fate, FaultPlan, Faults, Random};
 use crate::ident::{Gid, Qpn};
 use crate::time::Time;
 use crate::transport::{Incoming, Pending, Qp, Srq, Transmit};
@@ -74,6 +74,9 @@ pub struct Fabric {
     spare: Vec<Vec<u8>>,
     /// How long an acknowledgement that may wait does wait.
     pub ack_delay: Duration,
+    /// How likely a packet that arrives has met congestion on its way (ECN).
+    pub marks: Chance,
+    dice: Random,
 }
 
 impl Fabric {
@@ -119,6 +122,8 @@ impl Fabric {
             totals: Totals::default(),
             spare: Vec::new(),
             ack_delay: Duration::ZERO,
+            marks: Chance::NEVER,
+            dice: link_seeds,
         }
     }
 
@@ -344,7 +349,9 @@ impl Fabric {
         }
         self.record(to, Happening::Arrived { qpn, from, headers, len: payload.len() });
         let grh = IpHeader::of_flow(&flow, 0, bytes.len() as u16).grh();
-        let incoming = Incoming { packet, grh: &grh, congestion: false };
+        let congestion =
+            !self.marks.is_never() && self.marks.parts() as u64 > self.dice.below(Chance::WHOLE.into());
+        let incoming = Incoming { packet, grh: &grh, congestion };
         self.with(to, qpn, payload, |now, qp, view| qp.handle_packet(now, &incoming, view));
         self.pump(to, qpn);
         Ok(())

@@ -167,3 +167,69 @@ fn what_was_lost_is_sent_again_all_the_same() {
     rig.ack(39);
     assert_eq!(rig.completed(), [(1, OK)]);
 }
+
+#[test]
+fn a_peer_that_is_slow_to_answer_is_given_more_time() {
+    let mut rig = Rig::rc();
+    // It answers within 20 us, or after 800.
+    for index in 0..200 {
+        rig.send(1, 8);
+        rig.sent();
+        rig.now = rig.now + Duration::from_micros(20);
+        if index % 4 == 3 {
+            let answered = rig.now + Duration::from_micros(780);
+            while rig.sleep(answered.since(rig.now)) {
+                rig.sent();
+            }
+            rig.ack(index);
+        }
+        rig.ack(index);
+    }
+    assert!(rig.qp.counters().retransmitted_pkts < 20, "{:?}", rig.qp.counters());
+}
+
+#[test]
+fn a_message_that_asked_nobody_is_given_longer_and_then_asks() {
+    let mut rig = Rig::rc();
+    for index in 0..10 {
+        rig.send(1, 8);
+        rig.sent();
+        rig.now = rig.now + Duration::from_micros(20);
+        rig.ack(index);
+    }
+    let mut quiet = requester_common::wr(2, tbrdma_proto::Opcode::Send);
+    quiet.flags = tbrdma_proto::SendFlags::empty();
+    rig.post(&quiet, &[requester_common::sge(8)]);
+    let first = rig.sent();
+    assert!(!first[0].headers.bth.ack_req, "nobody waits for it");
+    let begun = rig.now;
+    let mut again = Vec::new();
+    while again.is_empty() {
+        assert!(rig.sleep(TIMEOUT));
+        again = rig.sent();
+    }
+    let after = rig.now.since(begun);
+    assert!(after > Duration::from_millis(1) && after < TIMEOUT / 4, "after {after:?}");
+    assert!(again[0].headers.bth.ack_req);
+}
+
+#[test]
+fn a_peer_that_was_not_asked_has_not_failed_to_answer() {
+    let mut rig = Setup { retry_cnt: 0, timeout: 5, ..Setup::default() }.rts();
+    let mut quiet = requester_common::wr(1, tbrdma_proto::Opcode::Send);
+    quiet.flags = tbrdma_proto::SendFlags::empty();
+    rig.post(&quiet, &[requester_common::sge(8)]);
+    assert!(!rig.sent()[0].headers.bth.ack_req);
+    while rig.qp.counters().ack_timeout_err == 0 {
+        assert!(rig.sleep(TIMEOUT));
+        rig.sent();
+    }
+    assert_eq!(rig.qp.state(), QpState::Rts, "it is asked first");
+    assert!(rig.qp.counters().retransmitted_pkts > 0);
+    assert!(rig.sleep(TIMEOUT));
+    while rig.qp.state() == QpState::Rts {
+        rig.sent();
+        assert!(rig.sleep(TIMEOUT));
+    }
+    assert_eq!(rig.completed(), [(1, WcStatus::RetryExcErr)], "and given up then");
+}

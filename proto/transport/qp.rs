@@ -275,6 +275,12 @@ impl Qp {
         }
     }
 
+    /// The queue pair is about to end: what it has received and not acknowledged yet, because nobody asked, is to be acknowledged. Afterwards
+    /// there may be packets to send.
+    pub fn acknowledge_now(&mut self) {
+        self.responder.acknowledge_now();
+    }
+
     /// The old value that the last [`Action::Atomic`] found. Afterwards there is an answer to send.
     pub fn atomic_done(&mut self, old: u64) {
         self.responder.atomic_done(old);

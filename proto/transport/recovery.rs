@@ -20,27 +20,40 @@ pub trait Recovery {
     /// everything from `missing` on is sent again.
     fn on_silence(&mut self, now: Time, missing: u64);
 
+    /// The last try after a silence was needless: what it sent again had arrived.
+    fn on_needless(&mut self);
+
     /// How long, in nanoseconds, a silence may last before sending again is worth a try. It does not count as a
     /// retry: it only finds out sooner. It becomes longer with each try, up to `limit` if it was shorter; and it is
     /// `limit` while nothing is known.
     fn patience_nanos(&self, limit: u64) -> u64;
 }
 
-/// The shortest patience, in nanoseconds. A peer that merely waits for a processor gets a few needless packets for it.
+/// The shortest patience, in nanoseconds.
 const SHORTEST_PATIENCE: u64 = 200_000;
+/// What the shortest patience grows to with a peer that is slow to answer, because it waits for a processor, say.
+const LONGEST_SHORTEST: u64 = 32 * SHORTEST_PATIENCE;
 /// How long at least, in nanoseconds, what shows a loss again is taken for its echo.
 const SHORTEST_ECHO: u64 = 10_000;
 /// How often patience doubles.
 const MAX_DOUBLINGS: u32 = 5;
 
 /// Go-back-N: the responder keeps nothing that comes out of order, so everything from the first loss on is sent again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct GoBackN {
     /// Smoothed round trip and its mean deviation, in nanoseconds; none measured yet if `None`.
     round_trip: Option<(u64, u64)>,
     doublings: u32,
+    /// The shortest patience with this peer, in nanoseconds: longer after needless tries, shorter after losses.
+    shortest: u64,
     /// The loss being repaired, and when that began.
     repairing: Option<(u64, Time)>,
+}
+
+impl Default for GoBackN {
+    fn default() -> Self {
+        Self { round_trip: None, doublings: 0, shortest: SHORTEST_PATIENCE, repairing: None }
+    }
 }
 
 impl Recovery for GoBackN {
@@ -72,6 +85,7 @@ impl Recovery for GoBackN {
             return false;
         }
         self.repairing = Some((missing, now));
+        self.shortest = (self.shortest / 2).max(SHORTEST_PATIENCE);
         true
     }
 
@@ -80,10 +94,14 @@ impl Recovery for GoBackN {
         self.repairing = Some((missing, now));
     }
 
+    fn on_needless(&mut self) {
+        self.shortest = (self.shortest * 2).min(LONGEST_SHORTEST);
+    }
+
     #[inline]
     fn patience_nanos(&self, limit: u64) -> u64 {
         let Some((mean, deviation)) = self.round_trip else { return limit };
-        let shortest = mean.saturating_add(deviation.saturating_mul(4).max(mean)).max(SHORTEST_PATIENCE);
+        let shortest = mean.saturating_add(deviation.saturating_mul(4).max(mean)).max(self.shortest);
         shortest.saturating_mul(1 << self.doublings).min(limit.max(shortest))
     }
 }

@@ -1,6 +1,7 @@
 //! Two connected ends in one thread, and a round of every operation between them that must cost nothing but time.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+use super::process::device;
 use super::puppet::{End, QKEY, all_access};
 use tbrdma::{
     AddressHandle, CompletionQueue, Context, MemoryRegion, MrSlice, ProtectionDomain, QpInit, QpType,
@@ -53,7 +54,7 @@ impl Side {
         self.rc.connect(&other.rc.address()).unwrap();
         self.shared.connect(&other.shared.address()).unwrap();
         self.ud.activate_ud(QKEY).unwrap();
-        self.to = Some(self.pd.create_ah(&other.ud.address().address_vector()).unwrap());
+        self.to = Some(self.pd.create_ah_to(&other.ud.address()).unwrap());
         self.remote = other.mr.remote();
     }
 
@@ -83,8 +84,8 @@ pub(crate) struct Duo {
 impl Duo {
     /// In one context, or in a context each.
     pub(crate) fn new(contexts: usize) -> Self {
-        let first = tbrdma::open("shm").unwrap();
-        let second = if contexts == 1 { first.clone() } else { tbrdma::open("shm").unwrap() };
+        let first = tbrdma::open(device()).unwrap();
+        let second = if contexts == 1 { first.clone() } else { tbrdma::open(device()).unwrap() };
         let (mut a, mut b) = (Side::new(first), Side::new(second));
         a.meet(&b);
         b.meet(&a);
@@ -137,7 +138,7 @@ fn half(a: &mut Side, b: &mut Side, number: u64) -> usize {
     let result = a.mr.slice(16_384..16_392);
     a.rc.post(|wr| {
         wr.read(a.mr.slice(20_480..20_480 + SIZE), remote.at(8192)).unsignaled();
-        wr.fetch_and_add(result, remote.at(8192), 3).unsignaled();
+        wr.fetch_and_add(result, remote.at(8192), 3).unsignaled().fence();
         wr.compare_and_swap(result, remote.at(8192), number + 3, 1).fence();
     })
     .unwrap();

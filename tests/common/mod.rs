@@ -9,6 +9,18 @@ use tbrdma::{
     ProtectionDomain, QpInit, QpState, QpType, QueuePair, WcStatus, WorkCompletion,
 };
 
+/// The device that the tests of this binary are about: the software NIC where the name begins so, else shared memory.
+pub(crate) fn device() -> &'static str {
+    let binary = std::env::current_exe().unwrap();
+    let name = binary.file_name().unwrap().to_string_lossy().into_owned();
+    if name.starts_with("soft_") { "udp:lo" } else { "shm" }
+}
+
+/// Whether that is shared memory, where what is posted has happened when the call returns.
+pub(crate) fn on_shm() -> bool {
+    device() == "shm"
+}
+
 /// How long anything may take on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long is watched for something that must not happen. Too short a watch never fails a right program.
@@ -36,7 +48,7 @@ impl Node {
     }
 
     pub(crate) fn with(qp_type: QpType, shape: impl FnOnce(QpInit<'_>) -> QpInit<'_>) -> Self {
-        Self::of(&tbrdma::open("shm").unwrap(), qp_type, shape)
+        Self::of(&tbrdma::open(device()).unwrap(), qp_type, shape)
     }
 
     /// A node of a context that may have others.
@@ -185,7 +197,7 @@ pub(crate) fn pair_with(
 pub(crate) fn pairs(qp_type: &str, shape: impl Fn(QpInit<'_>) -> QpInit<'_>) -> [(Node, Node); 2] {
     let apart = pair_shaped(qp_type, &shape);
     let qp_type = apart.0.qp.qp_type();
-    let ctx = tbrdma::open("shm").unwrap();
+    let ctx = tbrdma::open(device()).unwrap();
     let (mut a, mut b) = (Node::of(&ctx, qp_type, &shape), Node::of(&ctx, qp_type, &shape));
     join(&mut a, &mut b, &Connection::default());
     [apart, (a, b)]

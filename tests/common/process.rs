@@ -17,6 +17,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// What a line meant for the other process begins with: the test harness prints lines of its own.
 const MARK: char = '@';
 
+/// The device that the tests of this binary are about: the software NIC where the name begins so, else shared memory.
+pub(crate) fn device() -> &'static str {
+    let binary = std::env::current_exe().unwrap();
+    let name = binary.file_name().unwrap().to_string_lossy().into_owned();
+    if name.starts_with("soft_") { "udp:lo" } else { "shm" }
+}
+
 /// The role this process was started in, if it is a child. A child ends with the thread that started it.
 pub(crate) fn role() -> Option<String> {
     let role = std::env::var(ROLE).ok()?;

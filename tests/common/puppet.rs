@@ -16,7 +16,7 @@
 
 use super::foreign::{Held, Kind};
 use super::pattern::{differs, pattern};
-use super::process::{Child, PATIENCE, hear, say};
+use super::process::{Child, PATIENCE, device, hear, say};
 use std::time::{Duration, Instant};
 use tbrdma::{
     Access, AddressHandle, CompletionChannel, CompletionQueue, Context, MemoryRegion, ProtectionDomain,
@@ -64,7 +64,7 @@ pub(crate) struct End {
 
 impl End {
     pub(crate) fn new(qp_type: QpType, events: bool) -> Self {
-        let ctx = tbrdma::open("shm").unwrap();
+        let ctx = tbrdma::open(device()).unwrap();
         let pd = ctx.alloc_pd().unwrap();
         let channel = events.then(|| ctx.create_comp_channel().unwrap());
         let cq = channel
@@ -92,7 +92,7 @@ impl End {
         if self.to.is_none() {
             self.qp.activate_ud(QKEY)?;
         }
-        self.to = Some((self.pd.create_ah(&address.address_vector())?, address.qpn));
+        self.to = Some((self.pd.create_ah_to(&address)?, address.qpn));
         Ok(())
     }
 

@@ -124,8 +124,9 @@ impl Guest {
     /// Starts a command that gets at most `limit` of time.
     pub(crate) fn spawn(&self, command: &str, limit: Duration) -> Result<Running> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        writeln!(&self.orders, "{number} {} {command}", limit.as_secs().max(1))
-            .context("the guest takes no orders")?;
+        // In one piece: the guest's shell forgets half a line when a child of its ends meanwhile.
+        let order = format!("{number} {} {command}\n", limit.as_secs().max(1));
+        (&self.orders).write_all(order.as_bytes()).context("the guest takes no orders")?;
         // The guest's clock may run slowly when this machine is busy.
         Ok(Running { number, until: Instant::now() + limit + Duration::from_secs(30) })
     }
@@ -161,7 +162,7 @@ impl Guest {
 
     /// Ends the guest and says what is wrong with how it ended: a problem on the way, a dirty kernel log, no mark that it is done.
     pub(crate) fn finish(mut self) -> Result<String> {
-        writeln!(self.orders, "quit").context("the guest takes no orders")?;
+        self.orders.write_all(b"quit\n").context("the guest takes no orders")?;
         let until = Instant::now() + Duration::from_secs(60);
         while self.child.try_wait()?.is_none() && Instant::now() < until {
             thread::sleep(Duration::from_millis(20));

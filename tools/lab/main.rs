@@ -31,6 +31,7 @@ mod wire;
 
 use clap::{Parser, ValueEnum};
 use report::Report;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -43,6 +44,9 @@ struct Arguments {
     /// Only this way of connecting our side to the guest.
     #[arg(long, value_enum)]
     mode: Option<Mode>,
+    /// A file that gets every packet of the library at the tap, as pcapng.
+    #[arg(long)]
+    capture: Option<PathBuf>,
     /// Shows what the guests' consoles say.
     #[arg(long, short)]
     verbose: bool,
@@ -57,12 +61,12 @@ enum Mode {
 }
 
 fn main() -> ExitCode {
-    let Arguments { filter, mode, verbose } = Arguments::parse();
+    let Arguments { filter, mode, capture, verbose } = Arguments::parse();
     let begun = Instant::now();
     let mut report = Report::new(filter);
     if modes::is_tap_role() {
         report.set_prefix("tap: ");
-        if let Err(error) = modes::in_namespace(&mut report, verbose) {
+        if let Err(error) = modes::in_namespace(&mut report, capture.as_deref(), verbose) {
             report.always("all of it", || Err(error));
         }
         return report.finish();

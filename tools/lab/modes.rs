@@ -15,6 +15,7 @@ use nix::unistd::{getgid, getuid};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use tbrdma::OpenOptions;
 
@@ -102,7 +103,7 @@ pub(crate) fn tap(report: &mut Report) -> Result<()> {
 }
 
 /// In the process of its own: a namespace, a tap, a guest on it, and the library on the host's end of it.
-pub(crate) fn in_namespace(report: &mut Report, verbose: bool) -> Result<()> {
+pub(crate) fn in_namespace(report: &mut Report, capture: Option<&Path>, verbose: bool) -> Result<()> {
     let cache = Cache::open()?;
     enter_namespace()?;
     let busybox = cache.guest("bin/busybox");
@@ -140,7 +141,8 @@ pub(crate) fn in_namespace(report: &mut Report, verbose: bool) -> Result<()> {
     };
     let verbs = Verbs::start(&guest, &control.listener()?, &control.host)?;
     let name = format!("udp:{TAP}");
-    let device = Device::open(&name, &OpenOptions::new())?;
+    let options = capture.map_or_else(OpenOptions::new, |file| OpenOptions::new().capture(file));
+    let device = Device::open(&name, &options)?;
     let mut bench = Bench { guest, verbs, ours: Ours::Device(Box::new(device)), control };
     checks::pingpong::run(&mut bench, report);
     checks::operations::run(&mut bench, report);

@@ -2,7 +2,7 @@
 //!
 //! The bugs exist only in a build with `--cfg tbrdma_planted`, so this starts cargo once more, with a target directory of its own.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use tbrdma_proto::planted::Bug;
 
@@ -17,7 +17,7 @@ pub(crate) fn main(name: &str, from: u64, seeds: u64) -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| format!("{root}/target"));
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    let status = Command::new(cargo)
+    let status = std::process::Command::new(cargo)
         .current_dir(root)
         .args(["run", "--release", "--quiet", "--package", "xtask", "--", "swarm", "--plant", name])
         .args(["--from", &from.to_string(), "--seeds", &seeds.to_string()])

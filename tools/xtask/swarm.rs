@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tbrdma_proto::testing::swarm::{Options, Outcome, run};
+use tbrdma_proto::testing::swarm::{Options, Outcome, run, run_script};
 use tbrdma_proto::{Time, WcStatus};
 
 /// Runs the simulation from many seeds, and judges each run.
@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Threads; as many as there are cores if not given.
     #[arg(long)]
     threads: Option<usize>,
+    /// Run what the fuzz target `pair` found, and print everything that happens.
+    #[arg(long, value_name = "FILE")]
+    script: Option<std::path::PathBuf>,
     /// Put bugs in on purpose, one at a time, and see that each is found: the name of one, or `all`.
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
@@ -48,6 +51,9 @@ pub(crate) struct Sum {
 pub(crate) fn main(args: &Args) -> ExitCode {
     if let Some(name) = &args.plant {
         return crate::plant::main(name, args.from, args.seeds);
+    }
+    if let Some(path) = &args.script {
+        return replay(path);
     }
     let begun = Instant::now();
     let options = Options { echo: args.trace.then_some(|line| println!("{line}")) };
@@ -75,6 +81,24 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     }
     println!("replay: cargo xtask swarm --from {} --seeds 1 --trace", outcome.seed);
     ExitCode::FAILURE
+}
+
+/// Runs the operations in a file.
+fn replay(path: &std::path::Path) -> ExitCode {
+    let script = match std::fs::read(path) {
+        Ok(script) => script,
+        Err(error) => {
+            eprintln!("{} cannot be read: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    match run_script(&script, Options { echo: Some(|line| println!("{line}")) }).failure {
+        Some(failure) => {
+            println!("{}\nat {}: {}", failure.scenario, failure.at, failure.violation);
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
 }
 
 /// Runs seeds until one fails or all are done.

@@ -8,6 +8,7 @@
 //! | `watch` | judging packets: the second opinion about segmentation, repeating, waiting |
 //! | `oracle`, `shadow` | judging completions, events and memory |
 //! | `run` | the loop, and the end of a run |
+//! | `outcome` | what a run came to |
 //!
 //! What is judged: a message is delivered once, whole and in order, or a completion or an event says why not; memory is changed only
 //! where it may be; READs bring what was there; an atomic is carried out once and answered with what it found; completions come in
@@ -15,6 +16,7 @@
 //! nothing waits for ever; nothing happens on behalf of what is gone.
 
 mod oracle;
+mod outcome;
 mod records;
 mod run;
 mod scenario;
@@ -23,5 +25,5 @@ mod watch;
 mod work;
 mod world;
 
-pub use run::*;
+pub use outcome::*;
 pub use scenario::*;

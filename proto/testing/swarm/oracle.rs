@@ -388,8 +388,10 @@ impl World {
         };
         let nothing =
             || violation!("{qpn}: receive {} completed, but no such message is on its way", wc.wr_id);
-        let orderly = self.scenario.plan.duplicate.is_none() && self.scenario.plan.reorder.is_none();
         let copies = if self.scenario.plan.duplicate.is_some() { 2 } else { 1 };
+        // What is left of a connection's predecessor may come late, and is taken like the beginning of something new.
+        let alone = self.sides[number].connects == 1;
+        let orderly = alone || copies == 1 && self.scenario.plan.reorder.is_none();
         let message = match qp_type {
             QpType::Rc => {
                 let message = self.sides[peer].messages.pop_front().ok_or_else(nothing)?;
@@ -399,17 +401,17 @@ impl World {
                 message
             }
             QpType::Uc => {
-                let list = &mut self.sides[peer].messages;
-                // Without duplicates and reordering, messages can only be lost.
-                let fit = |message: &Message| fits(message) && message.delivered < copies;
-                let found = list.iter().position(fit).ok_or_else(nothing)?;
-                if orderly {
-                    list.drain(..found);
-                    list.pop_front().ok_or_else(nothing)?
-                } else {
-                    list[found].delivered += 1;
-                    list[found].clone()
-                }
+                // Messages can only be lost.
+                let newest = if orderly { self.sides[number].newest } else { 0 };
+                let fit = |message: &&mut Message| {
+                    let copies = if orderly { 1 } else { copies };
+                    fits(message) && message.delivered < copies && message.wr_id > newest
+                };
+                let message = self.sides[peer].messages.iter_mut().find(fit).ok_or_else(nothing)?;
+                message.delivered += 1;
+                let message = message.clone();
+                self.sides[number].newest = message.wr_id;
+                message
             }
             QpType::Ud => {
                 let found = self.datagrams[number]

@@ -172,6 +172,10 @@ pub(super) struct Side {
     pub(super) max_sge: u32,
     pub(super) shared: bool,
     pub(super) life: Life,
+    /// The newest message that was delivered to it on an unreliable connection.
+    pub(super) newest: u64,
+    /// How often it was connected.
+    pub(super) connects: u32,
     pub(super) attributes: Connection,
     /// The region that the peer writes to.
     pub(super) target: Area,

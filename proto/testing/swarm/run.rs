@@ -1,7 +1,6 @@
 //! The loop of a run, and its end.
 
 use core::cmp::Reverse;
-use core::fmt;
 use core::time::Duration;
 use std::collections::BinaryHeap;
 
@@ -12,7 +11,7 @@ use crate::fault::{Chance, FaultPlan};
 use crate::flags::SendFlags;
 use crate::qp::{QpState, QpType, ack_timeout};
 use crate::testing::memory::violation;
-use crate::testing::{Happening, Totals, Violation};
+use crate::testing::{Happening, Violation};
 use crate::time::Time;
 use crate::transport::Half;
 use crate::work::WcStatus;
@@ -23,80 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// How many steps a run may take.
 const MAX_STEPS: u64 = 4_000_000;
 
-/// How to run a seed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
-    /// Called with each line of the trace as it happens.
-    pub echo: Option<fn(&dyn fmt::Display)>,
-}
-
-/// What a run came to.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The seed.
-    pub seed: u64,
-    /// A number made of all that happened.
-    pub hash: u64,
-    /// How much happened.
-    pub totals: Totals,
-    /// How much virtual time passed.
-    pub time: Time,
-    /// Completions of sends and of receives by the number of their status.
-    pub statuses: [[u64; 24]; 2],
-    /// What went wrong, if anything did.
-    pub failure: Option<Failure>,
-}
-
-/// A broken invariant.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// Which.
-    pub violation: Violation,
-    /// When.
-    pub at: Time,
-    /// The run in words.
-    pub scenario: String,
-    /// What happened last.
-    pub trace: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { violation, at, scenario, trace } = self;
-        write!(f, "{trace}{scenario}\nat {at}: {violation}")
-    }
-}
-
-/// Runs a seed to its end.
-pub fn run(seed: u64, options: Options) -> Outcome {
-    let scenario = Scenario::new(seed);
-    let words = scenario.to_string();
-    let mut outcome = Outcome {
-        seed,
-        hash: 0,
-        totals: Totals::default(),
-        time: Time::ZERO,
-        statuses: [[0; 24]; 2],
-        failure: None,
-    };
-    let failure = |violation, at, trace| Some(Failure { violation, at, scenario: words, trace });
-    match Run::new(scenario) {
-        Ok(mut run) => {
-            run.world.fabric.trace_mut().echo = options.echo;
-            let result = run.go_to_the_end();
-            let fabric = &run.world.fabric;
-            outcome.hash = fabric.trace().hash();
-            outcome.totals = fabric.totals();
-            outcome.time = fabric.now();
-            outcome.statuses = run.statuses;
-            if let Err(violation) = result {
-                outcome.failure = failure(violation, fabric.now(), fabric.trace().to_string());
-            }
-        }
-        Err(violation) => outcome.failure = failure(violation, Time::ZERO, String::new()),
-    }
-    outcome
-}
+/// How many things an operation may be, most of them the posting of work.
+const WHATS: u64 = 48;
 
 /// Something to do at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,20 +47,22 @@ enum Todo {
 }
 
 #[derive(Debug)]
-struct Run {
-    world: World,
+pub(super) struct Run {
+    pub(super) world: World,
     todo: BinaryHeap<Reverse<(Time, u64, Todo)>>,
     numbered: u64,
     operations: u32,
     /// Connections that will be reset.
     resetting: Vec<bool>,
     seen: Vec<(Time, usize, Happening)>,
-    statuses: [[u64; 24]; 2],
+    pub(super) statuses: [[u64; 24]; 2],
     finishing: bool,
+    /// What the applications do, if it is not left to chance.
+    script: Option<std::vec::IntoIter<u8>>,
 }
 
 impl Run {
-    fn new(scenario: Scenario) -> Result<Self, Violation> {
+    pub(super) fn new(scenario: Scenario, script: Option<Vec<u8>>) -> Result<Self, Violation> {
         let connections = scenario.connections.len();
         let mut run = Self {
             operations: scenario.operations,
@@ -144,6 +73,7 @@ impl Run {
             seen: Vec::new(),
             statuses: [[0; 24]; 2],
             finishing: false,
+            script: script.map(Vec::into_iter),
         };
         for connection in 0..connections {
             run.connect(connection)?;
@@ -162,7 +92,7 @@ impl Run {
         Duration::from_nanos(self.world.random.below(most.as_nanos() as u64 + 1))
     }
 
-    fn go_to_the_end(&mut self) -> Result<(), Violation> {
+    pub(super) fn go_to_the_end(&mut self) -> Result<(), Violation> {
         self.until_nothing_is_left(Time::NEVER)?;
         self.finishing = true;
         // Some runs end at once, with packets on their way.
@@ -262,15 +192,28 @@ impl Run {
 
     fn carry_out(&mut self, what: Todo) -> Result<(), Violation> {
         match what {
+            Todo::Operate if self.operations == 0 => {}
             Todo::Operate => {
-                self.operate()?;
-                self.operations = self.operations.saturating_sub(1);
+                let after = match self.scripted() {
+                    Some([what, side, count, after]) => {
+                        let side = usize::from(side) % self.world.sides.len();
+                        self.operate(side, u64::from(what) % WHATS, u64::from(count % 8) + 1)?;
+                        Duration::from_nanos(u64::from(after & 15) << (after >> 4))
+                    }
+                    None => {
+                        let side = self.world.random.index(self.world.sides.len());
+                        let (what, count) = (self.world.random.below(WHATS), self.world.random.within(1, 8));
+                        self.operate(side, what, count)?;
+                        self.up_to(self.world.scenario.gap)
+                    }
+                };
+                self.operations -= 1;
                 if self.operations > 0 {
-                    let after = self.up_to(self.world.scenario.gap);
                     self.later(after, Todo::Operate);
                 }
             }
             Todo::Replenish(side) => self.world.replenish(side)?,
+            Todo::Reset(connection) if self.recovered(connection)? => self.resetting[connection] = false,
             Todo::Reset(connection) => {
                 self.world.reset(connection)?;
                 let after = self.up_to(Duration::from_millis(1));
@@ -292,6 +235,20 @@ impl Run {
         Ok(())
     }
 
+    /// Sometimes goes on where only the send queues of unreliable queue pairs have failed.
+    fn recovered(&mut self, connection: usize) -> Result<bool, Violation> {
+        let ends = [connection * 2, connection * 2 + 1];
+        let well = |run: &Self, end: usize| {
+            let side = &run.world.sides[end];
+            side.life == Life::Up || run.world.fabric.state(side.node, side.qpn) == QpState::Sqe
+        };
+        if !ends.iter().all(|&end| well(self, end)) || self.world.random.one_in(3) {
+            return Ok(false);
+        }
+        let [one, other] = ends;
+        Ok(self.world.recover(one)? | self.world.recover(other)?)
+    }
+
     fn connect(&mut self, connection: usize) -> Result<(), Violation> {
         self.resetting[connection] = false;
         self.world.connect(connection)?;
@@ -300,13 +257,19 @@ impl Run {
         Ok(())
     }
 
-    /// One operation of the applications.
-    fn operate(&mut self) -> Result<(), Violation> {
+    /// The next four bytes of the script, if there is one.
+    fn scripted(&mut self) -> Option<[u8; 4]> {
+        let script = self.script.as_mut()?;
+        let mut next = || script.next();
+        Some([next()?, next()?, next()?, next()?])
+    }
+
+    /// One operation of the applications, at an end.
+    fn operate(&mut self, side: usize, what: u64, count: u64) -> Result<(), Violation> {
         let troubles = self.world.scenario.troubles;
-        let side = self.world.random.index(self.world.sides.len());
         let life = self.world.sides[side].life;
         let timeout = ack_timeout(self.world.sides[side].attributes.timeout).unwrap_or_default();
-        match self.world.random.below(48) {
+        match what {
             0..=2 if troubles.resets && life == Life::Up => self.fail(side),
             3..=6 if troubles.drains && life == Life::Up => self.drain(side, timeout),
             7 if troubles.restarts => self.restart(self.world.sides[side].node, timeout),
@@ -331,10 +294,7 @@ impl Run {
             }
             // What is posted to a queue pair that has failed is only flushed.
             _ if life == Life::Failed && !self.world.random.one_in(6) => Ok(()),
-            _ => {
-                let count = self.world.random.within(1, 8);
-                self.world.post_some(side, count)
-            }
+            _ => self.world.post_some(side, count),
         }
     }
 

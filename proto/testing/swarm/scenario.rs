@@ -56,6 +56,20 @@ pub struct Troubles {
     pub starvation: bool,
 }
 
+impl Troubles {
+    /// Those whose bits are set, in the order of the fields from the lowest on.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self {
+            bad_requests: bits & 1 != 0,
+            resets: bits & 2 != 0,
+            drains: bits & 4 != 0,
+            restarts: bits & 8 != 0,
+            cuts: bits & 16 != 0,
+            starvation: bits & 32 != 0,
+        }
+    }
+}
+
 /// A whole run as its seed has it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -69,6 +83,8 @@ pub struct Scenario {
     pub plan: FaultPlan,
     /// How long acknowledgements that may wait do wait.
     pub ack_delay: Duration,
+    /// How likely packets meet congestion.
+    pub marks: Chance,
     /// The path MTU.
     pub mtu: Mtu,
     /// The connections.
@@ -108,6 +124,11 @@ impl Scenario {
             ipv6: random.one_in(4),
             plan,
             ack_delay,
+            marks: if random.one_in(6) {
+                Chance::percent(random.within(1, 20) as u32)
+            } else {
+                Chance::NEVER
+            },
             mtu,
             connections,
             troubles,
@@ -142,6 +163,8 @@ fn plan(random: &mut Random) -> FaultPlan {
     if random.one_in(3) {
         let by = Duration::from_nanos(random.within(1, 100_000));
         plan.reorder = Some(Reorder { chance: some(random, 80), by });
+        // So that a packet that was held back can be told from one that merely took long.
+        plan.jitter = Duration::ZERO;
     }
     if random.one_in(3) {
         let by = Duration::from_nanos(if random.one_in(2) { 0 } else { random.below(500_000) });

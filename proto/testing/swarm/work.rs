@@ -1,7 +1,7 @@
 //! Posting work: what a run's applications do.
 
 use super::records::{Expect, Landing, Life, Message, ReadFrom, SendRecord};
-use super::world::{COUNTERS, PD, SOURCE, World};
+use super::world::{COUNTERS, MOST_READS, PD, SOURCE, World};
 use crate::flags::{Access, SendFlags};
 use crate::ident::Qpn;
 use crate::qp::QpType;
@@ -99,7 +99,13 @@ impl World {
                         list.drain(..old);
                     }
                 }
-                None => self.sides[number].messages.push_back(message),
+                None => {
+                    let list = &mut self.sides[number].messages;
+                    list.push_back(message);
+                    if qp_type == QpType::Uc && list.len() > 4096 {
+                        list.pop_front();
+                    }
+                }
             }
         }
         if record.opcode.is_atomic() && record.expect == Expect::Good {
@@ -133,6 +139,10 @@ impl World {
         let opcode = self.pick_opcode(number, last);
         let side = &self.sides[number];
         let (node, peer, qp_type, max_sge) = (side.node, side.peer, side.qp_type, side.max_sge);
+        let reads = side.sends.iter().filter(|record| record.into.is_some()).count();
+        if (opcode == Opcode::RdmaRead || opcode.is_atomic()) && reads >= MOST_READS {
+            return Ok(None);
+        }
         let target = self.sides[peer].target;
         let peer_node = self.sides[peer].node;
         let wr = SendWr {
@@ -213,10 +223,19 @@ impl World {
         if qp_type == QpType::Ud {
             draft.wr.ud = Some(self.pick_destination());
         }
-        if qp_type == QpType::Rc {
+        if draft.len == 0 && !opcode.remote_access_needed().is_empty() {
+            // Without bytes nobody looks at the key.
+            draft.wr.remote = RemoteAddr { addr: self.random.next_u64(), rkey: self.random.next_u32() };
+        }
+        let spoil = !last && self.scenario.troubles.bad_requests && self.random.one_in(25);
+        if qp_type != QpType::Rc {
+            if spoil {
+                self.spoil_list(&mut draft);
+            }
+        } else {
             if !self.sides[peer].attributes.access.contains(opcode.remote_access_needed()) {
                 draft.expect = Expect::Remote(WcStatus::RemInvReqErr);
-            } else if !last && self.scenario.troubles.bad_requests && self.random.one_in(25) {
+            } else if spoil {
                 self.spoil(number, &mut draft);
             }
         }
@@ -229,13 +248,7 @@ impl World {
         let opcode = draft.wr.opcode;
         let refused = Expect::Remote(WcStatus::RemAccessErr);
         if !draft.sges.is_empty() && self.random.one_in(3) {
-            let index = self.random.index(draft.sges.len());
-            let sge = &mut draft.sges[index];
-            if sge.length > 0 {
-                sge.lkey ^= 0x3c3c;
-                draft.expect = Expect::Local(WcStatus::LocProtErr);
-            }
-            return;
+            return self.spoil_list(draft);
         }
         if draft.len == 0 || opcode.remote_access_needed().is_empty() {
             return;
@@ -264,6 +277,15 @@ impl World {
         }
         if draft.wr.remote.rkey == place.foreign.key {
             draft.wr.remote.addr = place.foreign.base;
+        }
+    }
+
+    /// Makes a key of the list a wrong one, if bytes are named with it.
+    fn spoil_list(&mut self, draft: &mut Draft) {
+        let index = self.random.index(draft.sges.len());
+        if let Some(sge) = draft.sges.get_mut(index).filter(|sge| sge.length > 0) {
+            sge.lkey ^= 0x3c3c;
+            draft.expect = Expect::Local(WcStatus::LocProtErr);
         }
     }
 

@@ -26,6 +26,9 @@ pub(super) const SOURCE: usize = 1 << 14;
 /// Counters of a node.
 pub(super) const COUNTERS: usize = 8;
 
+/// READs and atomics that an end has posted at a time: each has a landing slot, and receives must find some too.
+pub(super) const MOST_READS: usize = 12;
+
 /// What fills a landing slot before it is used.
 pub(super) const FRESH: u8 = 0xee;
 
@@ -80,6 +83,7 @@ impl World {
         let mut fabric =
             Fabric::with_addresses(scenario.nodes, &scenario.plan, random.next_u64(), scenario.ipv6);
         fabric.ack_delay = scenario.ack_delay;
+        fabric.marks = scenario.marks;
         fabric.observe();
         let mut sides = Vec::new();
         for (number, spec) in scenario.connections.iter().enumerate() {
@@ -100,6 +104,8 @@ impl World {
                     max_sge: spec.max_sge,
                     shared: spec.shared[end],
                     life: Life::Down,
+                    newest: 0,
+                    connects: 0,
                     attributes: Connection {
                         mtu: scenario.mtu,
                         sq_psn: spec.psn[end],
@@ -157,8 +163,7 @@ impl World {
     /// Gives a new or restarted node its memory and queue pairs.
     fn furnish(&mut self, node: usize) -> Result<(), Violation> {
         let mine: Vec<usize> = (0..self.sides.len()).filter(|&side| self.sides[side].node == node).collect();
-        let slots: u32 =
-            mine.iter().map(|&side| self.sides[side].recv_depth + self.sides[side].send_depth.min(12)).sum();
+        let slots: u32 = mine.iter().map(|&side| self.sides[side].recv_depth + MOST_READS as u32).sum();
         let slots = slots as usize + 4;
         let slot_len = self.scenario.max_len as usize + 64 + SLACK;
         let bytes: Vec<u8> = {
@@ -240,6 +245,7 @@ impl World {
             let psn = side.attributes.sq_psn;
             side.watch = Watch { next: psn, floor: psn, sent: psn, ..Watch::default() };
             side.life = Life::Receiving;
+            side.connects += 1;
             let attributes = side.attributes.clone();
             self.fabric
                 .to_rtr(node, qpn, &attributes)
@@ -260,6 +266,27 @@ impl World {
         self.fabric
             .to_rts(node, qpn, &side.attributes)
             .map_err(|error| violation!("{qpn} cannot go to RTS: {error}"))
+    }
+
+    /// Takes an end whose send queue alone has failed back to RTS; `false` if it is in another state.
+    pub(super) fn recover(&mut self, end: usize) -> Result<bool, Violation> {
+        let side = &self.sides[end];
+        let (node, qpn) = (side.node, side.qpn);
+        if self.fabric.state(node, qpn) != QpState::Sqe {
+            return Ok(false);
+        }
+        self.check_sends_flushed(end)?;
+        let side = &mut self.sides[end];
+        side.cause = None;
+        side.life = Life::Up;
+        // What was flushed has taken no numbers.
+        if let Some(slot) = self.fabric.node(node).qps.get(&qpn) {
+            side.watch.next = slot.qp.query().sq_psn;
+        }
+        self.fabric
+            .to_state(node, qpn, QpState::Rts)
+            .map_err(|error| violation!("{qpn} cannot go from SQE to RTS: {error}"))?;
+        Ok(true)
     }
 
     /// Takes both ends of a connection to RESET and forgets what was posted.
@@ -429,7 +456,7 @@ impl World {
 
     /// All that was posted at an end in ERR has completed, but for sends that succeeded without saying so.
     pub(super) fn check_flushed(&mut self, end: usize) -> Result<(), Violation> {
-        let Side { node, qpn, sends, receives, .. } = &mut self.sides[end];
+        let Side { node, qpn, receives, .. } = &self.sides[end];
         let qpn = *qpn;
         let mut taken = self.fabric.node(*node).srqs.iter().flat_map(|shared| &shared.taken);
         if let Some((_, id)) = taken.find(|(taker, _)| *taker == qpn) {
@@ -440,9 +467,14 @@ impl World {
         if let Some(id) = receives.front() {
             return Err(violation!("{qpn} is in ERR and receive {id} was not flushed"));
         }
-        for record in core::mem::take(sends) {
+        self.check_sends_flushed(end)
+    }
+
+    fn check_sends_flushed(&mut self, end: usize) -> Result<(), Violation> {
+        let qpn = self.sides[end].qpn;
+        for record in core::mem::take(&mut self.sides[end].sends) {
             if record.flags.contains(SendFlags::SIGNALED) {
-                return Err(violation!("{qpn} is in ERR and send {} was not flushed", record.wr_id));
+                return Err(violation!("{qpn} has failed and send {} was not flushed", record.wr_id));
             }
             self.send_succeeded(end, record)?;
         }

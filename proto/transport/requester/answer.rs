@@ -44,9 +44,7 @@ impl Requester {
             distance = outstanding as i32 - 1;
         }
         if distance < 0 {
-            if distance == -1 {
-                self.handle_repeated(headers.aeth);
-            }
+            self.handle_stale(distance, headers.aeth);
             return;
         }
         if distance.unsigned_abs() >= outstanding {
@@ -68,11 +66,16 @@ impl Requester {
         }
     }
 
-    /// The last acknowledgement once more. A peer sends it again to grant credits.
+    /// An acknowledgement of what has been acknowledged. The last one may come again to grant credits. One that
+    /// follows a try after a silence shows that both the first packet and its repetition arrived.
     #[cold]
-    fn handle_repeated(&mut self, aeth: Option<Aeth>) {
-        if let Some(Aeth { syndrome: Syndrome::Ack { credits }, msn }) = aeth {
+    fn handle_stale(&mut self, distance: i32, aeth: Option<Aeth>) {
+        let Some(Aeth { syndrome: Syndrome::Ack { credits }, msn }) = aeth else { return };
+        if distance == -1 {
             self.credits.grant(msn, credits);
+        }
+        if core::mem::take(&mut self.tried) {
+            self.recovery.on_needless();
         }
     }
 
@@ -125,7 +128,9 @@ impl Requester {
             if self.next >= self.unacked {
                 // It was lost indeed; what has not been sent again yet can be measured again.
                 self.unmeasurable = self.next;
+                self.tried = true;
             } else {
+                self.recovery.on_needless();
                 // More is acknowledged than was sent again: what was first sent has arrived, so sending goes on from
                 // where it was.
                 self.congestion.on_spurious_timeout();

@@ -63,10 +63,14 @@ pub(super) struct Requester {
     read_chunk: u32,
     /// READ and atomic requests that are on their way, each by the number behind its answer.
     answers_due: VecDeque<u64>,
+    /// A try after a silence was followed by what it was for, so far without a sign that it was needless.
+    tried: bool,
     /// The last answer that came while one before it was missing; since the last progress.
     astray: Option<u64>,
     /// The packet for which a receiver was not ready, until it is sent again.
     waited: Option<u64>,
+    /// The number after the last packet that asked for an acknowledgement.
+    asked: u64,
     /// Packets since the last that asked for an acknowledgement.
     unasked: u32,
     /// SSN of the last request begun.
@@ -98,8 +102,10 @@ impl Requester {
             unmeasurable: 0,
             read_chunk: 1,
             answers_due: VecDeque::with_capacity(config.device.max_qp_init_rd_atom as usize),
+            tried: false,
             astray: None,
             waited: None,
+            asked: 0,
             unasked: 0,
             ssn: 0,
             sent_at: vec![Time::ZERO; SENT_AT].into_boxed_slice(),
@@ -134,8 +140,10 @@ impl Requester {
         [self.unacked, self.next, self.sent, self.ambiguous, self.unmeasurable] = [0; 5];
         self.answers_due.clear();
         [self.unasked, self.ssn] = [0; 2];
+        self.asked = 0;
         self.sample = None;
         self.presumed_lost = None;
+        self.tried = false;
         self.astray = None;
         self.waited = None;
         self.failed = false;

@@ -59,7 +59,9 @@ impl Requester {
             headers.deth = Some(Deth { qkey, src_qpn: ctx.qpn });
             to = To::Handle(wqe.ud.ah);
         }
-        headers.bth.ack_req = is_reliable(ctx) && (last || self.wants_ack());
+        // Nobody waits for the end of an unsignaled request: the responder says when it suits it.
+        let awaited = last && wqe.flags.contains(SendFlags::SIGNALED);
+        headers.bth.ack_req = is_reliable(ctx) && (awaited || self.wants_ack());
         self.next += 1;
         let payload =
             if len == 0 { Payload::Empty } else { Payload::Message { wq_index: number, offset, len } };

@@ -11,6 +11,10 @@ use crate::work::WcStatus;
 /// `rnr_retry` that never gives up.
 pub(super) const FOR_EVER: u8 = 7;
 
+/// How much longer, in nanoseconds, to be patient with packets that asked for no acknowledgement: the peer may take
+/// its time.
+const UNASKED_PATIENCE: u64 = 1_000_000;
+
 /// Deadlines and budgets. Those of silence run while something is unacknowledged.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timers {
@@ -22,6 +26,8 @@ pub(super) struct Timers {
     pub(super) rnr: Option<Time>,
     pub(super) retries_left: u8,
     pub(super) rnr_retries_left: u8,
+    /// The probe was put off once, since nothing outstanding asked for an acknowledgement.
+    extended: bool,
     /// The queue pair's timeout in nanoseconds; `u64::MAX` is never.
     timeout_nanos: u64,
 }
@@ -34,6 +40,7 @@ impl Default for Timers {
             rnr: None,
             retries_left: 0,
             rnr_retries_left: 0,
+            extended: false,
             timeout_nanos: u64::MAX,
         }
     }
@@ -70,16 +77,24 @@ impl Requester {
         }
         if now >= self.timers.timeout {
             self.counters.ack_timeout_err += 1;
-            if self.timers.retries_left == 0 {
-                self.fail(WcStatus::RetryExcErr);
-                return;
-            }
-            if !planted::is(Bug::RetryForever) {
-                self.timers.retries_left -= 1;
+            // Who was not asked has not failed to answer: the packets go again, and ask.
+            if self.asked > self.unacked {
+                if self.timers.retries_left == 0 {
+                    self.fail(WcStatus::RetryExcErr);
+                    return;
+                }
+                if !planted::is(Bug::RetryForever) {
+                    self.timers.retries_left -= 1;
+                }
             }
             self.presume_lost(now);
             self.restart_silence(now);
         } else if now >= self.timers.probe {
+            if self.asked <= self.unacked && !self.timers.extended {
+                self.timers.extended = true;
+                self.timers.probe = Time(now.0.saturating_add(UNASKED_PATIENCE));
+                return;
+            }
             self.presume_lost(now);
             self.timers.probe = self.next_probe(now);
         }
@@ -102,6 +117,7 @@ impl Requester {
     /// Something was heard.
     #[inline]
     pub(super) fn restart_silence(&mut self, now: Time) {
+        self.timers.extended = false;
         if self.unacked != self.sent && self.timers.timeout_nanos != u64::MAX {
             self.timers.timeout = Time(now.0.saturating_add(self.timers.timeout_nanos));
             self.timers.probe = self.next_probe(now);

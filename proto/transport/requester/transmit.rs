@@ -184,6 +184,9 @@ impl Requester {
             self.sample = Some((at, now));
         }
         self.unasked = if asked { 0 } else { self.unasked + 1 };
+        if asked {
+            self.asked = self.asked.max(self.next);
+        }
         self.sent = self.sent.max(self.next);
         self.start_silence(now);
         transmit

@@ -241,6 +241,11 @@ impl Responder {
         }
     }
 
+    /// Acknowledges now what nobody asked to acknowledge.
+    pub(super) fn acknowledge_now(&mut self) {
+        self.handle_timeout(Time::NEVER);
+    }
+
     /// What [`poll_transmit`](Self::poll_transmit) has met, once: the queue pair goes to ERR.
     pub(super) const fn take_fatal(&mut self) -> Option<Fatal> {
         self.fatal.take()

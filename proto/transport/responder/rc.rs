@@ -28,7 +28,10 @@ impl Responder {
     ) -> Result<(), Fatal> {
         let headers = &incoming.packet.headers;
         let psn = headers.bth.psn;
-        let distance = psn.distance_from(self.expected);
+        let mut distance = psn.distance_from(self.expected);
+        if planted::is(Bug::PlainPsn) {
+            distance = psn.get().cast_signed() - self.expected.get().cast_signed();
+        }
         if distance < 0 {
             if planted::is(Bug::SendTwice) && headers.bth.opcode == PacketOpcode::RcSendOnly {
                 _ = self.send_packet(incoming, ctx, host, actions);

@@ -1,0 +1,33 @@
+//! The software NIC over loopback does what every device does: the tests of one behaviour each, once more, with `udp:lo` for a device.
+//!
+//! Which device a test opens is said by the name of its binary: see `device` in `tests/common/mod.rs`. Left out are the tests of what only
+//! shared memory promises: that a message has arrived when the post returns, and that a peer's death is known at once.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::duplicate_mod, reason = "each of the files says for itself what it shares with the others")]
+
+#[path = "atomics.rs"]
+mod atomics;
+#[path = "channel.rs"]
+mod channel;
+#[path = "flush.rs"]
+mod flush;
+#[path = "halves.rs"]
+mod halves;
+#[path = "loan.rs"]
+mod loan;
+#[path = "memory_protection.rs"]
+mod memory_protection;
+#[path = "rc_send_recv.rs"]
+mod rc_send_recv;
+#[path = "rdma_read.rs"]
+mod rdma_read;
+#[path = "rdma_write.rs"]
+mod rdma_write;
+#[path = "receive_errors.rs"]
+mod receive_errors;
+#[path = "rnr.rs"]
+mod rnr;
+#[path = "srq.rs"]
+mod srq;
+#[path = "ud.rs"]
+mod ud;
