@@ -336,6 +336,8 @@ fn stream_report(report: &mut Report, outcome: stream::Outcome, beside: &Beside)
             bytes_per_s: bytes_per_s / rate,
             section_by_section: median(&outcome.ratios),
         });
+    } else if report.size_bytes == 0 {
+        report.floor_missing = Some("messages without a byte have no bytes a second".into());
     }
 }
 

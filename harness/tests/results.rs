@@ -76,7 +76,9 @@ fn streams_of_every_operation_on_every_transport() {
 fn sizes_that_are_odd_small_and_large() {
     for size in ["0", "1", "7", "8", "9", "65", "4095", "70000"] {
         measured(&["pingpong", "--op", "send", "--size", size]);
-        measured(&["rate", "--op", "send", "--size", size]);
+        let rate = measured(&["rate", "--op", "send", "--size", size]);
+        assert_eq!(rate["floor"].is_null(), size == "0");
+        assert_eq!(rate["floor_missing"].is_null(), size != "0");
         if size != "0" {
             measured(&["pingpong", "--op", "write", "--size", size]);
             measured(&["bw", "--op", "write", "--size", size]);
