@@ -1,5 +1,7 @@
 //! Posting and polling allocate nothing once everything has been used before.
 
+#[path = "../proto/tests/counting/mod.rs"]
+mod counting;
 #[path = "common/duo.rs"]
 mod duo;
 #[path = "common/foreign.rs"]
@@ -13,47 +15,10 @@ mod puppet;
 #[path = "common/seccomp.rs"]
 mod seccomp;
 
+use counting::calls;
 use duo::{Duo, Lender};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 
 const OPERATIONS: usize = 100_000;
-
-/// The system's allocator, which counts what each thread asks of it.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    // A thread that is ending has nothing left to count.
-    let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every call goes to the system's allocator as it is; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// None; but processes that share an address tell each other now and then who has which place there.
 fn allowed() -> u64 {
@@ -61,9 +26,9 @@ fn allowed() -> u64 {
 }
 
 fn counted(act: impl FnOnce()) -> u64 {
-    let before = COUNT.get();
+    let before = calls();
     act();
-    COUNT.get() - before
+    calls() - before
 }
 
 #[test]

@@ -1,52 +1,13 @@
 //! A day, and more, of virtual time: connections that are idle, and connections that do a little all the time over a link that loses
 //! packets, neither drift nor overflow nor leak.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
 use std::time::Duration;
 
+use counting::held;
 use tbrdma_proto::testing::{Pair, PairSpec};
 use tbrdma_proto::{Opcode, Psn, Time, WcStatus};
-
-/// The system's allocator, which counts what each thread holds.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<i64> = const { Cell::new(0) };
-}
-
-fn add(bytes: i64) {
-    // A thread that is ending has nothing left to count.
-    let _ = HELD.try_with(|held| held.set(held.get() + bytes));
-}
-
-// SAFETY: every call goes to the system's allocator as it is; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        add(layout.size() as i64);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        add(-(layout.size() as i64));
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        add(size as i64 - layout.size() as i64);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-fn held() -> i64 {
-    HELD.with(Cell::get)
-}
 
 const HOUR: Duration = Duration::from_secs(3600);
 

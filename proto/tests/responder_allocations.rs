@@ -1,54 +1,19 @@
 //! Once it is warm, a responder allocates nothing, whatever kind of request comes.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
+mod counting;
 mod responder_side;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
+use counting::calls;
 use responder_side::*;
 use tbrdma_proto::transport::{Action, Incoming, Receive};
 use tbrdma_proto::wire::PacketOpcode::*;
 use tbrdma_proto::wire::{AtomicEth, Bth, Headers, Packet, PacketOpcode, Reth};
 use tbrdma_proto::*;
 
-static COUNTING: AtomicBool = AtomicBool::new(false);
-static COUNT: AtomicU64 = AtomicU64::new(0);
-
-/// The system's allocator, counted.
-struct Counted;
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counted {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(COUNTING.load(Ordering::Relaxed).into(), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: `at` came from `alloc` above, which got it from the system.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counted = Counted;
-
 /// One packet and all it leads to, without a test's own bookkeeping.
 fn handle(side: &mut Side, opcode: PacketOpcode, psn: Psn, mr: Mr, payload: &[u8]) {
-    let mut headers = Headers::new(Bth {
-        opcode,
-        solicited: false,
-        migrated: true,
-        pad: 0,
-        pkey: 0xffff,
-        fecn: false,
-        becn: false,
-        dest_qpn: Qpn::new(QPN).unwrap(),
-        ack_req: true,
-        psn,
-    });
+    let mut headers = Headers::new(Bth { ack_req: true, ..bth(opcode, psn) });
     let length = if opcode == RcReadRequest { 700 } else { 512 };
     headers.reth = Some(Reth { addr: mr.addr, rkey: mr.key, length });
     headers.atomic_eth = Some(AtomicEth { addr: mr.addr, rkey: mr.key, swap_add: 1, compare: 0 });
@@ -70,10 +35,10 @@ fn no_request_allocates() {
         let home = side.region_of(if shared { SRQ_PD } else { PD }, ALL, 4096);
         let sges = [home.sge(0, 100), home.sge(100, 50), home.sge(200, 1000)];
         let full = [1; 256];
-        let mut answers = 0;
+        let (mut answers, mut before) = (0, 0);
         for round in 0..2000 {
             if round == 100 {
-                COUNTING.store(true, Ordering::SeqCst);
+                before = calls();
             }
             for _ in 0..2 {
                 match &mut side.world.srq {
@@ -111,8 +76,7 @@ fn no_request_allocates() {
                 answers += 1;
             }
         }
-        COUNTING.store(false, Ordering::SeqCst);
-        assert_eq!(COUNT.load(Ordering::SeqCst), 0);
+        assert_eq!(calls() - before, 0);
         assert!(answers > 2000 * 8, "{answers}");
         assert_eq!(side.qp.state(), QpState::Rts);
         assert!(side.world.srq.is_none_or(|mut srq| !srq.take(&mut Receive::default())));

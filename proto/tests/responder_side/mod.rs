@@ -42,6 +42,22 @@ impl Host for World {
     }
 }
 
+/// The base header of a request to the queue pair.
+pub(crate) fn bth(opcode: PacketOpcode, psn: Psn) -> Bth {
+    Bth {
+        opcode,
+        solicited: false,
+        migrated: true,
+        pad: 0,
+        pkey: 0xffff,
+        fecn: false,
+        becn: false,
+        dest_qpn: Qpn::new(QPN).unwrap(),
+        ack_req: false,
+        psn,
+    }
+}
+
 /// How the queue pair is made.
 #[derive(Clone)]
 pub(crate) struct Setup {
@@ -274,19 +290,7 @@ impl Side {
 
     /// A request with the next PSN.
     pub(crate) fn request(&mut self, opcode: PacketOpcode) -> Request<'_> {
-        let bth = Bth {
-            opcode,
-            solicited: false,
-            migrated: true,
-            pad: 0,
-            pkey: 0xffff,
-            fecn: false,
-            becn: false,
-            dest_qpn: Qpn::new(QPN).unwrap(),
-            ack_req: false,
-            psn: self.psn,
-        };
-        Request { headers: Headers::new(bth), payload: vec![], grh: [0; GRH], side: self }
+        Request { headers: Headers::new(bth(opcode, self.psn)), payload: vec![], grh: [0; GRH], side: self }
     }
 
     /// What it sends, until it has nothing to send.
