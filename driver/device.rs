@@ -1,15 +1,16 @@
 //! What stands behind the verbs API: the few traits a device implements. The rules common to all devices (attribute tables, work
 //! request checks) are proto's and are applied by the device that executes them, once.
 
-use crate::error::{PostRefusal, Result};
+use crate::error::{Error, PostRefusal, Result};
 use crate::mem::{Held, Place};
 use crate::sync::AtomicU64;
 use crate::sys::eventfd::EventFd;
+use crate::sys::random;
 use crate::verbs::event::EventQueue;
 use std::sync::Arc;
 use tbrdma_proto::{
-    Access, AddressVector, Gid, Guid, PdHandle, Profile, QpAttr, QpAttrMask, QpCap, QpType, Qpn, SendFlags,
-    SendWr, Sge, WorkCompletion,
+    Access, AddressVector, Gid, Guid, PdHandle, Profile, QpAttr, QpAttrMask, QpCap, QpType, Qpn, Region,
+    SendFlags, SendWr, Sge, WorkCompletion, limits,
 };
 
 /// A list of send work requests with the storage they refer to: one doorbell.
@@ -101,6 +102,30 @@ pub(crate) struct CqRequest {
     pub(crate) channel: Option<Arc<EventFd>>,
 }
 
+impl CqRequest {
+    /// Is the size one that a completion queue can have?
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.cqe == 0 || self.cqe > limits::MAX_CQE {
+            let reason = format!("cqe = {}, the device takes 1 to {}", self.cqe, limits::MAX_CQE);
+            return Err(Error::InvalidArgument { call: "create_cq", reason });
+        }
+        Ok(())
+    }
+}
+
+/// Are these sizes that a shared receive queue can have?
+pub(crate) fn check_srq(max_wr: u32, max_sge: u32) -> Result<()> {
+    if max_wr == 0 || max_wr > limits::MAX_SRQ_WR || max_sge > limits::MAX_SRQ_SGE {
+        let reason = format!(
+            "max_wr = {max_wr} with max_sge = {max_sge}, the device takes 1 to {} with at most {}",
+            limits::MAX_SRQ_WR,
+            limits::MAX_SRQ_SGE
+        );
+        return Err(Error::InvalidArgument { call: "create_srq", reason });
+    }
+    Ok(())
+}
+
 /// What a queue pair is created with.
 pub(crate) struct QpRequest {
     pub(crate) qp_type: QpType,
@@ -132,7 +157,9 @@ pub(crate) trait Device: Send + Sync {
     }
     fn events(&self) -> &Arc<EventQueue>;
     /// A random 24-bit number, for a starting PSN.
-    fn random_psn(&self) -> u32;
+    fn random_psn(&self) -> u32 {
+        random::random_u32().unwrap_or_default() & 0x00ff_ffff
+    }
     fn alloc_pd(&self) -> Result<PdHandle>;
     /// Gives the protection domain back; the last object of it is gone.
     fn dealloc_pd(&self, pd: PdHandle);
@@ -158,12 +185,24 @@ pub(crate) use crate::mem::ForeignMemory;
 
 /// A registered memory region. Dropping the last reference deregisters it, after those who are touching it are done.
 pub(crate) trait DeviceMemory: Send + Sync {
-    fn lkey(&self) -> u32;
-    fn rkey(&self) -> u32;
+    /// What it was registered as.
+    fn region(&self) -> &Region;
+    fn lkey(&self) -> u32 {
+        self.region().key
+    }
+    fn rkey(&self) -> u32 {
+        self.region().key
+    }
     /// The address by which work requests name its first byte.
-    fn iova(&self) -> u64;
-    fn access(&self) -> Access;
-    fn len(&self) -> usize;
+    fn iova(&self) -> u64 {
+        self.region().iova
+    }
+    fn access(&self) -> Access {
+        self.region().access
+    }
+    fn len(&self) -> usize {
+        self.region().length as usize
+    }
     /// Lends the bytes for a moment; not at all once they have been given back.
     fn with_place(&self, use_place: &mut dyn FnMut(Place<'_>));
     /// The bytes, if the library allocated them.

@@ -56,6 +56,8 @@ mod mem;
 #[cfg(not(loom))]
 mod shm;
 #[cfg(not(loom))]
+mod slots;
+#[cfg(not(loom))]
 mod soft;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]

@@ -1,16 +1,14 @@
 //! Faults on a live link: what the simulator's wire does to packets, done to those that a device really sends.
 
-use super::{Datagram, Link, QpnTag, ReceiveScratch, Train, flow};
-use crate::error::Result;
+use super::{Datagram, Link, ReceiveScratch, Train, flow, identity_of_inner};
 use crate::sync::{AtomicU64, Ordering};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, ErrorKind};
-use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 use tbrdma_proto::fault::{Delivery, Fate, FaultPlan, Faults};
 use tbrdma_proto::wire::icrc::seal;
-use tbrdma_proto::{Gid, Mtu, Time};
+use tbrdma_proto::{Gid, Time};
 
 /// Packets held back at the same time; what comes on top is lost, as in a full queue. A second of a 10 Gbit/s link is as many.
 const MAX_HELD: usize = 1 << 18;
@@ -147,32 +145,10 @@ impl State {
 }
 
 impl Link for FaultLink {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
+    identity_of_inner!();
 
     fn describe(&self) -> String {
         format!("{}; faults {} with seed {}", self.inner.describe(), self.plan, self.seed)
-    }
-
-    fn mtu(&self) -> Mtu {
-        self.inner.mtu()
-    }
-
-    fn gids(&self) -> &[Gid] {
-        self.inner.gids()
-    }
-
-    fn qpn_tag(&self) -> QpnTag {
-        self.inner.qpn_tag()
-    }
-
-    fn open_gid(&self, gid_index: u8) -> Result<()> {
-        self.inner.open_gid(gid_index)
-    }
-
-    fn tell_network_fields(&self) {
-        self.inner.tell_network_fields();
     }
 
     fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {
@@ -211,10 +187,6 @@ impl Link for FaultLink {
         let due = Time(self.due.load(Ordering::Relaxed));
         let ours = (due != Time::NEVER).then_some(due);
         ours.into_iter().chain(self.inner.deadline()).min()
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.inner.fd()
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -1,11 +1,9 @@
 //! What passes a link, counted under the names that RDMA ports use in the kernel's `counters` and `hw_counters`.
 
-use super::{Datagram, Link, QpnTag, ReceiveScratch, Train};
-use crate::error::Result;
+use super::{Datagram, Link, ReceiveScratch, Train, identity_of_inner};
 use crate::sync::{AtomicU64, Ordering};
 use std::io;
-use std::os::fd::BorrowedFd;
-use tbrdma_proto::{Gid, Mtu, Time};
+use tbrdma_proto::Time;
 
 /// A link that counts. What queue pairs count (`out_of_seq_request` and the like) is theirs to say.
 pub(crate) struct Meter {
@@ -36,32 +34,10 @@ impl Meter {
 }
 
 impl Link for Meter {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
+    identity_of_inner!();
 
     fn describe(&self) -> String {
         self.inner.describe()
-    }
-
-    fn mtu(&self) -> Mtu {
-        self.inner.mtu()
-    }
-
-    fn gids(&self) -> &[Gid] {
-        self.inner.gids()
-    }
-
-    fn qpn_tag(&self) -> QpnTag {
-        self.inner.qpn_tag()
-    }
-
-    fn open_gid(&self, gid_index: u8) -> Result<()> {
-        self.inner.open_gid(gid_index)
-    }
-
-    fn tell_network_fields(&self) {
-        self.inner.tell_network_fields();
     }
 
     fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {
@@ -109,10 +85,6 @@ impl Link for Meter {
 
     fn deadline(&self) -> Option<Time> {
         self.inner.deadline()
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.inner.fd()
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -91,6 +91,41 @@ pub(crate) trait Link: Send + Sync {
     fn counters(&self) -> Vec<(&'static str, u64)>;
 }
 
+/// In the `Link` of a type that wraps the link `inner`: the methods by which that one says what and where it is. A wrapper changes what passes,
+/// never those.
+macro_rules! identity_of_inner {
+    () => {
+        fn name(&self) -> &str {
+            self.inner.name()
+        }
+
+        fn mtu(&self) -> tbrdma_proto::Mtu {
+            self.inner.mtu()
+        }
+
+        fn gids(&self) -> &[tbrdma_proto::Gid] {
+            self.inner.gids()
+        }
+
+        fn qpn_tag(&self) -> crate::link::QpnTag {
+            self.inner.qpn_tag()
+        }
+
+        fn open_gid(&self, gid_index: u8) -> crate::error::Result<()> {
+            self.inner.open_gid(gid_index)
+        }
+
+        fn tell_network_fields(&self) {
+            self.inner.tell_network_fields();
+        }
+
+        fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+            self.inner.fd()
+        }
+    };
+}
+use identity_of_inner;
+
 /// The queue pair numbers that one open device may use: those with its tag in the top 8 of their 24 bits. Several processes share
 /// an address and a port; by the tag, packets find the right one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use super::cq::ShmCq;
 use super::peer::Peers;
 use super::qp::ShmQp;
-use super::slots::Slots;
 use super::srq::ShmSrq;
 use crate::error::{Error, Result};
 use crate::mem::{Extents, GRANULE, LocalRegions, Segment};
 use crate::ring::layout::{self, CqWords, HEAP_AT, Header, MAGIC, QpWords, SEGMENT_SIZES, SrqWords};
 use crate::ring::ready::ReadySet;
+use crate::slots::Slots;
 use crate::sync::{AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::sys::{process, random, socket};

@@ -10,7 +10,7 @@ use super::qp::{Receives, ShmQp};
 use super::srq::ShmSrq;
 use crate::backoff::Backoff;
 use crate::device::{CqRequest, DeviceCq};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::mem::Held;
 use crate::ring::arm::{Arm, TellMe};
 use crate::ring::guard::SpinLock;
@@ -20,7 +20,7 @@ use crate::sync::{AtomicU32, Ordering};
 use crate::sys::eventfd::EventFd;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tbrdma_proto::{WcFlags, WorkCompletion, limits};
+use tbrdma_proto::{WcFlags, WorkCompletion};
 
 /// Sources looked at in every poll.
 const HOT: usize = 4;
@@ -95,16 +95,8 @@ pub(crate) struct ShmCq {
 
 impl ShmCq {
     pub(crate) fn create(core: &Arc<Core>, request: CqRequest) -> Result<Arc<Self>> {
-        const CALL: &str = "create_cq";
-        if request.cqe == 0 || request.cqe > limits::MAX_CQE {
-            let reason = format!("cqe = {}, the device takes 1 to {}", request.cqe, limits::MAX_CQE);
-            return Err(Error::InvalidArgument { call: CALL, reason });
-        }
-        let (slot, _) = lock(&core.cqs).reserve().ok_or_else(|| Error::LimitReached {
-            call: CALL,
-            what: "completion queues",
-            limit: u64::from(limits::MAX_CQ),
-        })?;
+        request.check()?;
+        let (slot, _) = lock(&core.cqs).claim("create_cq", "completion queues")?;
         let words = cq_words(&core.segment, slot);
         words.arm.store(0, Ordering::Relaxed);
         words.event.store(0, Ordering::Relaxed);

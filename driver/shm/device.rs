@@ -11,7 +11,6 @@ use crate::device::{
     CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest, SendToken,
 };
 use crate::error::{Error, Result};
-use crate::sys::random;
 use crate::verbs::event::EventQueue;
 use std::sync::{Arc, Weak};
 use tbrdma_proto::{Access, AddressVector, Gid, Guid, PdHandle, Profile, check_address_vector, limits};
@@ -81,16 +80,8 @@ impl Device for ShmDevice {
         &self.core.events
     }
 
-    fn random_psn(&self) -> u32 {
-        random::random_u32().unwrap_or_default() & 0x00ff_ffff
-    }
-
     fn alloc_pd(&self) -> Result<PdHandle> {
-        let (slot, _) = lock(&self.core.pds).reserve().ok_or_else(|| Error::LimitReached {
-            call: "alloc_pd",
-            what: "protection domains",
-            limit: u64::from(limits::MAX_PD),
-        })?;
+        let (slot, _) = lock(&self.core.pds).claim("alloc_pd", "protection domains")?;
         Ok(PdHandle(slot))
     }
 
@@ -145,11 +136,7 @@ impl Device for ShmDevice {
             .map_err(|error| Error::InvalidArgument { call: "create_ah", reason: error.to_string() })?;
         let peer = peer::find(&self.core, attr, |peer| self.core.watch_peer(peer))?;
         let mut ahs = lock(&self.core.ahs);
-        let (slot, uses) = ahs.reserve().ok_or_else(|| Error::LimitReached {
-            call: "create_ah",
-            what: "address handles",
-            limit: u64::from(limits::MAX_AH),
-        })?;
+        let (slot, uses) = ahs.claim("create_ah", "address handles")?;
         ahs.fill(slot, Destination { peer, attr: *attr });
         // Queue pairs remember where a number leads, so a slot's next user gets another one.
         Ok(slot | uses << limits::MAX_AH.trailing_zeros())

@@ -4,31 +4,23 @@ use super::core::{Core, header, lock, pages, qp_words};
 use super::peer::ForeignPath;
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
-use crate::mem::{ForeignMemory, Held, Place};
+use crate::mem::{ForeignMemory, Held, Place, RegionBytes};
 use crate::ring::busy::{Busy, withdraw_fence};
 use crate::ring::layout::{QPS, region_at};
 use crate::ring::region::{Backing, RegionEntry};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tbrdma_proto::{Access, PdHandle, Region, RegionTable};
 
 /// How long a deregistration waits for a peer that is in the middle of a copy. A running one is done in microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Where the bytes of a region are.
-enum Bytes {
-    /// In our segment.
-    Segment { offset: u64 },
-    /// In the application.
-    Foreign(Mutex<Option<ForeignMemory>>),
-}
-
 /// A registered memory region.
 pub(crate) struct ShmMemory {
     core: Arc<Core>,
     region: Region,
-    bytes: Bytes,
+    bytes: RegionBytes,
     /// Its address here, for as long as it is registered.
     address: usize,
     withdrawn: AtomicBool,
@@ -49,7 +41,7 @@ impl ShmMemory {
         Ok(Arc::new(Self {
             core: Arc::clone(core),
             region,
-            bytes: Bytes::Segment { offset },
+            bytes: RegionBytes::Segment { offset },
             address,
             withdrawn: AtomicBool::new(false),
         }))
@@ -70,78 +62,39 @@ impl ShmMemory {
         Ok(Arc::new(Self {
             core: Arc::clone(core),
             region,
-            bytes: Bytes::Foreign(Mutex::new(Some(memory))),
+            bytes: RegionBytes::foreign(memory),
             address,
             withdrawn: AtomicBool::new(false),
         }))
     }
-
-    /// Deregisters, and gives the application's bytes back.
-    pub(crate) fn take_foreign(&self) -> Result<Option<ForeignMemory>> {
-        self.deregister()?;
-        match &self.bytes {
-            Bytes::Segment { .. } => Ok(None),
-            Bytes::Foreign(memory) => Ok(lock(memory).take()),
-        }
-    }
 }
 
 impl DeviceMemory for ShmMemory {
-    fn lkey(&self) -> u32 {
-        self.region.key
-    }
-
-    fn rkey(&self) -> u32 {
-        self.region.key
-    }
-
-    fn iova(&self) -> u64 {
-        self.region.iova
-    }
-
-    fn access(&self) -> Access {
-        self.region.access
-    }
-
-    fn len(&self) -> usize {
-        self.region.length as usize
+    fn region(&self) -> &Region {
+        &self.region
     }
 
     fn with_place(&self, use_place: &mut dyn FnMut(Place<'_>)) {
-        match &self.bytes {
-            Bytes::Segment { offset } => {
-                if let Some(place) = self.core.segment.place(*offset, self.region.length) {
-                    use_place(place);
-                }
-            }
-            Bytes::Foreign(memory) => {
-                if let Some(memory) = &*lock(memory) {
-                    use_place(memory.place());
-                }
-            }
-        }
+        self.bytes.with_place(&self.core.segment, self.region.length, use_place);
     }
 
     fn segment_place(&self) -> Option<Place<'_>> {
-        match &self.bytes {
-            Bytes::Segment { offset } => self.core.segment.place(*offset, self.region.length),
-            Bytes::Foreign(_) => None,
-        }
+        self.bytes.segment_place(&self.core.segment, self.region.length)
     }
 
     fn words(&self) -> Option<Held<[AtomicU64]>> {
         match &self.bytes {
-            Bytes::Segment { offset } => {
+            RegionBytes::Segment { offset } => {
                 Held::many(&self.core.segment, *offset, self.region.length as usize / size_of::<u64>())
             }
-            Bytes::Foreign(_) => None,
+            RegionBytes::Foreign(_) => None,
         }
     }
 
     fn path(&self) -> MemoryPath {
         match self.bytes {
-            Bytes::Segment { .. } => MemoryPath::Mapped,
-            Bytes::Foreign(_) => self.core.foreign_path(),
+            RegionBytes::Segment { .. } => MemoryPath::Mapped,
+            RegionBytes::Foreign(_) => self.core.foreign_path(),
         }
     }
 
@@ -168,7 +121,8 @@ impl DeviceMemory for ShmMemory {
     }
 
     fn give_back_foreign(&self) -> Result<Option<ForeignMemory>> {
-        self.take_foreign()
+        self.deregister()?;
+        Ok(self.bytes.take_foreign())
     }
 }
 
@@ -177,13 +131,13 @@ impl Drop for ShmMemory {
         let let_go = self.deregister().is_ok();
         match &self.bytes {
             // A peer that does not let go may still write: then the bytes are never used for anything else again.
-            Bytes::Segment { offset } => {
+            RegionBytes::Segment { offset } => {
                 if let_go {
                     self.core.free_pages(*offset, pages(self.region.length));
                 }
             }
-            Bytes::Foreign(memory) => {
-                if let (false, Some(memory)) = (let_go, lock(memory).take()) {
+            RegionBytes::Foreign(_) => {
+                if let (false, Some(memory)) = (let_go, self.bytes.take_foreign()) {
                     memory.leak();
                 }
             }

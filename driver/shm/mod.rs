@@ -31,7 +31,6 @@ pub(crate) mod receive;
 pub(crate) mod remote;
 pub(crate) mod send;
 pub(crate) mod service;
-pub(crate) mod slots;
 pub(crate) mod srq;
 pub(crate) mod take;
 pub(crate) mod transfer;

@@ -74,11 +74,7 @@ impl ShmQp {
     ) -> Result<(Arc<Self>, SendToken)> {
         const CALL: &str = "create_qp";
         let cap = granted(&request.cap, srq.is_some())?;
-        let (slot, uses) = lock(&core.qps).reserve().ok_or_else(|| Error::LimitReached {
-            call: CALL,
-            what: "queue pairs",
-            limit: u64::from(limits::MAX_QP),
-        })?;
+        let (slot, uses) = lock(&core.qps).claim(CALL, "queue pairs")?;
         let undo = |error| {
             lock(&core.qps).release(slot);
             error

@@ -6,15 +6,15 @@ use super::landing;
 use super::peer::SELF_CLAIMER;
 use super::qp::ShmQp;
 use super::receive::check_receive;
-use crate::device::{DeviceSrq, ReceiveBatch, Refused};
-use crate::error::{Error, PostRefusal, Result};
+use crate::device::{DeviceSrq, ReceiveBatch, Refused, check_srq};
+use crate::error::{PostRefusal, Result};
 use crate::ring::arm::{TellMe, publish_fence};
 use crate::ring::receive::{ReceiveRing, ReceiveShape};
 use crate::ring::shared_receive::{Claimer, SharedReceiveRing};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
-use tbrdma_proto::{PdHandle, QpState, Qpn, Sge, WcOpcode, WcStatus, WorkCompletion, limits};
+use tbrdma_proto::{PdHandle, QpState, Qpn, Sge, WcOpcode, WcStatus, WorkCompletion};
 
 /// Whose queue it is.
 enum Role {
@@ -77,20 +77,8 @@ struct Member {
 impl ShmSrq {
     /// A shared receive queue.
     pub(crate) fn create(core: &Arc<Core>, pd: PdHandle, max_wr: u32, max_sge: u32) -> Result<Arc<Self>> {
-        const CALL: &str = "create_srq";
-        if max_wr == 0 || max_wr > limits::MAX_SRQ_WR || max_sge > limits::MAX_SRQ_SGE {
-            let reason = format!(
-                "max_wr = {max_wr} with max_sge = {max_sge}, the device takes 1 to {} with at most {}",
-                limits::MAX_SRQ_WR,
-                limits::MAX_SRQ_SGE
-            );
-            return Err(Error::InvalidArgument { call: CALL, reason });
-        }
-        let (slot, _) = lock(&core.srqs).reserve().ok_or_else(|| Error::LimitReached {
-            call: CALL,
-            what: "shared receive queues",
-            limit: u64::from(limits::MAX_SRQ),
-        })?;
+        check_srq(max_wr, max_sge)?;
+        let (slot, _) = lock(&core.srqs).claim("create_srq", "shared receive queues")?;
         let srq = Self::make(core, Role::Shared(slot), pd, max_wr, max_sge).inspect_err(|_| {
             lock(&core.srqs).release(slot);
         })?;

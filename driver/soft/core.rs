@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::mem::{Extents, LocalRegions, Segment};
 use crate::ring::layout::SEGMENT_SIZES;
-use crate::shm::slots::Slots;
+use crate::slots::Slots;
 use crate::sync::{AtomicBool, AtomicU32};
 use crate::sys::random;
 use crate::verbs::event::EventQueue;

@@ -4,14 +4,14 @@ use super::core::{Core, lock};
 use super::ledger::Ledger;
 use crate::backoff::Backoff;
 use crate::device::{CqRequest, DeviceCq};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::verbs::event::{AsyncEvent, EventSource};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
 use tbrdma_proto::transport::Half;
-use tbrdma_proto::{AsyncEventKind, WorkCompletion, limits};
+use tbrdma_proto::{AsyncEventKind, WorkCompletion};
 
 /// A completion that nobody has polled yet.
 struct Entry {
@@ -53,16 +53,8 @@ pub(crate) struct SoftCq {
 
 impl SoftCq {
     pub(crate) fn create(core: &Arc<Core>, request: CqRequest) -> Result<Arc<Self>> {
-        const CALL: &str = "create_cq";
-        if request.cqe == 0 || request.cqe > limits::MAX_CQE {
-            let reason = format!("cqe = {}, the device takes 1 to {}", request.cqe, limits::MAX_CQE);
-            return Err(Error::InvalidArgument { call: CALL, reason });
-        }
-        let (slot, _) = lock(&core.cqs).reserve().ok_or_else(|| Error::LimitReached {
-            call: CALL,
-            what: "completion queues",
-            limit: u64::from(limits::MAX_CQ),
-        })?;
+        request.check()?;
+        let (slot, _) = lock(&core.cqs).claim("create_cq", "completion queues")?;
         let ring = Ring { entries: VecDeque::with_capacity(request.cqe as usize), ..Ring::default() };
         let cq = Arc::new(Self {
             core: Arc::clone(core),

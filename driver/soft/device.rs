@@ -11,10 +11,9 @@ use crate::device::{
 };
 use crate::error::{Error, Result};
 use crate::link::Link;
-use crate::sys::random;
 use crate::verbs::event::EventQueue;
 use std::sync::Arc;
-use tbrdma_proto::{Access, AddressVector, Gid, Guid, PdHandle, Profile, limits};
+use tbrdma_proto::{Access, AddressVector, Gid, Guid, PdHandle, Profile};
 
 /// An open context. Dropping it ends the service thread.
 pub(crate) struct SoftDevice {
@@ -83,16 +82,8 @@ impl Device for SoftDevice {
         self.core.link.describe()
     }
 
-    fn random_psn(&self) -> u32 {
-        random::random_u32().unwrap_or_default() & 0x00ff_ffff
-    }
-
     fn alloc_pd(&self) -> Result<PdHandle> {
-        let (slot, _) = lock(&self.core.pds).reserve().ok_or_else(|| Error::LimitReached {
-            call: "alloc_pd",
-            what: "protection domains",
-            limit: u64::from(limits::MAX_PD),
-        })?;
+        let (slot, _) = lock(&self.core.pds).claim("alloc_pd", "protection domains")?;
         Ok(PdHandle(slot))
     }
 

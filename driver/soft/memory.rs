@@ -3,11 +3,11 @@
 use super::core::{Core, lock};
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
-use crate::mem::{ForeignMemory, Place};
+use crate::mem::{ForeignMemory, Place, RegionBytes};
 use crate::shm::core::pages;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::sys::random;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tbrdma_proto::{Access, PdHandle, Region};
 
 /// Pages as the segment counts them.
@@ -15,19 +15,11 @@ const PAGE: u64 = 4096;
 /// Looks at memory between two looks at the network.
 const LOOKS_PER_PASS: u32 = 8;
 
-/// Where the bytes of a region are.
-enum Bytes {
-    /// In our segment.
-    Segment { offset: u64 },
-    /// In the application.
-    Foreign(Mutex<Option<ForeignMemory>>),
-}
-
 /// A registered memory region.
 pub(crate) struct SoftMemory {
     core: Arc<Core>,
     region: Region,
-    bytes: Bytes,
+    bytes: RegionBytes,
     withdrawn: AtomicBool,
     looks: AtomicU32,
 }
@@ -42,7 +34,7 @@ impl SoftMemory {
         let region =
             core.insert_region(pd, access, iova, length).inspect_err(|_| core.free_pages(offset, length))?;
         core.regions.publish_segment(&region, offset);
-        Ok(Arc::new(Self::new(core, region, Bytes::Segment { offset })))
+        Ok(Arc::new(Self::new(core, region, RegionBytes::Segment { offset })))
     }
 
     /// Registers the application's memory.
@@ -55,10 +47,10 @@ impl SoftMemory {
         let iova = if access.contains(Access::ZERO_BASED) { 0 } else { memory.address() as u64 };
         let region = core.insert_region(pd, access, iova, memory.len() as u64)?;
         core.regions.publish_foreign(&region, &memory);
-        Ok(Arc::new(Self::new(core, region, Bytes::Foreign(Mutex::new(Some(memory))))))
+        Ok(Arc::new(Self::new(core, region, RegionBytes::foreign(memory))))
     }
 
-    fn new(core: &Arc<Core>, region: Region, bytes: Bytes) -> Self {
+    fn new(core: &Arc<Core>, region: Region, bytes: RegionBytes) -> Self {
         Self {
             core: Arc::clone(core),
             region,
@@ -79,46 +71,16 @@ impl SoftMemory {
 }
 
 impl DeviceMemory for SoftMemory {
-    fn lkey(&self) -> u32 {
-        self.region.key
-    }
-
-    fn rkey(&self) -> u32 {
-        self.region.key
-    }
-
-    fn iova(&self) -> u64 {
-        self.region.iova
-    }
-
-    fn access(&self) -> Access {
-        self.region.access
-    }
-
-    fn len(&self) -> usize {
-        self.region.length as usize
+    fn region(&self) -> &Region {
+        &self.region
     }
 
     fn with_place(&self, use_place: &mut dyn FnMut(Place<'_>)) {
-        match &self.bytes {
-            Bytes::Segment { .. } => {
-                if let Some(place) = self.segment_place() {
-                    use_place(place);
-                }
-            }
-            Bytes::Foreign(memory) => {
-                if let Some(memory) = &*lock(memory) {
-                    use_place(memory.place());
-                }
-            }
-        }
+        self.bytes.with_place(&self.core.segment, self.region.length, use_place);
     }
 
     fn segment_place(&self) -> Option<Place<'_>> {
-        match &self.bytes {
-            Bytes::Segment { offset } => self.core.segment.place(*offset, self.region.length),
-            Bytes::Foreign(_) => None,
-        }
+        self.bytes.segment_place(&self.core.segment, self.region.length)
     }
 
     fn path(&self) -> MemoryPath {
@@ -145,17 +107,14 @@ impl DeviceMemory for SoftMemory {
 
     fn give_back_foreign(&self) -> Result<Option<ForeignMemory>> {
         self.withdraw();
-        match &self.bytes {
-            Bytes::Segment { .. } => Ok(None),
-            Bytes::Foreign(memory) => Ok(lock(memory).take()),
-        }
+        Ok(self.bytes.take_foreign())
     }
 }
 
 impl Drop for SoftMemory {
     fn drop(&mut self) {
         self.withdraw();
-        if let Bytes::Segment { offset } = self.bytes {
+        if let RegionBytes::Segment { offset } = self.bytes {
             self.core.free_pages(offset, self.region.length);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::core::{Core, read, write};
 use crate::error::{Error, Result};
-use crate::shm::slots::Slots;
+use crate::slots::Slots;
 use std::net::{Ipv6Addr, SocketAddr};
 use tbrdma_proto::wire::ROCE_UDP_PORT;
 use tbrdma_proto::wire::icrc::Flow;
@@ -140,11 +140,7 @@ impl Core {
     /// A number for a datagram destination.
     pub(crate) fn add_handle(&self, path: Path) -> Result<u32> {
         let mut ahs = write(&self.ahs);
-        let (number, _) = ahs.numbers.reserve().ok_or_else(|| Error::LimitReached {
-            call: "create_ah",
-            what: "address handles",
-            limit: u64::from(limits::MAX_AH),
-        })?;
+        let (number, _) = ahs.numbers.claim("create_ah", "address handles")?;
         match ahs.paths.get_mut(number as usize) {
             Some(place) => *place = path,
             // New numbers come in order.

@@ -1,13 +1,13 @@
 //! Shared receive queues.
 
 use super::core::{Core, lock};
-use crate::device::{DeviceSrq, ReceiveBatch, Refused};
-use crate::error::{Error, PostRefusal, Result};
+use crate::device::{DeviceSrq, ReceiveBatch, Refused, check_srq};
+use crate::error::{PostRefusal, Result};
 use crate::verbs::event::{AsyncEvent, EventSource};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, Weak};
+use tbrdma_proto::PdHandle;
 use tbrdma_proto::transport::{Receive, Srq};
-use tbrdma_proto::{PdHandle, limits};
 
 struct State {
     queue: Srq,
@@ -26,20 +26,8 @@ pub(crate) struct SoftSrq {
 
 impl SoftSrq {
     pub(crate) fn create(core: &Arc<Core>, pd: PdHandle, max_wr: u32, max_sge: u32) -> Result<Arc<Self>> {
-        const CALL: &str = "create_srq";
-        if max_wr == 0 || max_wr > limits::MAX_SRQ_WR || max_sge > limits::MAX_SRQ_SGE {
-            let reason = format!(
-                "max_wr = {max_wr} with max_sge = {max_sge}, the device takes 1 to {} with at most {}",
-                limits::MAX_SRQ_WR,
-                limits::MAX_SRQ_SGE
-            );
-            return Err(Error::InvalidArgument { call: CALL, reason });
-        }
-        let (slot, _) = lock(&core.srqs).reserve().ok_or_else(|| Error::LimitReached {
-            call: CALL,
-            what: "shared receive queues",
-            limit: u64::from(limits::MAX_SRQ),
-        })?;
+        check_srq(max_wr, max_sge)?;
+        let (slot, _) = lock(&core.srqs).claim("create_srq", "shared receive queues")?;
         let max_wr = max_wr.next_power_of_two();
         let state = State {
             queue: Srq::new(pd, max_wr, max_sge),

@@ -6,19 +6,18 @@
 
 mod pcapng;
 
-use super::{Datagram, Link, QpnTag, ROCE_PORT, ReceiveScratch, Train, flow, socket_address};
+use super::{Datagram, Link, ROCE_PORT, ReceiveScratch, Train, flow, identity_of_inner, socket_address};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use pcapng::{Direction, Writer};
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use tbrdma_proto::Time;
 use tbrdma_proto::wire::icrc::{Flow, IdentHint, verify};
 use tbrdma_proto::wire::ip::{Datagram as IpDatagram, IpHeader, MAX_DATAGRAM_HEADER_BYTES};
-use tbrdma_proto::{Gid, Mtu, Time};
 
 /// What a crash may cost: the packets of so much time.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
@@ -144,33 +143,11 @@ fn write(
 }
 
 impl Link for CaptureLink {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
+    identity_of_inner!();
 
     fn describe(&self) -> String {
         let failed = if self.failed.load(Ordering::Relaxed) { " (the file takes no more)" } else { "" };
         format!("{}; captured{failed}", self.inner.describe())
-    }
-
-    fn mtu(&self) -> Mtu {
-        self.inner.mtu()
-    }
-
-    fn gids(&self) -> &[Gid] {
-        self.inner.gids()
-    }
-
-    fn qpn_tag(&self) -> QpnTag {
-        self.inner.qpn_tag()
-    }
-
-    fn open_gid(&self, gid_index: u8) -> Result<()> {
-        self.inner.open_gid(gid_index)
-    }
-
-    fn tell_network_fields(&self) {
-        self.inner.tell_network_fields();
     }
 
     fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {
@@ -204,10 +181,6 @@ impl Link for CaptureLink {
         let flush = Time(self.flush_at.load(Ordering::Relaxed));
         let ours = (flush != Time::NEVER).then_some(flush);
         ours.into_iter().chain(self.inner.deadline()).min()
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.inner.fd()
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -1,5 +1,6 @@
 //! A table of numbered objects whose numbers come back last: slot allocation for queue pairs and the like.
 
+use crate::error::{Error, Result};
 use std::collections::VecDeque;
 
 /// Objects by slot. A freed slot goes to the end of the queue of free ones, so that a stale number stays wrong for long.
@@ -20,8 +21,16 @@ impl<T> Slots<T> {
         Self { entries: Vec::new(), free: VecDeque::new(), limit }
     }
 
-    /// Reserves a slot: its number, and how often it has been used before. `None` when all are taken.
-    pub(crate) fn reserve(&mut self) -> Option<(u32, u32)> {
+    /// Reserves a slot for `call`: its number, and how often it has been used before.
+    ///
+    /// # Errors
+    /// There are as many of `what` already as there may be.
+    pub(crate) fn claim(&mut self, call: &'static str, what: &'static str) -> Result<(u32, u32)> {
+        let limit = u64::from(self.limit);
+        self.reserve().ok_or(Error::LimitReached { call, what, limit })
+    }
+
+    fn reserve(&mut self) -> Option<(u32, u32)> {
         // New slots first: as long as there are any, no number is used twice.
         let slot = if (self.entries.len() as u32) < self.limit {
             self.entries.push(Entry { object: None, uses: 0 });
