@@ -136,6 +136,37 @@ pub(crate) struct QpRequest {
     pub(crate) srq: Option<Arc<dyn DeviceSrq>>,
 }
 
+impl QpRequest {
+    /// What is granted for the sizes asked for: whole powers of two of work requests, as rings have. Sizes of a receive queue mean
+    /// nothing where receives come from a shared one (`ibv_create_qp(3)`).
+    pub(crate) fn granted(&self) -> Result<QpCap> {
+        let bounded = |value: u32, limit: u32, what: &str| {
+            if value > limit {
+                let reason = format!("{what} = {value}, the device has at most {limit}");
+                return Err(Error::InvalidArgument { call: "create_qp", reason });
+            }
+            Ok(value)
+        };
+        let wr =
+            |value, what| Ok::<_, Error>(bounded(value, limits::MAX_QP_WR, what)?.max(1).next_power_of_two());
+        let asked = &self.cap;
+        let (max_recv_wr, max_recv_sge) = match self.srq {
+            Some(_) => (0, 0),
+            None => (
+                wr(asked.max_recv_wr, "max_recv_wr")?,
+                bounded(asked.max_recv_sge, limits::MAX_SGE, "max_recv_sge")?.max(1),
+            ),
+        };
+        Ok(QpCap {
+            max_send_wr: wr(asked.max_send_wr, "max_send_wr")?,
+            max_recv_wr,
+            max_send_sge: bounded(asked.max_send_sge, limits::MAX_SGE, "max_send_sge")?.max(1),
+            max_recv_sge,
+            max_inline_data: bounded(asked.max_inline_data, limits::MAX_INLINE_DATA, "max_inline_data")?,
+        })
+    }
+}
+
 /// An open device.
 pub(crate) trait Device: Send + Sync {
     fn name(&self) -> &str;

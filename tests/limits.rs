@@ -158,6 +158,19 @@ fn queue_pairs_of_no_size_are_granted_the_smallest_there_is() {
 }
 
 #[test]
+fn sizes_of_a_receive_queue_mean_nothing_beside_a_shared_one() {
+    for device in ["shm", "udp:lo"] {
+        let ctx = tbrdma::open(device).unwrap();
+        let pd = ctx.alloc_pd().unwrap();
+        let cq = ctx.create_cq(1).unwrap();
+        let srq = pd.create_srq(1, 1).unwrap();
+        let init = QpInit::rc(&cq).srq(&srq).max_recv_wr(u32::MAX).max_recv_sge(u32::MAX);
+        let cap = pd.create_qp(init).unwrap().cap();
+        assert_eq!((cap.max_recv_wr, cap.max_recv_sge), (0, 0), "{device}");
+    }
+}
+
+#[test]
 fn more_memory_than_the_segment_has_is_refused_and_nothing_is_lost() {
     let ctx = tbrdma::open("shm").unwrap();
     let pd = ctx.alloc_pd().unwrap();

@@ -7,7 +7,7 @@ use super::remote::Remote;
 use super::send::{SendFifo, SendState};
 use super::srq::ShmSrq;
 use crate::device::{DeviceQp, DeviceSrq, QpRequest, ReceiveBatch, Refused, SendBatch, SendToken};
-use crate::error::{Error, PostRefusal, Result};
+use crate::error::{PostRefusal, Result};
 use crate::mem::Held;
 use crate::ring::arm::{Arm, TellMe, publish_fence};
 use crate::ring::busy::ANYONE;
@@ -73,7 +73,7 @@ impl ShmQp {
         srq: Option<Arc<ShmSrq>>,
     ) -> Result<(Arc<Self>, SendToken)> {
         const CALL: &str = "create_qp";
-        let cap = granted(&request.cap, srq.is_some())?;
+        let cap = request.granted()?;
         let (slot, uses) = lock(&core.qps).claim(CALL, "queue pairs")?;
         let undo = |error| {
             lock(&core.qps).release(slot);
@@ -401,28 +401,4 @@ pub(crate) fn announce_remote(
             }
         }
     }
-}
-
-/// What is granted for what was asked: whole powers of two of work requests, as rings have.
-fn granted(asked: &QpCap, shared_receives: bool) -> Result<QpCap> {
-    let bounded = |value: u32, limit: u32, what: &str| {
-        if value > limit {
-            let reason = format!("{what} = {value}, the device has at most {limit}");
-            return Err(Error::InvalidArgument { call: "create_qp", reason });
-        }
-        Ok(value)
-    };
-    let wr =
-        |value, what| Ok::<_, Error>(bounded(value, limits::MAX_QP_WR, what)?.max(1).next_power_of_two());
-    Ok(QpCap {
-        max_send_wr: wr(asked.max_send_wr, "max_send_wr")?,
-        max_recv_wr: if shared_receives { 0 } else { wr(asked.max_recv_wr, "max_recv_wr")? },
-        max_send_sge: bounded(asked.max_send_sge, limits::MAX_SGE, "max_send_sge")?.max(1),
-        max_recv_sge: if shared_receives {
-            0
-        } else {
-            bounded(asked.max_recv_sge, limits::MAX_SGE, "max_recv_sge")?.max(1)
-        },
-        max_inline_data: bounded(asked.max_inline_data, limits::MAX_INLINE_DATA, "max_inline_data")?,
-    })
 }

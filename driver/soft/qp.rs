@@ -60,7 +60,7 @@ impl SoftQp {
             None => None,
             Some(srq) => Some(SoftSrq::own(core, srq).ok_or_else(|| foreign("shared receive queue"))?),
         };
-        let cap = granted(&request.cap, srq.is_some())?;
+        let cap = request.granted()?;
         if request.qp_type == QpType::Ud {
             core.link.tell_network_fields();
         }
@@ -223,25 +223,4 @@ impl DeviceQp for SoftQp {
         lock(&self.core.past).merge(&inner.qp.counters());
         self.forget_work(&mut inner);
     }
-}
-
-/// What is granted for what was asked: whole powers of two of work requests, as rings have.
-fn granted(asked: &QpCap, shared_receives: bool) -> Result<QpCap> {
-    let bounded = |value: u32, limit: u32, what: &str| {
-        if value > limit {
-            let reason = format!("{what} = {value}, the device has at most {limit}");
-            return Err(Error::InvalidArgument { call: "create_qp", reason });
-        }
-        Ok(value)
-    };
-    let wr =
-        |value, what| Ok::<_, Error>(bounded(value, limits::MAX_QP_WR, what)?.max(1).next_power_of_two());
-    let recv = |value: u32| if shared_receives { 0 } else { value };
-    Ok(QpCap {
-        max_send_wr: wr(asked.max_send_wr, "max_send_wr")?,
-        max_recv_wr: recv(wr(asked.max_recv_wr, "max_recv_wr")?),
-        max_send_sge: bounded(asked.max_send_sge, limits::MAX_SGE, "max_send_sge")?.max(1),
-        max_recv_sge: recv(bounded(asked.max_recv_sge, limits::MAX_SGE, "max_recv_sge")?.max(1)),
-        max_inline_data: bounded(asked.max_inline_data, limits::MAX_INLINE_DATA, "max_inline_data")?,
-    })
 }
