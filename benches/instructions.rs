@@ -17,6 +17,7 @@ const LIST: usize = 32;
 /// Something to count.
 struct Case {
     name: &'static str,
+    device: &'static str,
     /// Messages of a round; the count is printed and bounded for one of them.
     messages: u64,
     /// Most instructions of a message: what it took when this was last set, and a quarter.
@@ -24,9 +25,10 @@ struct Case {
     round: fn(&mut Loopback),
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 6] = [
     Case {
         name: "write, poll",
+        device: "shm",
         messages: 1,
         ceiling: 992,
         round: |pair| {
@@ -36,6 +38,7 @@ const CASES: [Case; 4] = [
     },
     Case {
         name: "32 writes with one doorbell, poll",
+        device: "shm",
         messages: LIST as u64,
         ceiling: 283,
         round: |pair| {
@@ -45,6 +48,7 @@ const CASES: [Case; 4] = [
     },
     Case {
         name: "receive, send, poll both",
+        device: "shm",
         messages: 1,
         ceiling: 1461,
         round: |pair| {
@@ -56,6 +60,7 @@ const CASES: [Case; 4] = [
     Case {
         // The write is there to end the spell of empty polls, which else begins to look at the clock.
         name: "write, poll, poll 8 times in vain",
+        device: "shm",
         messages: 1,
         ceiling: 3026,
         round: |pair| {
@@ -64,6 +69,28 @@ const CASES: [Case; 4] = [
             for _ in 0..8 {
                 assert_eq!(pair.poll(16), 0);
             }
+        },
+    },
+    Case {
+        // The system calls count up to the kernel's door.
+        name: "udp: receive, send, poll both",
+        device: "udp:lo",
+        messages: 1,
+        ceiling: 20000,
+        round: |pair| {
+            pair.post_recv();
+            pair.send();
+            pair.await_all(2);
+        },
+    },
+    Case {
+        name: "udp: 32 writes with one doorbell, poll",
+        device: "udp:lo",
+        messages: LIST as u64,
+        ceiling: 4500,
+        round: |pair| {
+            pair.write_list(LIST, true);
+            pair.await_all(1);
         },
     },
 ];
@@ -106,7 +133,7 @@ fn main() -> ExitCode {
 
 /// What runs under callgrind.
 fn count(case: usize, rounds: u64) {
-    let mut pair = Loopback::new();
+    let mut pair = Loopback::new(CASES[case].device);
     for _ in 0..rounds {
         (CASES[case].round)(&mut pair);
     }

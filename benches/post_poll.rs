@@ -39,7 +39,7 @@ fn alternate(
 }
 
 fn post(c: &mut Criterion) {
-    let mut pair = Loopback::new();
+    let mut pair = Loopback::new("shm");
     let mut group = c.benchmark_group("post");
     let drain = |pair: &mut Loopback| assert_eq!(pair.poll(2), 1);
     group.throughput(Throughput::Elements(1));
@@ -63,7 +63,7 @@ fn post(c: &mut Criterion) {
 }
 
 fn poll(c: &mut Criterion) {
-    let mut pair = Loopback::new();
+    let mut pair = Loopback::new("shm");
     let mut group = c.benchmark_group("poll");
     let completion = |pair: &mut Loopback| {
         pair.write(1, true);
@@ -101,7 +101,7 @@ fn poll(c: &mut Criterion) {
 }
 
 fn message(c: &mut Criterion) {
-    let mut pair = Loopback::new();
+    let mut pair = Loopback::new("shm");
     pair.post_recv();
     c.bench_function("message/send_poll_repost", |b| {
         b.iter(|| {

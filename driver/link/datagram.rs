@@ -37,6 +37,8 @@ pub(crate) struct ReceiveScratch {
     pub(super) batch: ReceiveBatch,
     /// Whether the last call found something: then more may wait already.
     pub(super) streak: bool,
+    /// How many packets came singly since there was none.
+    pub(super) in_a_row: u32,
 }
 
 impl fmt::Debug for ReceiveScratch {

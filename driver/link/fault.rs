@@ -54,6 +54,7 @@ struct Held {
     sequence: u64,
     from: u8,
     to: Gid,
+    source_port: u16,
     traffic_class: u8,
     hop_limit: u8,
     bytes: Vec<u8>,
@@ -84,6 +85,7 @@ impl FaultLink {
             let Some(Reverse(held)) = state.held.pop() else { break };
             let State { train, spare, counts, .. } = &mut *state;
             train.restart(held.from, held.to);
+            train.set_source_port(held.source_port);
             train.set_class(held.traffic_class, held.hop_limit);
             train.next_packet(held.bytes.len()).copy_from_slice(&held.bytes);
             train.end_packet();
@@ -137,6 +139,7 @@ impl State {
             sequence: self.sequence,
             from: train.from(),
             to: train.to(),
+            source_port: train.source_port(),
             traffic_class: train.traffic_class(),
             hop_limit: train.hop_limit(),
             bytes,
@@ -153,7 +156,7 @@ impl Link for FaultLink {
 
     fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {
         let from = self.gids().get(usize::from(train.from())).copied().unwrap_or_default();
-        let flow = flow(from, train.to()).ok_or(ErrorKind::AddrNotAvailable)?;
+        let flow = flow(from, train.source_port(), train.to()).ok_or(ErrorKind::AddrNotAvailable)?;
         let mut state = self.state();
         state.faults.get_or_insert_with(|| Faults::starting_at(self.plan.clone(), self.seed, now));
         for index in train.sent..train.len() {

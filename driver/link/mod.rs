@@ -56,6 +56,10 @@ pub(crate) trait Link: Send + Sync {
     /// There is no such GID, or the system refuses: the text says why and what to do.
     fn open_gid(&self, gid_index: u8) -> Result<()>;
 
+    /// The port that packets from one of our GIDs to a peer's leave from; their iCRC covers it. The GID is open. Ask for a path that will be used often: the
+    /// link may make arrangements for it.
+    fn source_port(&self, gid_index: u8, to: Gid) -> u16;
+
     /// Asks for [`Datagram::traffic_class`] and [`Datagram::hop_limit`] as they were, from now on: those who show them to applications do. Before
     /// that they may be what senders usually set, but congestion marks are told wherever there is a network to make them.
     fn tell_network_fields(&self);
@@ -84,8 +88,16 @@ pub(crate) trait Link: Send + Sync {
     /// When [`poll`](Self::poll) must be called next. It may change with every call of `send`, `receive` and `poll`.
     fn deadline(&self) -> Option<Time>;
 
-    /// Readable when there is something to receive, or may be. One descriptor for the link's whole life, whatever is opened.
+    /// Readable when there is something to receive, or may be, while it is [watched](Self::watch). One descriptor for the link's whole life,
+    /// whatever is opened.
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Says whether anybody will wait for [`fd`](Self::fd), as at first it is assumed. Unless somebody does, the kernel need not announce each packet.
+    /// What has arrived before makes it readable as soon as it is watched again.
+    ///
+    /// # Errors
+    /// The system refuses; the descriptor may then miss something.
+    fn watch(&self, watched: bool) -> io::Result<()>;
 
     /// Counters by name, in the manner of rdma_rxe's `hw_counters`.
     fn counters(&self) -> Vec<(&'static str, u64)>;
@@ -115,12 +127,20 @@ macro_rules! identity_of_inner {
             self.inner.open_gid(gid_index)
         }
 
+        fn source_port(&self, gid_index: u8, to: tbrdma_proto::Gid) -> u16 {
+            self.inner.source_port(gid_index, to)
+        }
+
         fn tell_network_fields(&self) {
             self.inner.tell_network_fields();
         }
 
         fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
             self.inner.fd()
+        }
+
+        fn watch(&self, watched: bool) -> std::io::Result<()> {
+            self.inner.watch(watched)
         }
     };
 }
@@ -165,9 +185,9 @@ pub(crate) fn wrap(
     Ok(link)
 }
 
-/// What counts in the iCRC of packets that we send from one GID to another; `None` if one is IPv4 and the other is not.
-fn flow(from: Gid, to: Gid) -> Option<Flow> {
-    Flow::new(socket_address(from, ROCE_PORT), socket_address(to, ROCE_PORT)).ok()
+/// What counts in the iCRC of packets that we send from one GID and port to another GID; `None` if one is IPv4 and the other is not.
+fn flow(from: Gid, source_port: u16, to: Gid) -> Option<Flow> {
+    Flow::new(socket_address(from, source_port), socket_address(to, ROCE_PORT)).ok()
 }
 
 /// The UDP end that a GID and a port stand for.

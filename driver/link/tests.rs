@@ -53,6 +53,9 @@ impl Link for Notebook {
     fn open_gid(&self, _gid_index: u8) -> Result<()> {
         Ok(())
     }
+    fn source_port(&self, _gid_index: u8, _to: Gid) -> u16 {
+        ROCE_PORT
+    }
     fn tell_network_fields(&self) {}
     fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {
         for index in train.sent..train.len() {
@@ -90,6 +93,9 @@ impl Link for Notebook {
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+    fn watch(&self, _watched: bool) -> io::Result<()> {
+        Ok(())
+    }
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
@@ -106,7 +112,7 @@ fn packet(flow: &Flow, ident: u16, number: u8, len: usize) -> Vec<u8> {
 /// Fills a train with `count` packets of `len` bytes.
 fn fill(train: &mut Train, gid_index: u8, count: u8, len: usize) {
     let at = usize::from(gid_index);
-    let flow = flow(us()[at], peers()[at]).unwrap();
+    let flow = flow(us()[at], ROCE_PORT, peers()[at]).unwrap();
     train.restart(gid_index, peers()[at]);
     for number in 0..count {
         assert!(train.can_take(len));
@@ -162,7 +168,7 @@ fn without_a_fault_every_packet_leaves_alone_and_sealed() {
         fill(&mut train, gid_index, 20, 100);
         link.send(Time(5), &mut train).unwrap();
         let at = usize::from(gid_index);
-        let flow = flow(us()[at], peers()[at]).unwrap();
+        let flow = flow(us()[at], ROCE_PORT, peers()[at]).unwrap();
         let notes = std::mem::take(&mut *notes.lock().unwrap());
         assert_eq!(notes.len(), 20);
         for (number, (time, from, ident, bytes)) in notes.iter().enumerate() {
@@ -200,7 +206,7 @@ fn a_plan_is_carried_out_and_a_seed_repeats_it() {
     assert_eq!(notes.len() as u64, 1000 - dropped + duplicated);
     assert!((100..300).contains(&dropped) && (40..160).contains(&duplicated), "{dropped} {duplicated}");
     assert!(notes.is_sorted_by_key(|note| note.0), "in the order of their times");
-    let flow = flow(us()[1], peers()[1]).unwrap();
+    let flow = flow(us()[1], ROCE_PORT, peers()[1]).unwrap();
     let bad = notes.iter().filter(|note| verify(&flow, IdentHint::Known(0), &note.3).is_err()).count() as u64;
     assert_eq!(bad, corrupted);
     assert_eq!(run(3).0, notes);

@@ -1,6 +1,6 @@
 //! Trains: packets to one destination that leave in one system call.
 
-use super::{MAX_TRAIN, MAX_TRAIN_BYTES};
+use super::{MAX_TRAIN, MAX_TRAIN_BYTES, ROCE_PORT};
 use crate::sys::udp::DEFAULT_HOP_LIMIT;
 use std::ops::Range;
 use tbrdma_proto::Gid;
@@ -14,6 +14,7 @@ use tbrdma_proto::Gid;
 pub(crate) struct Train {
     from: u8,
     to: Gid,
+    source_port: u16,
     traffic_class: u8,
     hop_limit: u8,
     /// The packets, one behind the other; as much of it as they are counts.
@@ -32,6 +33,7 @@ impl Train {
         Self {
             from: 0,
             to: Gid::default(),
+            source_port: ROCE_PORT,
             traffic_class: 0,
             hop_limit: DEFAULT_HOP_LIMIT,
             bytes: Vec::new(),
@@ -45,11 +47,17 @@ impl Train {
     pub(crate) fn restart(&mut self, from: u8, to: Gid) {
         self.from = from;
         self.to = to;
+        self.source_port = ROCE_PORT;
         self.traffic_class = 0;
         self.hop_limit = DEFAULT_HOP_LIMIT;
         self.ends.clear();
         self.open_end = 0;
         self.sent = 0;
+    }
+
+    /// Sets the port that its packets leave from: one that [`Link::source_port`](super::Link::source_port) has told.
+    pub(crate) fn set_source_port(&mut self, source_port: u16) {
+        self.source_port = source_port;
     }
 
     /// Sets the traffic class, ECN bits included, and the hop limit (0 stands for the usual 64) of every packet.
@@ -104,6 +112,11 @@ impl Train {
     /// Where it goes.
     pub(crate) fn to(&self) -> Gid {
         self.to
+    }
+
+    /// The port that its packets leave from.
+    pub(crate) fn source_port(&self) -> u16 {
+        self.source_port
     }
 
     /// The traffic class, ECN bits included.

@@ -118,7 +118,7 @@ impl Device for SoftDevice {
     }
 
     fn create_ah(&self, _pd: PdHandle, attr: &AddressVector) -> Result<u32> {
-        self.core.add_handle(self.core.path_to("create_ah", attr)?)
+        self.core.add_handle(self.core.path_to("create_ah", attr, false)?)
     }
 
     fn destroy_ah(&self, ah: u32) {

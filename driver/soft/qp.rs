@@ -161,7 +161,7 @@ impl DeviceQp for SoftQp {
         const CALL: &str = "modify_qp";
         let connected = self.qp_type.is_connected();
         let path = match mask.contains(QpAttrMask::AV) && connected {
-            true => Some(self.core.path_to(CALL, &attr.ah_attr)?),
+            true => Some(self.core.path_to(CALL, &attr.ah_attr, true)?),
             false => None,
         };
         let becomes_ready = mask.contains(QpAttrMask::STATE) && attr.qp_state == QpState::Rtr;

@@ -76,6 +76,7 @@ impl Depot<'_> {
         if self.to != Some(transmit.to) || !self.train.can_take(len) {
             self.depart();
             self.train.restart(path.from, path.to);
+            self.train.set_source_port(path.flow.source().port());
             self.train.set_class(path.traffic_class, path.hop_limit);
             self.to = Some(transmit.to);
         }

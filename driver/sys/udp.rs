@@ -89,37 +89,65 @@ impl Name {
 /// Opens a nonblocking socket at `address`, which other sockets of the same user may share (`SO_REUSEPORT`).
 pub(crate) fn bind(address: Address) -> io::Result<OwnedFd> {
     let v6 = address.ip.is_ipv6();
+    let fd = sender(v6)?;
+    set(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    // The first needs a privilege, the second is cut off at net.core.rmem_max: have what we can.
+    if set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, QUEUE_BYTES).is_err() {
+        set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, QUEUE_BYTES)?;
+    }
+    if v6 {
+        set(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        // RoCE senders leave the UDP checksum out, which IPv6 forbids unless the receiver agrees.
+        set(&fd, libc::SOL_UDP, UDP_NO_CHECK6_RX, 1)?;
+    }
+    bind_to(&fd, address)?;
+    Ok(fd)
+}
+
+/// Opens a socket that only sends, from a port of its own at `from` to `to`; and which port that is. It need not look for the way each time.
+///
+/// Over IPv6 only: of a connected socket's IPv4 packets nobody knows the identification.
+pub(crate) fn connect(from: Ipv6Addr, to: Address) -> io::Result<(OwnedFd, u16)> {
+    let fd = sender(true)?;
+    bind_to(&fd, Address { ip: from.into(), port: 0, scope: to.scope })?;
+    let name = Name::new(to);
+    // SAFETY: `name` is an initialised address of `len` bytes.
+    Errno::result(unsafe { libc::connect(fd.as_raw_fd(), (&raw const name.bytes).cast(), name.len) })?;
+    let own = nix::sys::socket::getsockname::<nix::sys::socket::SockaddrIn6>(fd.as_raw_fd())?;
+    Ok((fd, own.port()))
+}
+
+/// A nonblocking socket with what matters to packets that it sends.
+fn sender(v6: bool) -> io::Result<OwnedFd> {
     let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: the call takes integers only.
     let fd = Errno::result(unsafe { libc::socket(family, kind, 0) })?;
     // SAFETY: the kernel has just opened it for us.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-
-    set(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-    // The first needs a privilege, the second is cut off at net.core.rmem_max: have what we can.
-    if set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, QUEUE_BYTES).is_err() {
-        set(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, QUEUE_BYTES)?;
-    }
     if set(&fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, QUEUE_BYTES).is_err() {
         set(&fd, libc::SOL_SOCKET, libc::SO_SNDBUF, QUEUE_BYTES)?;
     }
     if v6 {
-        set(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         set(&fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO)?;
-        // RoCE senders leave the UDP checksum out, which IPv6 forbids unless the receiver agrees.
-        set(&fd, libc::SOL_UDP, UDP_NO_CHECK6_RX, 1)?;
     } else {
         // With "don't fragment" and no connection, Linux sends identification 0 (or a segment's number): what the iCRC counts on.
         set(&fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)?;
     }
-    // Whole trains in one call, where the kernel can (5.0).
-    let _ = set(&fd, libc::SOL_UDP, UDP_GRO, 1);
+    Ok(fd)
+}
 
+fn bind_to(fd: &OwnedFd, address: Address) -> io::Result<()> {
     let name = Name::new(address);
     // SAFETY: `name` is an initialised address of `len` bytes.
     Errno::result(unsafe { libc::bind(fd.as_raw_fd(), (&raw const name.bytes).cast(), name.len) })?;
-    Ok(fd)
+    Ok(())
+}
+
+/// Lets a socket receive whole trains in one call, where the kernel can (5.0). From then on it must be received from by
+/// [`ReceiveBatch::receive`]: the other ways do not tell where a packet ends.
+pub(crate) fn coalesce(fd: BorrowedFd<'_>) {
+    let _ = set(fd, libc::SOL_UDP, UDP_GRO, 1);
 }
 
 /// What a socket is to tell of each message. Every word of it costs time, so only what is asked for is told.
@@ -211,6 +239,8 @@ pub(crate) fn attach_steering(fd: BorrowedFd<'_>, program: &[Instruction]) -> io
 pub(crate) struct Envelope {
     /// Where it goes.
     pub(crate) to: Address,
+    /// The socket is connected to there.
+    pub(crate) connected: bool,
     /// Split it in datagrams of so many bytes; 0 leaves it whole.
     pub(crate) segment: u16,
     /// Type of service or traffic class.
@@ -278,16 +308,20 @@ pub(crate) fn send(fd: BorrowedFd<'_>, envelope: &Envelope, bytes: &[u8]) -> io:
         control.push(level, hops, &i32::from(envelope.hop_limit).to_ne_bytes());
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    let to = (&raw const name.bytes).cast::<libc::sockaddr>();
+    let (to, to_len) = if envelope.connected {
+        (std::ptr::null(), 0)
+    } else {
+        ((&raw const name.bytes).cast::<libc::sockaddr>(), name.len)
+    };
     let mut piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     loop {
         let sent = if control.len == 0 {
-            // SAFETY: the bytes are readable, the name is an initialised one, with the right lengths.
-            unsafe { libc::sendto(fd.as_raw_fd(), piece.iov_base, piece.iov_len, flags, to, name.len) }
+            // SAFETY: the bytes are readable, the name is an initialised one or none, with the right lengths.
+            unsafe { libc::sendto(fd.as_raw_fd(), piece.iov_base, piece.iov_len, flags, to, to_len) }
         } else {
             let header = libc::msghdr {
                 msg_name: to.cast_mut().cast(),
-                msg_namelen: name.len,
+                msg_namelen: to_len,
                 msg_iov: &raw mut piece,
                 msg_iovlen: 1,
                 msg_control: (&raw mut control.bytes).cast(),
@@ -377,10 +411,12 @@ mod tests {
             let mut batch = ReceiveBatch::default();
             assert_eq!(batch.receive(to.as_fd(), 1).unwrap(), 0);
             assert!(batch.message(0).is_none());
+            coalesce(to.as_fd());
             tell(to.as_fd(), ip == "::1", Telling::All).unwrap();
             let bytes: Vec<u8> = (0..250).collect();
             for (segment, most) in [(0, 1), (100, 1), (100, BATCH)] {
-                let envelope = Envelope { to: there, segment, traffic_class: 0x63, hop_limit: 9 };
+                let envelope =
+                    Envelope { to: there, connected: false, segment, traffic_class: 0x63, hop_limit: 9 };
                 send(from.as_fd(), &envelope, &bytes).unwrap();
                 assert_eq!(wait_readable(&[to.as_fd()], Some(Duration::from_secs(20))).unwrap(), 1);
                 let mut got = Vec::new();
@@ -396,6 +432,27 @@ mod tests {
                 assert!(batch.message(count).is_none());
             }
         }
+    }
+
+    #[test]
+    fn a_connected_socket_sends_from_its_own_port_and_is_received_plainly() {
+        let Some([_, (to, there)]) = pair("::1") else { return println!("skipped: no free port at ::1") };
+        let (from, port) = connect(Ipv6Addr::LOCALHOST, there).unwrap();
+        let mut batch = ReceiveBatch::default();
+        assert_eq!(batch.receive_plain(to.as_fd()).unwrap(), 0);
+        let bytes: Vec<u8> = (0..250).collect();
+        let envelope = Envelope { to: there, connected: true, segment: 100, traffic_class: 0, hop_limit: 64 };
+        send(from.as_fd(), &envelope, &bytes).unwrap();
+        // A train comes apart.
+        for piece in bytes.chunks(100) {
+            assert_eq!(wait_readable(&[to.as_fd()], Some(Duration::from_secs(20))).unwrap(), 1);
+            assert_eq!(batch.receive_plain(to.as_fd()).unwrap(), 1);
+            let message = batch.message(0).unwrap();
+            assert_eq!((message.bytes, message.segment), (piece, piece.len()));
+            assert_eq!((message.source.ip, message.source.port), (Ipv6Addr::LOCALHOST.into(), port));
+        }
+        assert_eq!(batch.receive_plain(to.as_fd()).unwrap(), 0);
+        assert!(batch.message(0).is_none());
     }
 
     #[test]

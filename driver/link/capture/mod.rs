@@ -80,7 +80,7 @@ impl CaptureLink {
     /// Writes packets of a train that have just left.
     fn sent(&self, now: Time, train: &Train, packets: std::ops::Range<usize>) {
         let from = self.gids().get(usize::from(train.from())).copied().unwrap_or_default();
-        let Some(flow) = flow(from, train.to()) else { return };
+        let Some(flow) = flow(from, train.source_port(), train.to()) else { return };
         let mut state = self.state();
         let State { file, packets: count } = &mut *state;
         let mut result = Ok(());

@@ -171,6 +171,7 @@ impl UdpLink {
                 let probe = Probe { index, nonce, asker: self.slot.tag().0 }.encode();
                 let envelope = Envelope {
                     to: socket.address,
+                    connected: false,
                     segment: 0,
                     traffic_class: 0,
                     hop_limit: udp::DEFAULT_HOP_LIMIT,

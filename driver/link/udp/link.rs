@@ -1,6 +1,6 @@
 //! The link itself: sending and receiving.
 
-use super::super::{Datagram, Link, QpnTag, ReceiveScratch, Train, flow};
+use super::super::{Datagram, Link, QpnTag, ROCE_PORT, ReceiveScratch, Train, flow};
 use super::PREFIX;
 use super::counters::Counters;
 use super::interfaces::Interface;
@@ -22,6 +22,9 @@ use tbrdma_proto::{Gid, Mtu, Time};
 /// After so many looks at the socket that was last busy, the others are looked at as well.
 const LOOK_ASIDE: u32 = 8;
 
+/// After so many packets in a row it is trains that come.
+const MANY: u32 = 4;
+
 /// RoCEv2 over the UDP sockets of one network interface.
 #[derive(Debug)]
 pub(crate) struct UdpLink {
@@ -30,10 +33,12 @@ pub(crate) struct UdpLink {
     pub(super) slot: Slot,
     /// One for each GID, opened when it is first used.
     pub(super) sockets: Vec<OnceLock<Socket>>,
-    /// Held while a socket is opened, so that it is opened once, and by those who look at all of them.
+    /// Held while a socket is opened, so that it is opened once, and by those who do something to all of them.
     pub(super) opening: Mutex<()>,
-    /// All that may become readable.
+    /// All that may become readable; sockets only while somebody waits for that. For each packet that arrives at a socket in such a set,
+    /// the kernel takes locks and wakes whom it finds, in the time of the sender.
     epoll: Epoll,
+    watched: AtomicBool,
     /// The GID whose socket had something last.
     busy: AtomicU32,
     looks: AtomicU32,
@@ -79,6 +84,7 @@ impl UdpLink {
             slot,
             opening: Mutex::new(()),
             epoll,
+            watched: AtomicBool::new(true),
             busy: AtomicU32::new(0),
             looks: AtomicU32::new(0),
             receiving,
@@ -115,8 +121,15 @@ impl UdpLink {
             return Ok(socket);
         }
         let socket = Socket::open(&self.interface, *gid)?;
-        socket.tell(self.telling());
-        self.epoll.add(&socket, 0).map_err(Error::os("open_gid", "watch a UDP socket"))?;
+        let telling = self.telling();
+        socket.tell(telling);
+        // Of a train over IPv4 that comes apart, each packet has an identification that is not told.
+        if telling != Telling::Nothing || socket.address.ip.is_ipv4() || self.receiving.ring().is_some() {
+            socket.coalesce();
+        }
+        if self.watched.load(Ordering::Relaxed) {
+            self.epoll.add(&socket, 0).map_err(Error::os("open_gid", "watch a UDP socket"))?;
+        }
         let socket = place.get_or_init(|| socket);
         self.receiving.add(gid_index, socket.as_fd());
         drop(opening);
@@ -145,8 +158,17 @@ impl UdpLink {
         scratch: &mut ReceiveScratch,
         delivery: &mut Delivery<'_>,
     ) -> io::Result<usize> {
-        let most = if scratch.streak { udp::BATCH } else { 1 };
-        let count = scratch.batch.receive(socket.as_fd(), most)?;
+        let count = if socket.coalesces() {
+            let most = if scratch.streak { udp::BATCH } else { 1 };
+            scratch.batch.receive(socket.as_fd(), most)?
+        } else {
+            let count = scratch.batch.receive_plain(socket.as_fd())?;
+            scratch.in_a_row = if count == 0 { 0 } else { scratch.in_a_row + 1 };
+            if scratch.in_a_row >= MANY {
+                socket.coalesce();
+            }
+            count
+        };
         for index in 0..count {
             match scratch.batch.message(index) {
                 Some(message) => self.split(now, gid_index, socket, &message, delivery),
@@ -217,6 +239,7 @@ impl UdpLink {
     fn envelope(&self, train: &Train) -> Envelope {
         Envelope {
             to: address(train.to(), self.interface.index),
+            connected: false,
             segment: 0,
             traffic_class: train.traffic_class(),
             hop_limit: train.hop_limit(),
@@ -229,7 +252,7 @@ impl UdpLink {
         if train.len() > 1 {
             envelope.segment = train.packet(0).len() as u16;
         }
-        udp::send(socket.as_fd(), &envelope, train.packets(0..train.len()))?;
+        send_from(socket, train.source_port(), envelope, train.packets(0..train.len()))?;
         self.counters.sent_trains.add(1);
         train.sent = train.len();
         Ok(())
@@ -238,7 +261,7 @@ impl UdpLink {
     /// Sends what is left of a train packet by packet. Each has the identification 0 then, so over IPv4 all but the first are sealed anew.
     fn send_singly(&self, socket: &Socket, train: &mut Train) -> io::Result<()> {
         let envelope = self.envelope(train);
-        let resealing = flow(gid(&socket.address), train.to()).filter(Flow::is_ipv4);
+        let resealing = flow(gid(&socket.address), train.source_port(), train.to()).filter(Flow::is_ipv4);
         let mut resealed = Vec::new();
         while train.sent < train.len() {
             let mut packet = train.packet(train.sent);
@@ -251,11 +274,22 @@ impl UdpLink {
                 let _ = seal(flow, 0, &mut resealed);
                 packet = &resealed;
             }
-            udp::send(socket.as_fd(), &envelope, packet)?;
+            send_from(socket, train.source_port(), envelope, packet)?;
             self.counters.sent_trains.add(1);
             train.sent += 1;
         }
         Ok(())
+    }
+}
+
+/// Sends from the socket that has a port.
+fn send_from(socket: &Socket, port: u16, mut envelope: Envelope, bytes: &[u8]) -> io::Result<()> {
+    let (fd, connected) = socket.sender(port);
+    envelope.connected = connected;
+    match udp::send(fd, &envelope, bytes) {
+        // A connected socket says so once when an earlier packet has found nobody. That is not this one's fault.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => udp::send(fd, &envelope, bytes),
+        result => result,
     }
 }
 
@@ -309,10 +343,19 @@ impl Link for UdpLink {
         self.open_socket(gid_index).map(drop)
     }
 
+    fn source_port(&self, gid_index: u8, to: Gid) -> u16 {
+        self.socket(gid_index).map_or(ROCE_PORT, |socket| socket.source_port(to, self.interface.index))
+    }
+
     fn tell_network_fields(&self) {
+        let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.tells_all.swap(true, Ordering::Relaxed) {
-            self.sockets.iter().filter_map(OnceLock::get).for_each(|socket| socket.tell(Telling::All));
+            for socket in self.sockets.iter().filter_map(OnceLock::get) {
+                socket.coalesce();
+                socket.tell(Telling::All);
+            }
         }
+        drop(opening);
     }
 
     fn send(&self, _now: Time, train: &mut Train) -> io::Result<()> {
@@ -376,6 +419,25 @@ impl Link for UdpLink {
 
     fn fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
+    }
+
+    fn watch(&self, watched: bool) -> io::Result<()> {
+        let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.watched.swap(watched, Ordering::Relaxed) == watched {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for socket in self.sockets.iter().filter_map(OnceLock::get) {
+            let changed = if watched { self.epoll.add(socket, 0) } else { self.epoll.delete(socket) };
+            result = result.and(changed);
+        }
+        if watched && result.is_err() {
+            // All or nothing, so that it can be tried again.
+            self.watched.store(false, Ordering::Relaxed);
+            self.sockets.iter().filter_map(OnceLock::get).for_each(|socket| _ = self.epoll.delete(socket));
+        }
+        drop(opening);
+        result
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

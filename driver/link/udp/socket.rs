@@ -1,17 +1,21 @@
-//! The socket of one GID, and what its failure to open means.
+//! The socket of one GID, those that only send beside it, and what its failure to open means.
 
 use super::super::ROCE_PORT;
 use super::interfaces::Interface;
 use super::steering::Steering;
 use crate::error::{Error, Result};
+use crate::sync::{AtomicBool, Ordering};
 use crate::sys::udp::{self, Address, Telling};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tbrdma_proto::Gid;
+
+/// The most peers that a GID has a connected socket for.
+const MAX_SENDERS: usize = 64;
 
 /// A GID's socket.
 #[derive(Debug)]
@@ -20,6 +24,20 @@ pub(super) struct Socket {
     /// Our own address, for probes.
     pub(super) address: Address,
     steering: Mutex<Steering>,
+    /// It hands out trains, and [`Telling`] may be more than nothing; else each message is one packet.
+    coalesces: AtomicBool,
+    /// To the peers that will get many packets, filled from the front. They stay until the device is closed.
+    senders: Vec<OnceLock<Sender>>,
+    /// Held while one is opened.
+    connecting: Mutex<()>,
+}
+
+/// A socket connected to a peer.
+#[derive(Debug)]
+struct Sender {
+    to: Gid,
+    port: u16,
+    fd: OwnedFd,
 }
 
 impl Socket {
@@ -27,7 +45,60 @@ impl Socket {
     pub(super) fn open(interface: &Interface, gid: Gid) -> Result<Self> {
         let address = address(gid, interface.index);
         let fd = udp::bind(address).map_err(|source| refused(interface, address.ip, source))?;
-        Ok(Self { fd, address, steering: Mutex::new(Steering::new()) })
+        Ok(Self {
+            fd,
+            address,
+            steering: Mutex::new(Steering::new()),
+            coalesces: AtomicBool::new(false),
+            senders: (0..MAX_SENDERS).map(|_| OnceLock::new()).collect(),
+            connecting: Mutex::new(()),
+        })
+    }
+
+    /// Whether it hands out trains.
+    #[inline]
+    pub(super) fn coalesces(&self) -> bool {
+        self.coalesces.load(Ordering::Relaxed)
+    }
+
+    /// Has it hand out trains from now on. To receive one packet a call is quicker for those that come singly, and slower for all others.
+    pub(super) fn coalesce(&self) {
+        // In this order: who does not know yet must not be handed one.
+        if !self.coalesces.swap(true, Ordering::SeqCst) {
+            udp::coalesce(self.fd.as_fd());
+        }
+    }
+
+    /// The port of a socket that is connected to a peer; 4791, that of this one, if there can be none.
+    pub(super) fn source_port(&self, to: Gid, interface_index: u32) -> u16 {
+        let IpAddr::V6(from) = self.address.ip else { return ROCE_PORT };
+        let connecting = self.connecting.lock().unwrap_or_else(PoisonError::into_inner);
+        for place in &self.senders {
+            match place.get() {
+                Some(sender) if sender.to == to => return sender.port,
+                Some(_) => {}
+                None => {
+                    let Ok((fd, port)) = udp::connect(from, address(to, interface_index)) else { break };
+                    // Nobody else sets it while we hold the lock.
+                    let _ = place.set(Sender { to, port, fd });
+                    return port;
+                }
+            }
+        }
+        drop(connecting);
+        ROCE_PORT
+    }
+
+    /// The socket whose packets leave from a port, and whether it is connected.
+    #[inline]
+    pub(super) fn sender(&self, port: u16) -> (BorrowedFd<'_>, bool) {
+        if port != ROCE_PORT {
+            let senders = self.senders.iter().map_while(OnceLock::get);
+            if let Some(sender) = senders.into_iter().find(|sender| sender.port == port) {
+                return (sender.fd.as_fd(), true);
+            }
+        }
+        (self.fd.as_fd(), false)
     }
 
     /// Sets what it tells of each message.
