@@ -51,16 +51,15 @@ impl Region {
     /// The first rule broken, in this order: domain, rights, bounds.
     #[inline(always)]
     pub fn check(&self, pd: PdHandle, needed: Access, addr: u64, len: u64) -> Result<u64, RegionError> {
-        // `offset` wraps if `addr` is below the region, which the first condition on bounds refuses.
-        let offset = addr.wrapping_sub(self.iova);
         let length = self.length + u64::from(planted::is(Bug::BoundOffByOne));
+        // No wrap anywhere: `iova <= addr <= end` where all three hold.
+        let (end, beyond) = addr.overflowing_add(len);
         let allowed = self.pd == pd
             && self.access.contains(needed)
+            && !beyond
             && addr >= self.iova
-            && offset <= length
-            && len <= length - offset
-            && addr.checked_add(len).is_some();
-        if allowed { Ok(offset) } else { Err(self.refusal(pd, needed, addr, len)) }
+            && end.wrapping_sub(self.iova) <= length;
+        if allowed { Ok(addr.wrapping_sub(self.iova)) } else { Err(self.refusal(pd, needed, addr, len)) }
     }
 
     /// Says why [`check`](Self::check) refused; apart from it, so that the path that allows stays short.

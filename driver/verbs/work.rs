@@ -50,7 +50,11 @@ const NOWHERE: RemoteAddr = RemoteAddr { addr: 0, rkey: 0 };
 impl SendWrs<'_> {
     fn push(&mut self, opcode: Opcode, list: &[MrSlice], remote: RemoteAddr) -> SendWrBuilder<'_> {
         let start = self.batch.sges.len() as u32;
-        self.batch.sges.extend(list.iter().map(MrSlice::sge));
+        match list {
+            // By far the most common, and shorter so.
+            [only] => self.batch.sges.push(only.sge()),
+            list => self.batch.sges.extend(list.iter().map(MrSlice::sge)),
+        }
         let sg = start..self.batch.sges.len() as u32;
         self.push_wr(opcode, SendFlags::SIGNALED, remote, sg)
     }
@@ -69,8 +73,7 @@ impl SendWrs<'_> {
         remote: RemoteAddr,
         sg: std::ops::Range<u32>,
     ) -> SendWrBuilder<'_> {
-        let at = self.batch.wrs.len();
-        self.batch.wrs.push(SendWr {
+        let wr = self.batch.wrs.push_mut(SendWr {
             wr_id: 0,
             opcode,
             flags,
@@ -81,7 +84,7 @@ impl SendWrs<'_> {
             ud: None,
             sg,
         });
-        SendWrBuilder { wr: &mut self.batch.wrs[at] }
+        SendWrBuilder { wr }
     }
 
     /// SEND.
