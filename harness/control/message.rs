@@ -215,6 +215,8 @@ pub struct SocketOffer {
     pub segment: u16,
     /// How many times to bounce; 0 for a flood in one direction.
     pub count: u64,
+    /// Bytes of memory that what arrives of a flood goes round, as that of the run does.
+    pub span: u64,
 }
 
 /// What became of a batch.

@@ -2,7 +2,8 @@
 //!
 //! A *bounce* sends the message's bytes there and back; a message longer than a packet leaves in one call, cut by the kernel
 //! (`UDP_SEGMENT`), and arrives in one where the kernel keeps it whole (`UDP_GRO`). A *flood* sends such messages in one direction as
-//! fast as it can and counts what arrives: there is no flow control, so it is what the receiving side can take.
+//! fast as it can and counts what arrives: there is no flow control, so it is what the receiving side can take. It goes round as much
+//! memory at each side as the run does, because copies from a cache are quicker.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -18,9 +19,11 @@ use crate::control::{Account, Channel, Message, SocketOffer};
 use crate::error::{Context, Result};
 use crate::histogram::Latencies;
 use crate::memcpy::median;
-use crate::plan::{Plan, Wait};
+use crate::plan::{MAX_MEMORY, Plan, Wait};
 use crate::watch::{Spins, Watch};
 
+/// Room for what may arrive in one call.
+const ROOM: usize = 64 << 10;
 /// Largest message: what one datagram, or one train of them, carries.
 pub(super) const MAX_SIZE: usize = 60 << 10;
 /// Most segments that the kernel cuts from one call (`UDP_MAX_SEGMENTS` of old kernels).
@@ -70,6 +73,8 @@ fn index_of(interface: &str) -> u32 {
 struct Socket {
     socket: UdpSocket,
     arrived: Vec<u8>,
+    /// Where in that the next message goes.
+    at: usize,
     wait: Wait,
 }
 
@@ -84,7 +89,12 @@ impl Socket {
         // Where the kernel cannot, segments arrive one by one.
         let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
         let _ = setsockopt(&socket, sockopt::RcvBuf, &(4 << 20));
-        Ok(Self { socket, arrived: vec![0; 64 << 10], wait })
+        Ok(Self { socket, arrived: vec![0; ROOM], at: 0, wait })
+    }
+
+    /// Has what arrives go round so much memory, which is touched now.
+    fn spread(&mut self, span: usize) {
+        self.arrived = vec![1; span.max(ROOM)];
     }
 
     fn address(&self) -> Result<SocketAddr> {
@@ -117,8 +127,12 @@ impl Socket {
         let mut spins = Spins::default();
         let mut since = None;
         loop {
-            match self.socket.recv(&mut self.arrived) {
-                Ok(count) => return Ok(Some(count)),
+            let end = (self.at + ROOM).min(self.arrived.len());
+            match self.socket.recv(self.arrived.get_mut(self.at..end).unwrap_or_default()) {
+                Ok(count) => {
+                    self.at = if self.at + count + ROOM > self.arrived.len() { 0 } else { self.at + count };
+                    return Ok(Some(count));
+                }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionRefused) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -151,11 +165,13 @@ fn meet(
     way: &Way,
     size: usize,
     count: u64,
+    span: u64,
 ) -> Result<Socket, Miss> {
     let refused = |error: crate::error::Error| Miss::None(error.to_string());
     let socket = Socket::new(way.local, size, way.segment, way.wait).map_err(refused)?;
     let address = socket.address().map_err(refused)?;
-    channel.send(&Message::SocketFloor(SocketOffer { address, size, segment: way.segment, count }))?;
+    let offer = SocketOffer { address, size, segment: way.segment, count, span };
+    channel.send(&Message::SocketFloor(offer))?;
     match channel.receive(timeout)? {
         Message::SocketReady { address } => socket.connect(address).map_err(refused)?,
         Message::NoFloor { reason } => return Err(Miss::None(reason)),
@@ -175,7 +191,7 @@ pub(super) fn bounce(
     latencies: &mut Latencies,
 ) -> Result<(), Miss> {
     let count = WARMUP + count;
-    let mut socket = meet(channel, timeout, way, size, count)?;
+    let mut socket = meet(channel, timeout, way, size, count, 0)?;
     let message = vec![0x5a; size];
     for number in 1..=count {
         let before = Instant::now();
@@ -222,7 +238,7 @@ pub fn respond(offer: SocketOffer, local: Option<&Way>, channel: &mut Channel, w
     let Some(way) = local else {
         return channel.send(&refuse("the responder's device is not on a network".into()));
     };
-    if offer.size > MAX_SIZE || offer.segment == 0 {
+    if offer.size > MAX_SIZE || offer.segment == 0 || offer.span > MAX_MEMORY {
         return channel.send(&refuse("the sizes make no sense".into()));
     }
     let made = Socket::new(way.local, offer.size, offer.segment, way.wait)
@@ -232,6 +248,9 @@ pub fn respond(offer: SocketOffer, local: Option<&Way>, channel: &mut Channel, w
         Ok(made) => made,
         Err(error) => return channel.send(&refuse(error.to_string())),
     };
+    if offer.count == 0 {
+        socket.spread(usize::try_from(offer.span).unwrap_or(usize::MAX));
+    }
     channel.send(&Message::SocketReady { address })?;
     if offer.count == 0 {
         return channel.send(&take_flood(&mut socket, watch)?);
@@ -263,7 +282,12 @@ fn take_flood(socket: &mut Socket, watch: &Watch) -> Result<Message> {
 /// The floor of a stream: floods between its sections.
 pub struct Flood {
     way: Way,
-    message: Vec<u8>,
+    /// What is sent, train after train, from the front again when it ends.
+    memory: Vec<u8>,
+    /// Bytes of a train.
+    train: usize,
+    /// Bytes of memory at the receiving side.
+    span: u64,
     segment: u16,
     rates: Vec<f64>,
     /// Why there is none.
@@ -277,10 +301,13 @@ impl Flood {
         let size = usize::try_from(plan.size).unwrap_or(usize::MAX).max(1);
         let segment = size.min(usize::from(way.segment));
         let segments = (MAX_SIZE / segment).clamp(1, MAX_SEGMENTS);
-        let segment = segment as u16;
+        let train = segment * segments;
+        let memory = usize::try_from(plan.stride() * u64::from(plan.depth)).unwrap_or(usize::MAX);
         Self {
-            message: vec![0x5a; usize::from(segment) * segments],
-            segment,
+            memory: vec![0x5a; memory.max(train)],
+            train,
+            span: plan.stride() * u64::from(plan.target_slots()),
+            segment: segment as u16,
             way,
             rates: Vec::new(),
             missing: None,
@@ -301,7 +328,7 @@ impl Flood {
             return Ok(None);
         }
         let way = Way { segment: self.segment, ..self.way.clone() };
-        let socket = match meet(channel, timeout, &way, self.message.len(), 0) {
+        let socket = match meet(channel, timeout, &way, self.train, 0, self.span) {
             Ok(socket) => socket,
             Err(Miss::None(reason)) => {
                 self.missing = Some(reason);
@@ -311,8 +338,9 @@ impl Flood {
         };
         let start = Instant::now();
         let mut spins = Spins::default();
+        let mut trains = self.memory.chunks_exact(self.train).cycle();
         while start.elapsed() < FLOOD_TIME {
-            if !socket.send(&self.message)? {
+            if !socket.send(trains.next().unwrap_or_default())? {
                 tbrdma::relax(spins.count());
             }
             watch.turn(&mut spins, "room in a socket")?;
@@ -362,8 +390,11 @@ mod tests {
         let plan = flags.plan(Benchmark::Bw).unwrap();
         let gid = Gid::from_ipv4_mapped("127.0.0.1".parse().unwrap());
         let flood = Flood::new(&plan, Way::of("udp:lo", gid, 4096, Wait::Poll).unwrap());
-        assert_eq!(flood.message.len(), 15 * 4096);
+        assert_eq!(
+            (flood.train, flood.memory.len() as u64),
+            (15 * 4096, plan.stride() * u64::from(plan.depth))
+        );
         let flood = Flood::new(&crate::plan::Plan { size: 8, ..plan }, flood.way);
-        assert_eq!((flood.message.len(), flood.segment), (64 * 8, 8));
+        assert_eq!((flood.train, flood.segment), (64 * 8, 8));
     }
 }
