@@ -55,6 +55,9 @@ mod link;
 mod mem;
 #[cfg(not(loom))]
 mod shm;
+#[cfg(all(test, not(loom)))]
+#[path = "../tests/common/skip.rs"]
+mod skip;
 #[cfg(not(loom))]
 mod slots;
 #[cfg(not(loom))]

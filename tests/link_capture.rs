@@ -172,7 +172,7 @@ fn a_capture_has_every_opcode_whole() {
 #[test]
 fn tshark_reads_a_capture() {
     if Command::new("tshark").arg("--version").output().is_err() {
-        return println!("skipped: tshark is not installed");
+        return common::skip("tshark is not installed");
     }
     let capture = Capture::new("tshark");
     run(&capture);

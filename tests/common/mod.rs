@@ -9,6 +9,10 @@ use tbrdma::{
     ProtectionDomain, QpInit, QpState, QpType, QueuePair, WcStatus, WorkCompletion,
 };
 
+mod skip;
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub(crate) use skip::skip;
+
 /// The device that the tests of this binary are about: the software NIC where the name begins so, else shared memory.
 pub(crate) fn device() -> &'static str {
     let binary = std::env::current_exe().unwrap();

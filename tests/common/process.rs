@@ -10,6 +10,11 @@ use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+#[path = "skip.rs"]
+mod skip;
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub(crate) use skip::skip;
+
 /// Which role a started child plays.
 const ROLE: &str = "TBRDMA_TEST_ROLE";
 /// How long anything may take on a loaded machine.
@@ -161,10 +166,4 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// Reports that the machine lacks what a test needs; a failure where everything is required.
-pub(crate) fn skip(reason: impl Display) {
-    assert!(std::env::var_os("TBRDMA_REQUIRE").is_none_or(|wish| wish != "1"), "required, but: {reason}");
-    println!("skipped: {reason}");
 }

@@ -214,7 +214,7 @@ mod tests {
         let ip = IpAddr::from(Ipv4Addr::new(127, 4, 7, 91));
         let _holder = match std::net::UdpSocket::bind((ip, ROCE_PORT)) {
             Ok(socket) => socket,
-            Err(error) => return println!("skipped: cannot bind {ip}: {error}"),
+            Err(error) => return crate::skip::skip(format!("cannot bind {ip}: {error}")),
         };
         let interface = Interface {
             name: "lo".to_owned(),
