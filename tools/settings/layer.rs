@@ -1,0 +1,167 @@
+//! One source of settings: values as they were written, and where each comes from. Layers are laid over each other, and what is on top is
+//! parsed, so that nobody is told of an error in a value that has no effect.
+
+use crate::{
+    CONFIG_VARIABLE, DeviceSetting, Key, LinkModel, ProfileName, Settings, SettingsError, device, file,
+};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use tbrdma_proto::fault::FaultPlan;
+
+/// Settings as they were written in one place or in several.
+#[derive(Clone, Debug, Default)]
+pub struct Layer {
+    texts: [Option<Text>; Key::ALL.len()],
+}
+
+#[derive(Clone, Debug)]
+struct Text {
+    value: OsString,
+    origin: String,
+}
+
+impl Layer {
+    /// Sets a value, which comes from `origin`: a flag, say. It is checked by [`parse`](Self::parse).
+    pub fn set(&mut self, key: Key, value: impl Into<OsString>, origin: impl Into<String>) {
+        self.texts[key as usize] = Some(Text { value: value.into(), origin: origin.into() });
+    }
+
+    /// The variables of this process, over the file that [`CONFIG_VARIABLE`] names.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not of the form.
+    pub fn from_environment() -> Result<Self, SettingsError> {
+        let file = match std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()) {
+            None => Self::default(),
+            Some(path) => Self::from_file(Path::new(&path), CONFIG_VARIABLE)?,
+        };
+        Ok(Self::from_variables(|name| std::env::var_os(name)).over(file))
+    }
+
+    /// The variables of an environment, without a file. An empty variable is none.
+    pub fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Self {
+        let mut layer = Self::default();
+        for key in Key::ALL {
+            if let Some(value) = get(key.variable()).filter(|value| !value.is_empty()) {
+                layer.set(key, value, key.variable());
+            }
+        }
+        layer
+    }
+
+    /// A TOML file; relative paths in it count from the folder it lies in. `origin` is who named it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not of the form.
+    pub fn from_file(path: &Path, origin: &str) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path).map_err(|source| SettingsError::Unreadable {
+            origin: origin.to_owned(),
+            path: path.to_owned(),
+            source,
+        })?;
+        file::parse(&text, path)
+    }
+
+    /// This layer on top of another.
+    #[must_use]
+    pub fn over(self, lower: Self) -> Self {
+        let mut both = self;
+        for (text, lower) in both.texts.iter_mut().zip(lower.texts) {
+            *text = text.take().or(lower);
+        }
+        both
+    }
+
+    /// What was written, checked. What was not written is at its default: one device `shm`, which pretends nothing.
+    ///
+    /// # Errors
+    /// A value that makes no sense, with where it comes from.
+    pub fn parse(&self) -> Result<Settings, SettingsError> {
+        let profile = self.value::<ProfileName>(Key::Profile)?.unwrap_or_default();
+        let settings = Settings {
+            devices: self.devices(profile)?,
+            profile,
+            fault: self.value(Key::Fault)?,
+            seed: self.with(Key::Seed, |text| {
+                text.parse().map_err(|_| format!("it must be a number from 0 to {}", u64::MAX))
+            })?,
+            link: self.value::<LinkModel>(Key::Link)?,
+            capture: self.path(Key::Capture)?,
+            trace: self.path(Key::Trace)?,
+            explain: self.switch(Key::Explain)?,
+            device_files: self.switch(Key::DeviceFiles)?,
+        };
+        self.check(&settings)?;
+        Ok(settings)
+    }
+
+    /// What no value is wrong in by itself.
+    fn check(&self, settings: &Settings) -> Result<(), SettingsError> {
+        if !settings.devices.iter().any(DeviceSetting::has_packets) {
+            let needs_packets = [Key::Fault, Key::Link, Key::Capture];
+            if let Some(text) = needs_packets.into_iter().find_map(|key| self.text(key)) {
+                let reason =
+                    "none of the devices has packets for it; add one that has, as in --device udp:lo";
+                return Err(text.error(reason.to_owned()));
+            }
+        }
+        let twice = |plan: &FaultPlan, link: LinkModel| {
+            plan.rate.is_some() && link.rate.is_some() || !plan.delay.is_zero() && !link.latency.is_zero()
+        };
+        match (&settings.fault, settings.link, self.text(Key::Link)) {
+            (Some(plan), Some(link), Some(text)) if twice(plan, link) => {
+                Err(text.error(format!("the fault plan says it too: {plan}; say it in one of them")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn text(&self, key: Key) -> Option<&Text> {
+        self.texts[key as usize].as_ref()
+    }
+
+    fn with<T>(
+        &self,
+        key: Key,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, SettingsError> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let parsed = match text.value.to_str() {
+            Some(value) => parse(value),
+            None => Err("it is not UTF-8".to_owned()),
+        };
+        parsed.map(Some).map_err(|reason| text.error(reason))
+    }
+
+    fn value<T: FromStr<Err: ToString>>(&self, key: Key) -> Result<Option<T>, SettingsError> {
+        self.with(key, |text| text.parse::<T>().map_err(|error| error.to_string()))
+    }
+
+    fn switch(&self, key: Key) -> Result<bool, SettingsError> {
+        let switch = self.with(key, |text| match text {
+            "1" | "true" | "yes" | "on" => Ok(true),
+            "0" | "false" | "no" | "off" => Ok(false),
+            _ => Err("it must be 1 or 0".to_owned()),
+        })?;
+        Ok(switch.unwrap_or_default())
+    }
+
+    fn path(&self, key: Key) -> Result<Option<PathBuf>, SettingsError> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        // Absolute, because the program may go to another folder before it opens a device.
+        std::path::absolute(&text.value).map(Some).map_err(|error| text.error(error.to_string()))
+    }
+
+    fn devices(&self, profile: ProfileName) -> Result<Vec<DeviceSetting>, SettingsError> {
+        let devices = self.with(Key::Devices, |text| device::parse_list(text, profile))?;
+        Ok(devices.unwrap_or_else(|| vec![device::default(profile)]))
+    }
+}
+
+impl Text {
+    fn error(&self, reason: String) -> SettingsError {
+        let value = OsStr::to_string_lossy(&self.value).into_owned();
+        SettingsError::Value { origin: self.origin.clone(), value, reason }
+    }
+}

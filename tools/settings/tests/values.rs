@@ -1,0 +1,113 @@
+//! What values mean, and what is said of values that mean nothing.
+
+use std::path::Path;
+use tbrdma_settings::{Key, Layer, ProfileName, Settings, SettingsError, for_process};
+
+fn parse(values: &[(Key, &str)]) -> Result<Settings, SettingsError> {
+    let mut layer = Layer::default();
+    for &(key, value) in values {
+        layer.set(key, value, key.flag());
+    }
+    layer.parse()
+}
+
+fn refusal(values: &[(Key, &str)]) -> String {
+    parse(values).expect_err("it is refused").to_string()
+}
+
+fn names(values: &[(Key, &str)]) -> Vec<String> {
+    parse(values).expect("it is right").devices.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn who_says_nothing_gets_one_shm_device() {
+    let settings = parse(&[]).expect("nothing is right");
+    assert_eq!(names(&[]), ["shm=shm"]);
+    assert_eq!(settings.profile, ProfileName::Plain);
+    assert!(settings.wire().is_none() && !settings.explain && !settings.device_files);
+}
+
+#[test]
+fn a_device_without_a_name_is_called_as_those_of_its_profile() {
+    let devices = "shm, a=udp:lo, udp:eth0.7";
+    for (profile, expected) in [
+        ("plain", ["shm=shm", "a=udp:lo", "udp_eth0.7=udp:eth0.7"]),
+        ("rxe", ["rxe0=shm", "a=udp:lo", "rxe2=udp:eth0.7"]),
+        ("connectx", ["mlx5_0=shm", "a=udp:lo", "mlx5_2=udp:eth0.7"]),
+        ("apple-tb5", ["rdma_en2=shm", "a=udp:lo", "rdma_en4=udp:eth0.7"]),
+    ] {
+        assert_eq!(names(&[(Key::Devices, devices), (Key::Profile, profile)]), expected);
+    }
+}
+
+#[test]
+fn devices_that_make_no_sense_are_refused_with_what_would() {
+    for (devices, said) in [
+        ("shn", "write shm, or udp:"),
+        ("udp:", "write shm, or udp:"),
+        ("udp:an-interface-too-long", "write shm, or udp:"),
+        ("shm,", "write shm, or udp:"),
+        ("=shm", "cannot be a device's name"),
+        ("mlx5:0=shm", "cannot be a device's name"),
+        ("../x=shm", "cannot be a device's name"),
+        ("shm,shm", "two devices are called shm"),
+    ] {
+        let refusal = refusal(&[(Key::Devices, devices)]);
+        assert!(refusal.contains("--device") && refusal.contains(said), "{refusal}");
+    }
+    let many: Vec<_> = (0..65).map(|n| format!("d{n}=shm")).collect();
+    assert!(refusal(&[(Key::Devices, &many.join(","))]).contains("there may be 64"));
+}
+
+#[test]
+fn other_values_that_make_no_sense_are_refused_with_what_would() {
+    for (key, value, said) in [
+        (Key::Profile, "cx5", "there are plain, rxe, connectx, apple-tb5"),
+        (Key::Fault, "loss=1", "loss=1%"),
+        (Key::Seed, "-1", "a number from 0"),
+        (Key::Link, "64", "as in 64Gbps,5us"),
+        (Key::Link, "", "as in 64Gbps,5us"),
+        (Key::Link, "5us~1us", "as in 64Gbps,5us"),
+        (Key::Link, "5us,6us", "as in 64Gbps,5us"),
+        (Key::Explain, "perhaps", "1 or 0"),
+    ] {
+        let refusal = refusal(&[(Key::Devices, "udp:lo"), (key, value)]);
+        assert!(refusal.contains(key.flag()) && refusal.contains(said), "{refusal}");
+    }
+}
+
+#[test]
+fn a_link_and_faults_make_one_plan() {
+    let wire = |link, fault| {
+        let mut values = vec![(Key::Devices, "udp:lo"), (Key::Link, link)];
+        if !str::is_empty(fault) {
+            values.push((Key::Fault, fault));
+        }
+        parse(&values).map(|settings| settings.wire().expect("a plan").to_string())
+    };
+    assert_eq!(wire("64Gbps,5us", "").expect("right"), "delay=5us,rate=64Gbps");
+    assert_eq!(wire("5us", "loss=1%").expect("right"), "loss=1%,delay=5us");
+    assert_eq!(wire("1Gbps", "delay=5us").expect("right"), "delay=5us,rate=1Gbps");
+    let refusal = wire("1Gbps", "rate=2Gbps").expect_err("two rates").to_string();
+    assert!(refusal.contains("--link") && refusal.contains("rate=2Gbps"), "{refusal}");
+}
+
+#[test]
+fn what_needs_packets_needs_a_device_that_has_them() {
+    for (key, value) in [(Key::Fault, "loss=1%"), (Key::Link, "5us"), (Key::Capture, "x.pcapng")] {
+        assert!(refusal(&[(key, value)]).contains("--device udp:lo"));
+        parse(&[(Key::Devices, "shm,udp:lo"), (key, value)]).expect("one device has packets");
+    }
+}
+
+#[test]
+fn a_path_can_name_the_process() {
+    for (path, expected) in [
+        ("/x/%p.pcapng", "/x/12.pcapng"),
+        ("/x/100%%p", "/x/100%p"),
+        ("/x/%q%", "/x/%q%"),
+        ("/%p%p", "/1212"),
+    ] {
+        assert_eq!(for_process(Path::new(path), 12), Path::new(expected));
+    }
+}
