@@ -195,12 +195,13 @@ pub(crate) trait Device: Send + Sync {
     /// Gives the protection domain back; the last object of it is gone.
     fn dealloc_pd(&self, pd: PdHandle);
     fn alloc_memory(&self, pd: PdHandle, len: usize, access: Access) -> Result<Arc<dyn DeviceMemory>>;
-    /// Registers memory that the library does not own.
+    /// Registers memory that the library does not own, to be named from `iova` on.
     fn register_memory(
         &self,
         pd: PdHandle,
         memory: ForeignMemory,
         access: Access,
+        iova: u64,
     ) -> Result<Arc<dyn DeviceMemory>>;
     fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>>;
     fn create_srq(&self, pd: PdHandle, max_wr: u32, max_sge: u32) -> Result<Arc<dyn DeviceSrq>>;

@@ -95,8 +95,10 @@ impl Error {
         use nix::libc;
         match self {
             Self::NoSuchDevice { .. } => libc::ENODEV,
-            Self::InvalidArgument { .. } | Self::Modify { .. } => libc::EINVAL,
-            Self::LimitReached { .. } | Self::Register { .. } => libc::ENOMEM,
+            Self::LimitReached { .. } | Self::Register { source: RegionTableError::Full { .. } } => {
+                libc::ENOMEM
+            }
+            Self::InvalidArgument { .. } | Self::Modify { .. } | Self::Register { .. } => libc::EINVAL,
             Self::Busy { .. } => libc::EBUSY,
             Self::NotSupported { .. } => libc::EOPNOTSUPP,
             Self::Peer { .. } => libc::ETIMEDOUT,

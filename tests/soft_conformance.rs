@@ -13,6 +13,8 @@ mod channel;
 mod flush;
 #[path = "halves.rs"]
 mod halves;
+#[path = "iova.rs"]
+mod iova;
 #[path = "loan.rs"]
 mod loan;
 #[path = "memory_protection.rs"]

@@ -98,8 +98,9 @@ impl Device for ShmDevice {
         pd: PdHandle,
         memory: ForeignMemory,
         access: Access,
+        iova: u64,
     ) -> Result<Arc<dyn DeviceMemory>> {
-        Ok(ShmMemory::register(&self.core, pd, memory, access)?)
+        Ok(ShmMemory::register(&self.core, pd, memory, access, iova)?)
     }
 
     fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>> {

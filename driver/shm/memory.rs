@@ -47,15 +47,15 @@ impl ShmMemory {
         }))
     }
 
-    /// Registers the application's memory.
+    /// Registers the application's memory, to be named from `iova` on.
     pub(crate) fn register(
         core: &Arc<Core>,
         pd: PdHandle,
         memory: ForeignMemory,
         access: Access,
+        iova: u64,
     ) -> Result<Arc<Self>> {
         let address = memory.address();
-        let iova = if access.contains(Access::ZERO_BASED) { 0 } else { address as u64 };
         let region = core.insert_region(pd, access, iova, memory.len() as u64)?;
         core.regions.publish_foreign(&region, &memory);
         entry(core, region.key).publish(&region, Backing::Process(address as u64));

@@ -100,8 +100,9 @@ impl Device for SoftDevice {
         pd: PdHandle,
         memory: ForeignMemory,
         access: Access,
+        iova: u64,
     ) -> Result<Arc<dyn DeviceMemory>> {
-        Ok(SoftMemory::register(&self.core, pd, memory, access)?)
+        Ok(SoftMemory::register(&self.core, pd, memory, access, iova)?)
     }
 
     fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>> {

@@ -37,14 +37,14 @@ impl SoftMemory {
         Ok(Arc::new(Self::new(core, region, RegionBytes::Segment { offset })))
     }
 
-    /// Registers the application's memory.
+    /// Registers the application's memory, to be named from `iova` on.
     pub(crate) fn register(
         core: &Arc<Core>,
         pd: PdHandle,
         memory: ForeignMemory,
         access: Access,
+        iova: u64,
     ) -> Result<Arc<Self>> {
-        let iova = if access.contains(Access::ZERO_BASED) { 0 } else { memory.address() as u64 };
         let region = core.insert_region(pd, access, iova, memory.len() as u64)?;
         core.regions.publish_foreign(&region, &memory);
         Ok(Arc::new(Self::new(core, region, RegionBytes::foreign(memory))))

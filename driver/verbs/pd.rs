@@ -88,8 +88,8 @@ impl ProtectionDomain {
         let bytes = bytes.into();
         Self::check(bytes.len(), access)?;
         let memory = ForeignMemory::from_bytes(bytes);
-        let memory = self.context().device.register_memory(self.handle(), memory, access)?;
-        Ok(MemoryRegion::new(self, memory))
+        let iova = memory.address() as u64;
+        self.register_at(memory, access, iova)
     }
 
     /// Registers memory of the caller's in place (`ibv_reg_mr(3)`): heap, stack, mapped files, at any alignment. The promise that this needs is made
@@ -98,13 +98,33 @@ impl ProtectionDomain {
     /// # Errors
     /// As for [`alloc`](Self::alloc); also if the memory is not mapped, or is read-only and the flags let somebody write.
     pub fn register_foreign(&self, memory: ForeignMemory, access: Access) -> Result<MemoryRegion> {
+        let iova = memory.address() as u64;
+        self.register_foreign_at(memory, access, iova)
+    }
+
+    /// Registers memory of the caller's in place under addresses of the caller's choice (`ibv_reg_mr_iova2(3)`): work requests, the peers' as
+    /// our own, name its first byte by `iova`. With [`Access::ZERO_BASED`] they name it by 0, whatever `iova` says.
+    ///
+    /// # Errors
+    /// As for [`register_foreign`](Self::register_foreign), or the addresses would go beyond the end of the 64-bit address space.
+    pub fn register_foreign_at(
+        &self,
+        memory: ForeignMemory,
+        access: Access,
+        iova: u64,
+    ) -> Result<MemoryRegion> {
         Self::check(memory.len(), access)?;
         crate::sys::mapping::check(memory.address(), memory.len(), access.contains(Access::LOCAL_WRITE))
             .map_err(Error::os(
                 "reg_mr",
                 "all of the memory must be mapped, and writable if the access flags say so",
             ))?;
-        let memory = self.context().device.register_memory(self.handle(), memory, access)?;
+        self.register_at(memory, access, iova)
+    }
+
+    fn register_at(&self, memory: ForeignMemory, access: Access, iova: u64) -> Result<MemoryRegion> {
+        let iova = if access.contains(Access::ZERO_BASED) { 0 } else { iova };
+        let memory = self.context().device.register_memory(self.handle(), memory, access, iova)?;
         Ok(MemoryRegion::new(self, memory))
     }
 
