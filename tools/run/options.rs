@@ -1,0 +1,94 @@
+//! The command line.
+
+use clap::Parser;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use tbrdma_settings::{CONFIG_FLAG, Key, Layer, Settings, SettingsError};
+
+/// Starts an unmodified RDMA program on an emulated device.
+///
+/// Every option can also be given by a variable or in a TOML file; a flag is stronger than a variable, a variable stronger than the file.
+#[derive(Parser)]
+#[command(name = "tbrdma-run", version, after_help = AFTER)]
+pub(crate) struct Options {
+    /// A device, in the order in which the program shall see them: [NAME=]shm or [NAME=]udp:IFACE, as in mlx5_0=udp:lo. Without any, one
+    /// device shm [TBRDMA_DEVICES, commas between them].
+    #[arg(long, value_name = "DEVICE")]
+    device: Vec<String>,
+    /// What the devices pretend to be: plain, rxe, connectx or apple-tb5 [TBRDMA_PROFILE].
+    #[arg(long, value_name = "NAME")]
+    profile: Option<OsString>,
+    /// What goes wrong, as in loss=1%,delay=50us~20us [TBRDMA_FAULT].
+    #[arg(long, value_name = "PLAN")]
+    fault: Option<OsString>,
+    /// The seed of the faults; without one it is drawn, and told [TBRDMA_SEED].
+    #[arg(long)]
+    seed: Option<OsString>,
+    /// The rate and the latency of the links, as in 64Gbps,5us [TBRDMA_LINK].
+    #[arg(long, value_name = "RATE,LATENCY")]
+    link: Option<OsString>,
+    /// A file for every packet, as pcapng; %p becomes the process's number [TBRDMA_CAPTURE].
+    #[arg(long, value_name = "FILE")]
+    capture: Option<OsString>,
+    /// A file for every call and completion; %p becomes the process's number [TBRDMA_TRACE].
+    #[arg(long, value_name = "FILE")]
+    trace: Option<OsString>,
+    /// When the program ends, tell what it asked for, what failed and why, and what it did not give back [TBRDMA_EXPLAIN=1].
+    #[arg(long)]
+    explain: bool,
+    /// Pretend the files /dev/infiniband/NAME, for programs that look for them, as UCX does [TBRDMA_DEVICE_FILES=1].
+    #[arg(long)]
+    device_files: bool,
+    /// A TOML file of settings: devices (a list), profile, fault, seed, link, capture, trace, explain, device_files [TBRDMA_CONFIG].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the variables for a shell, instead of starting a program: eval "$(tbrdma-run --print-env)".
+    #[arg(long, conflicts_with = "program")]
+    print_env: bool,
+    /// The program and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required_unless_present = "print_env")]
+    pub(crate) program: Vec<OsString>,
+}
+
+const AFTER: &str = "Examples:
+  tbrdma-run -- ibv_devinfo -v
+  tbrdma-run --device mlx5_0=udp:lo --fault loss=1% --seed 7 -- ib_send_lat
+  tbrdma-run --profile connectx -- ib_write_bw 127.0.0.1";
+
+impl Options {
+    /// What holds, of flags, variables and the file.
+    pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
+        let below = match &self.config {
+            None => Layer::from_environment()?,
+            Some(path) => Layer::from_variables(|name| std::env::var_os(name))
+                .over(Layer::from_file(Path::new(path), CONFIG_FLAG)?),
+        };
+        self.flags().over(below).parse()
+    }
+
+    fn flags(&self) -> Layer {
+        let mut layer = Layer::default();
+        if !self.device.is_empty() {
+            layer.set(Key::Devices, self.device.join(","), Key::Devices.flag());
+        }
+        let values = [
+            (Key::Profile, &self.profile),
+            (Key::Fault, &self.fault),
+            (Key::Seed, &self.seed),
+            (Key::Link, &self.link),
+            (Key::Capture, &self.capture),
+            (Key::Trace, &self.trace),
+        ];
+        for (key, value) in values {
+            if let Some(value) = value {
+                layer.set(key, value, key.flag());
+            }
+        }
+        for (key, on) in [(Key::Explain, self.explain), (Key::DeviceFiles, self.device_files)] {
+            if on {
+                layer.set(key, "1", key.flag());
+            }
+        }
+        layer
+    }
+}
