@@ -85,7 +85,7 @@ pub use {
     verbs::options::OpenOptions,
     verbs::pd::ProtectionDomain,
     verbs::qp::{Connection, QpInit, QueuePair},
-    verbs::queues::{ReceiveQueue, SendQueue},
+    verbs::queues::{QpControl, ReceiveQueue, SendQueue},
     verbs::srq::SharedReceiveQueue,
     verbs::work::{ReceiveWrBuilder, ReceiveWrs, SendWrBuilder, SendWrs, SgList},
 };

@@ -72,6 +72,7 @@ impl ForeignMemory {
 
 /// A scatter/gather entry written by hand, for those who must: an address and a key from anywhere.
 #[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
 pub struct RawSge(Sge);
 
 impl RawSge {
@@ -82,6 +83,17 @@ impl RawSge {
     /// other way does no harm: the work request fails.)
     pub unsafe fn new(sge: Sge) -> Self {
         Self(sge)
+    }
+
+    /// Vouches for a list of entries.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new), for each of them.
+    #[inline]
+    pub unsafe fn list(sges: &[Sge]) -> &[Self] {
+        let list: *const [Sge] = sges;
+        // SAFETY: a transparent wrapper, of the same size and alignment as what it wraps.
+        unsafe { &*(list as *const [Self]) }
     }
 
     /// The entry.

@@ -115,8 +115,14 @@ impl AddressHandle {
         Self { inner: Arc::new(Inner { pd: pd.clone(), number }) }
     }
 
-    pub(crate) fn number(&self) -> u32 {
+    /// The number by which a work request names it ([`UdDestination::ah`](tbrdma_proto::UdDestination::ah)).
+    pub fn number(&self) -> u32 {
         self.inner.number
+    }
+
+    /// The protection domain it belongs to.
+    pub fn pd(&self) -> &ProtectionDomain {
+        &self.inner.pd
     }
 }
 

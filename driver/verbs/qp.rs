@@ -5,7 +5,7 @@ use super::buffer::Buffer;
 use super::context::Context;
 use super::cq::CompletionQueue;
 use super::pd::ProtectionDomain;
-use super::queues::{ReceiveQueue, SendQueue};
+use super::queues::{QpControl, ReceiveQueue, SendQueue};
 use super::srq::SharedReceiveQueue;
 use super::work::{ReceiveWrs, SendWrs};
 use crate::device::{DeviceQp, QpRequest};
@@ -403,6 +403,12 @@ impl QueuePair {
     /// The halves, for threads of their own. The queue pair lives until both are dropped.
     pub fn split(self) -> (SendQueue, ReceiveQueue) {
         (self.send, self.recv)
+    }
+
+    /// The halves, and what is left when they are taken away. The queue pair lives until all three are dropped.
+    pub fn into_parts(self) -> (SendQueue, ReceiveQueue, QpControl) {
+        let control = QpControl::new(&self.send.shared);
+        (self.send, self.recv, control)
     }
 
     /// The halves, to use in turn.

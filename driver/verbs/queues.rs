@@ -4,10 +4,10 @@ use super::buffer::Buffer;
 use super::qp::Shared;
 use super::work::{Lent, ReceiveWrs, SendWrs};
 use crate::device::{ReceiveBatch, Refused, SendBatch, SendToken};
-use crate::error::PostError;
+use crate::error::{Error, PostError, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tbrdma_proto::{QpState, Qpn, SendFlags, WorkCompletion};
+use tbrdma_proto::{QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, SendFlags, WorkCompletion};
 
 /// Buffers that are with the device, by the running number of their work request. Those of a shared queue end in any order, so
 /// there is no telling how far apart their numbers are.
@@ -99,11 +99,32 @@ impl SendQueue {
     /// completion.
     #[inline]
     pub fn post(&mut self, build: impl FnOnce(&mut SendWrs<'_>)) -> Result<(), PostError> {
+        build(&mut self.start());
+        self.complete()
+    }
+
+    /// A new list, empty, to be posted by [`complete`](Self::complete): [`post`](Self::post) in two steps (`ibv_wr_start(3)`).
+    #[inline]
+    pub fn start(&mut self) -> SendWrs<'_> {
         self.batch.clear();
         if !self.lent.is_empty() {
             self.lent.clear();
         }
-        build(&mut SendWrs { batch: &mut self.batch, lent: &mut self.lent });
+        self.list()
+    }
+
+    /// The list that [`start`](Self::start) began, to put more on it.
+    #[inline]
+    pub fn list(&mut self) -> SendWrs<'_> {
+        SendWrs { batch: &mut self.batch, lent: &mut self.lent }
+    }
+
+    /// Posts the list, with one doorbell, and empties it.
+    ///
+    /// # Errors
+    /// As for [`post`](Self::post).
+    #[inline]
+    pub fn complete(&mut self) -> Result<(), PostError> {
         if self.shared.sq_sig_all {
             for wr in &mut self.batch.wrs {
                 wr.flags |= SendFlags::SIGNALED;
@@ -113,11 +134,13 @@ impl SendQueue {
             // A buffer comes back with a completion, so there must be one.
             self.batch.wrs[*position].flags |= SendFlags::SIGNALED;
         }
+        let posted = self.batch.wrs.len();
         let result = self.shared.device.post_send(&mut self.token, &self.batch);
+        self.batch.clear();
         if result.1.is_none() && self.lent.is_empty() {
             return Ok(());
         }
-        outcome(&mut self.loans, &mut self.lent, self.batch.wrs.len(), self.shared.device.qp_num(), result)
+        outcome(&mut self.loans, &mut self.lent, posted, self.shared.device.qp_num(), result)
     }
 
     /// The buffer that was lent to the work request of this completion.
@@ -189,5 +212,61 @@ impl ReceiveQueue {
     /// All buffers still lent, once the queue pair has been reset: their work requests have no completions.
     pub fn take_lent(&mut self) -> Vec<Buffer> {
         if self.shared.device.query().qp_state == QpState::Reset { self.loans.take_all() } else { Vec::new() }
+    }
+}
+
+/// What a queue pair is besides its halves: its attributes and its state, to be asked for and changed from any thread.
+#[derive(Clone)]
+pub struct QpControl {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for QpControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "QP {} in state {}", self.qp_num(), self.query().qp_state)
+    }
+}
+
+impl QpControl {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared) }
+    }
+
+    /// The queue pair's number.
+    pub fn qp_num(&self) -> Qpn {
+        self.shared.device.qp_num()
+    }
+
+    /// Its transport service.
+    pub fn qp_type(&self) -> QpType {
+        self.shared.device.qp_type()
+    }
+
+    /// What was granted of what was asked for at creation; at least that.
+    pub fn cap(&self) -> QpCap {
+        self.shared.device.cap()
+    }
+
+    /// Its attributes (`ibv_query_qp(3)`).
+    pub fn query(&self) -> QpAttr {
+        self.shared.device.query()
+    }
+
+    /// Changes the attributes that `mask` names (`ibv_modify_qp(3)`). Nobody may be posting meanwhile: it borrows both halves.
+    ///
+    /// # Errors
+    /// As for [`QueuePair::modify`](crate::QueuePair::modify), or the halves are another queue pair's.
+    pub fn modify(
+        &self,
+        send: &mut SendQueue,
+        recv: &mut ReceiveQueue,
+        attr: &QpAttr,
+        mask: QpAttrMask,
+    ) -> Result<()> {
+        if !Arc::ptr_eq(&send.shared, &self.shared) || !Arc::ptr_eq(&recv.shared, &self.shared) {
+            let reason = format!("the halves are those of another queue pair than {}", self.qp_num());
+            return Err(Error::InvalidArgument { call: "modify_qp", reason });
+        }
+        self.shared.device.modify(attr, mask)
     }
 }

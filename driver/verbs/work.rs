@@ -4,6 +4,7 @@ use super::address::AddressHandle;
 use super::buffer::Buffer;
 use super::memory::MrSlice;
 use crate::device::{ReceiveBatch, ReceiveWr, SendBatch};
+use crate::mem::RawSge;
 use tbrdma_proto::{Opcode, Qpn, RemoteAddr, SendFlags, SendWr, UdDestination};
 
 /// A scatter/gather list: one slice, or several in order.
@@ -85,6 +86,28 @@ impl SendWrs<'_> {
             sg,
         });
         SendWrBuilder { wr }
+    }
+
+    /// A work request written by hand, of these entries; its own `sg` means nothing.
+    #[inline]
+    pub fn raw(&mut self, wr: SendWr, list: &[RawSge]) {
+        let start = self.batch.sges.len() as u32;
+        match list {
+            [only] => self.batch.sges.push(only.sge()),
+            list => self.batch.sges.extend(list.iter().map(|entry| entry.sge())),
+        }
+        let sg = start..self.batch.sges.len() as u32;
+        self.batch.wrs.push(SendWr { flags: wr.flags - SendFlags::INLINE, sg, ..wr });
+    }
+
+    /// A work request written by hand, of bytes that are copied now; its own `sg` means nothing.
+    pub fn raw_inline<'b>(&mut self, wr: SendWr, bytes: impl IntoIterator<Item = &'b [u8]>) {
+        let start = self.batch.inline.len() as u32;
+        for part in bytes {
+            self.batch.inline.extend_from_slice(part);
+        }
+        let sg = start..self.batch.inline.len() as u32;
+        self.batch.wrs.push(SendWr { flags: wr.flags | SendFlags::INLINE, sg, ..wr });
     }
 
     /// SEND.
@@ -251,6 +274,14 @@ impl ReceiveWrs<'_> {
         let at = self.batch.wrs.len();
         self.batch.wrs.push(ReceiveWr { wr_id: 0, first_sge, num_sge: list.len() as u32 });
         ReceiveWrBuilder { wr: &mut self.batch.wrs[at] }
+    }
+
+    /// A receive into entries written by hand.
+    #[inline]
+    pub fn raw(&mut self, wr_id: u64, list: &[RawSge]) {
+        let first_sge = self.batch.sges.len() as u32;
+        self.batch.sges.extend(list.iter().map(|entry| entry.sge()));
+        self.batch.wrs.push(ReceiveWr { wr_id, first_sge, num_sge: list.len() as u32 });
     }
 
     /// A receive into the list.
