@@ -14,9 +14,9 @@ use tbrdma_proto::wire::{
     Aeth, AtomicEth, Bth, Deth, Headers, MAX_HEADER_BYTES, NakCode, Packet, PacketOpcode, Reth, Syndrome,
 };
 use tbrdma_proto::{
-    Access, AddressVector, DeviceAttr, Mtu, Opcode, PdHandle, PortAttr, Psn, QpAttr, QpAttrMask, QpCap,
-    QpState, QpType, Qpn, RemoteAddr, SendFlags, SendWr, Sge, Time, UdDestination, WcStatus, WorkCompletion,
-    transition,
+    Access, AddressVector, DeviceAttr, Habits, Mtu, Opcode, PdHandle, PortAttr, Psn, QpAttr, QpAttrMask,
+    QpCap, QpState, QpType, Qpn, RemoteAddr, SendFlags, SendWr, Sge, Time, UdDestination, WcStatus,
+    WorkCompletion, transition,
 };
 
 use world::{Case, World};
@@ -75,6 +75,7 @@ impl Run {
             shared_receives: shared,
             device: DeviceAttr::default(),
             port: PortAttr { active_mtu: mtu, ..PortAttr::default() },
+            habits: Habits::default(),
         };
         let srq = shared.then(|| Srq::new(PD, DEPTH, 3));
         let world = World { memory, srq, allowed: RefCell::default(), keys };

@@ -20,6 +20,7 @@
 //! | [`event`] | what can go wrong, or change, outside any work request? |
 //! | [`limits`] | how large may everything be? |
 //! | [`profile`] | which of those limits does a given device pretend to have? |
+//! | [`devices`] | which devices is a program given, and how are they cabled? |
 //!
 //! Every public name is also re-exported at the root of the crate.
 //!
@@ -38,6 +39,7 @@
 
 mod raw;
 
+pub mod devices;
 pub mod event;
 pub mod fault;
 pub mod flags;
@@ -55,6 +57,7 @@ pub mod transport;
 pub mod wire;
 pub mod work;
 
+pub use devices::*;
 pub use event::*;
 pub use flags::*;
 pub use ident::*;

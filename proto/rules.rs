@@ -12,6 +12,7 @@
 
 use crate::flags::SendFlags;
 use crate::limits::ATOMIC_BYTES;
+use crate::profile::Habits;
 use crate::qp::{Mtu, QpType};
 use crate::work::{Opcode, SendWr, Sge, WcStatus};
 
@@ -29,6 +30,8 @@ pub struct SendRules {
     pub max_msg_size: u64,
     /// Bytes of a packet. On UD, where a message is one packet: the port's active MTU.
     pub path_mtu: Mtu,
+    /// What the device does otherwise than others.
+    pub habits: Habits,
 }
 
 impl SendRules {

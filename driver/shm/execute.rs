@@ -266,7 +266,8 @@ impl ShmQp {
         let mut delivery = *delivery;
         let mut step = Step::Done(work.length as u32);
         if let Some(length) = fill {
-            if receive.only().map_or_else(|| receive.room(), |span| span.len) < length {
+            let room = receive.only().map_or_else(|| receive.room(), |span| span.len);
+            if !self.rules.habits.fits(length, room) {
                 delivery.status = WcStatus::LocLenErr;
                 step = Step::Failed(WcStatus::RemInvReqErr);
             } else if length > 0 {
@@ -287,7 +288,9 @@ impl ShmQp {
                 }
             }
         }
-        let dropped = delivery.status != WcStatus::Success && self.qp_type == QpType::Uc;
+        // Where frames must match, the receiver is told that they do not.
+        let told = delivery.status == WcStatus::LocLenErr && self.rules.habits.match_frames;
+        let dropped = delivery.status != WcStatus::Success && self.qp_type == QpType::Uc && !told;
         if dropped {
             receive.put_back(progress, doorbell);
             return Step::Done(work.length as u32);

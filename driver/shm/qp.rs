@@ -99,6 +99,7 @@ impl ShmQp {
             max_inline_data: cap.max_inline_data,
             max_msg_size: u64::from(port.max_msg_sz),
             path_mtu: port.active_mtu,
+            habits: core.profile.switches.habits(),
         };
         let (send, token) = OwnedLock::new(SendState::default());
         let attr = QpAttr { cap, port_num: limits::PORT, ..QpAttr::default() };

@@ -171,6 +171,7 @@ impl ShmQp {
         let mut direct = remote.filter(|remote| {
             disposition == PostDisposition::Execute
                 && queue.pending.is_empty()
+                && self.rules.habits.is_none()
                 && remote.readiness() == Readiness::Ready
         });
         doorbell.ready = direct.is_some();
@@ -361,6 +362,7 @@ impl ShmQp {
     ) -> Step {
         let step = match self.rules.completion_status_for_length(work.length) {
             Some(status) => Step::Failed(status),
+            None if self.rules.habits.loses(work.wr.opcode, work.length) => Step::Done(work.length as u32),
             None if self.qp_type == QpType::Ud => self.send_datagram(queue, work),
             None => self.execute(remote, work, progress, doorbell),
         };

@@ -88,6 +88,7 @@ impl SoftQp {
             shared_receives: srq.is_some(),
             device: core.profile.device.clone(),
             port: core.profile.port,
+            habits: core.profile.switches.habits(),
         };
         let inner = Inner {
             qp: Qp::new(config),

@@ -7,6 +7,7 @@ use crate::fault::FaultPlan;
 use crate::flags::{Access, SendFlags};
 use crate::ident::{Psn, Qpn};
 use crate::limits::PortAttr;
+use crate::profile::Habits;
 use crate::qp::{ModifyError, QpCap, QpType};
 use crate::region::PdHandle;
 use crate::time::Time;
@@ -30,6 +31,8 @@ pub struct PairSpec {
     pub psn: Psn,
     /// Bytes of the region that each node has.
     pub region: usize,
+    /// What the devices do otherwise than others.
+    pub habits: Habits,
 }
 
 impl Default for PairSpec {
@@ -48,6 +51,7 @@ impl Default for PairSpec {
             connection: Connection::default(),
             psn: Psn::masked(0xff_fff0),
             region: 1 << 20,
+            habits: Habits::default(),
         }
     }
 }
@@ -106,6 +110,7 @@ impl Pair {
                     recv_cq: 0,
                     srq: None,
                     port: PortAttr::default(),
+                    habits: spec.habits,
                 },
             );
         }

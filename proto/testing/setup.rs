@@ -6,6 +6,7 @@ use super::trace::Happening;
 use crate::flags::Access;
 use crate::ident::{Gid, Psn, Qpn};
 use crate::limits::{DeviceAttr, PORT, PortAttr};
+use crate::profile::Habits;
 use crate::qp::{AddressVector, ModifyError, Mtu, QpAttr, QpAttrMask, QpCap, QpState, QpType};
 use crate::region::PdHandle;
 use crate::transport::{PostFault, Qp, QpConfig};
@@ -30,6 +31,8 @@ pub struct QpSpec {
     pub srq: Option<usize>,
     /// What the port can do: its MTU is that of datagrams.
     pub port: PortAttr,
+    /// What the device does otherwise than others.
+    pub habits: Habits,
 }
 
 /// How a queue pair is connected: the attributes of INIT, RTR and RTS.
@@ -114,9 +117,10 @@ pub fn address(gid: Gid) -> AddressVector {
 impl Fabric {
     /// Makes a queue pair, in RESET. One with the same number is lost.
     pub fn create_qp(&mut self, node: usize, spec: QpSpec) {
-        let QpSpec { qpn, qp_type, pd, cap, send_cq, recv_cq, srq, port } = spec;
+        let QpSpec { qpn, qp_type, pd, cap, send_cq, recv_cq, srq, port, habits } = spec;
         let device = DeviceAttr::default();
-        let qp = Qp::new(QpConfig { qpn, qp_type, pd, cap, shared_receives: srq.is_some(), device, port });
+        let shared_receives = srq.is_some();
+        let qp = Qp::new(QpConfig { qpn, qp_type, pd, cap, shared_receives, device, port, habits });
         let slot = Slot { qp, qp_type, pd, send_cq, recv_cq, srq, peer: Gid::default(), ack_due: None };
         let node = self.node_mut(node);
         node.qps.insert(qpn, slot);

@@ -4,8 +4,9 @@ use tbrdma_proto::{FlowMode, LinkLayer, Mtu, PortState, Profile, RegionTable, li
 
 #[test]
 fn plain_narrows_nothing() {
-    let Profile { name, device, port, flow } = Profile::plain();
-    assert_eq!((name, flow), ("plain", FlowMode::Nic));
+    let Profile { name, device, port, switches } = Profile::plain();
+    assert_eq!((name, switches.flow), ("plain", FlowMode::Nic));
+    assert!(switches.habits().is_none());
     assert_eq!(device.max_sge, limits::MAX_SGE);
     assert_eq!(device.max_inline_data, limits::MAX_INLINE_DATA);
     assert_eq!(device.max_qp_wr, limits::MAX_QP_WR);

@@ -2,12 +2,19 @@
 
 use proptest::prelude::*;
 use tbrdma_proto::{
-    Mtu, Opcode, PostErrorKind, QpType, Qpn, RemoteAddr, SendFlags, SendRules, SendWr, Sge, UdDestination,
-    WcStatus,
+    Habits, Mtu, Opcode, PostErrorKind, QpType, Qpn, RemoteAddr, SendFlags, SendRules, SendWr, Sge,
+    UdDestination, WcStatus,
 };
 
 fn rules(qp_type: QpType) -> SendRules {
-    SendRules { qp_type, max_send_sge: 3, max_inline_data: 64, max_msg_size: 1 << 31, path_mtu: Mtu::B1024 }
+    SendRules {
+        qp_type,
+        max_send_sge: 3,
+        max_inline_data: 64,
+        max_msg_size: 1 << 31,
+        path_mtu: Mtu::B1024,
+        habits: Habits::default(),
+    }
 }
 
 fn wr(opcode: Opcode) -> SendWr {

@@ -10,6 +10,7 @@ use super::{Action, Counters, Host, Incoming, Payload, Pending, Span, Transmit};
 use crate::event::AsyncEventKind;
 use crate::ident::Qpn;
 use crate::limits::{DEFAULT_PKEY, DeviceAttr, PortAttr};
+use crate::profile::Habits;
 use crate::qp::{ModifyError, QpAttr, QpAttrMask, QpCap, QpState, QpType, check_modify, check_values};
 use crate::region::PdHandle;
 use crate::rules::{PostErrorKind, SendRules};
@@ -34,6 +35,8 @@ pub struct QpConfig {
     pub device: DeviceAttr,
     /// What the port can do.
     pub port: PortAttr,
+    /// What the device does otherwise than others.
+    pub habits: Habits,
 }
 
 /// Why a work request was not queued.
@@ -105,13 +108,14 @@ pub struct Qp {
 impl Qp {
     /// A queue pair in RESET. All storage it ever needs for its work is made here.
     pub fn new(config: QpConfig) -> Self {
-        let QpConfig { qpn, qp_type, pd, ref cap, shared_receives, ref device, ref port } = config;
+        let QpConfig { qpn, qp_type, pd, ref cap, shared_receives, ref device, ref port, habits } = config;
         let rules = SendRules {
             qp_type,
             max_send_sge: cap.max_send_sge,
             max_inline_data: cap.max_inline_data,
             max_msg_size: port.max_msg_sz.into(),
             path_mtu: port.active_mtu,
+            habits,
         };
         let shared = Shared {
             qpn,
@@ -123,6 +127,7 @@ impl Qp {
             mtu: port.active_mtu.bytes(),
             pkey: DEFAULT_PKEY,
             max_msg_size: rules.max_msg_size,
+            habits,
         };
         Self {
             shared,

@@ -3,6 +3,7 @@
 use crate::Psn;
 use crate::event::AsyncEventKind;
 use crate::ident::Qpn;
+use crate::profile::Habits;
 use crate::qp::{QpAttr, QpState, QpType};
 use crate::region::PdHandle;
 use crate::wire::{Bth, PacketOpcode};
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) pkey: u16,
     /// Bytes of the longest message.
     pub(super) max_msg_size: u64,
+    /// What the device does otherwise than others.
+    pub(super) habits: Habits,
 }
 
 impl Shared {

@@ -9,6 +9,7 @@ use crate::fault::Random;
 use crate::flags::{Access, SendFlags};
 use crate::ident::{Psn, Qpn};
 use crate::limits::PortAttr;
+use crate::profile::Habits;
 use crate::qp::{QpCap, QpState, QpType};
 use crate::region::PdHandle;
 use crate::testing::memory::violation;
@@ -226,6 +227,7 @@ impl World {
                 active_mtu: self.scenario.mtu,
                 ..PortAttr::default()
             },
+            habits: Habits::default(),
         };
         self.fabric.create_qp(side.node, spec);
         Ok(())

@@ -9,9 +9,9 @@ use core::time::Duration;
 use tbrdma_proto::transport::{Action, Half, Host, Incoming, Pending, Qp, QpConfig, Receive, Span, Transmit};
 use tbrdma_proto::wire::{Aeth, Bth, Headers, NakCode, Packet, PacketOpcode, Syndrome};
 use tbrdma_proto::{
-    Access, AsyncEventKind, DeviceAttr, Gid, Mtu, Opcode, PdHandle, PortAttr, Psn, QpAttr, QpAttrMask, QpCap,
-    QpState, QpType, Qpn, RegionError, RemoteAddr, SendFlags, SendWr, Sge, Time, UdDestination, WcStatus,
-    WorkCompletion,
+    Access, AsyncEventKind, DeviceAttr, Gid, Habits, Mtu, Opcode, PdHandle, PortAttr, Psn, QpAttr,
+    QpAttrMask, QpCap, QpState, QpType, Qpn, RegionError, RemoteAddr, SendFlags, SendWr, Sge, Time,
+    UdDestination, WcStatus, WorkCompletion,
 };
 
 /// The key of all local memory.
@@ -73,6 +73,7 @@ pub(crate) struct Setup {
     pub(crate) retry_cnt: u8,
     pub(crate) rnr_retry: u8,
     pub(crate) depth: u32,
+    pub(crate) habits: Habits,
 }
 
 impl Default for Setup {
@@ -86,6 +87,7 @@ impl Default for Setup {
             retry_cnt: 7,
             rnr_retry: 7,
             depth: 64,
+            habits: Habits::default(),
         }
     }
 }
@@ -171,6 +173,7 @@ impl Setup {
             shared_receives: false,
             device: DeviceAttr::default(),
             port: PortAttr::default(),
+            habits: self.habits,
         };
         Rig { qp: Qp::new(config), host: Keys::default(), now: Time(1_000_000), actions: Vec::new() }
     }

@@ -72,6 +72,7 @@ pub(crate) struct Setup {
     pub(crate) max_msg: u32,
     /// Whether it goes on to RTS.
     pub(crate) rts: bool,
+    pub(crate) habits: Habits,
 }
 
 impl Default for Setup {
@@ -86,6 +87,7 @@ impl Default for Setup {
             srq: false,
             max_msg: 1 << 31,
             rts: true,
+            habits: Habits::default(),
         }
     }
 }
@@ -174,6 +176,7 @@ impl Side {
             shared_receives: setup.srq,
             device: DeviceAttr::default(),
             port: PortAttr { max_msg_sz: setup.max_msg, ..PortAttr::default() },
+            habits: setup.habits,
         };
         let srq = setup.srq.then(|| Srq::new(SRQ_PD, setup.depth, 4));
         let world = World { memory: ToyMemory::new(1), srq, checks: std::cell::Cell::new(0) };

@@ -99,7 +99,7 @@ impl Requester {
         wqe.first = first;
         wqe.status = status;
         let local = matches!(wqe.opcode, Opcode::LocalInv | Opcode::BindMw);
-        if status != WcStatus::Success || local {
+        if status != WcStatus::Success || local || ctx.habits.loses(wqe.opcode, wqe.length.into()) {
             wqe.packets = 0;
             if status != WcStatus::Success {
                 self.counters.send_err += 1;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::Refusal;
 use crate::flags::Access;
 use crate::planted::{self, Bug};
+use crate::profile::Habits;
 use crate::transport::{Action, Host, Receive};
 use crate::work::Sge;
 
@@ -75,6 +76,12 @@ impl Landing {
             }
         }
         Ok(())
+    }
+
+    /// Whether a message whose last `len` bytes are still to come is one for this receive, as the device has it.
+    pub(super) fn matches(&self, len: u32, habits: Habits) -> bool {
+        let room = self.receive.sges.iter().map(|sge| u64::from(sge.length)).sum();
+        habits.fits(u64::from(self.total) + u64::from(len), room)
     }
 
     /// Places the first `len` bytes of the packet's payload, which [`check`](Self::check) has allowed.

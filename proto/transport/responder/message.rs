@@ -77,6 +77,9 @@ impl Responder {
             return Err(Refusal::Invalid);
         }
         self.landing.check(len, ctx.max_msg_size, host)?;
+        if ctx.habits.match_frames && opcode.is_last() && !self.landing.matches(len, ctx.habits) {
+            return Err(Refusal::TooLong);
+        }
         if let Some(key) = headers.ieth
             && opcode.has_ieth()
             // Bytes are placed after this; a key they need cannot go before them.

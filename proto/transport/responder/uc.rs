@@ -62,6 +62,12 @@ impl Responder {
                 self.complete(ctx, actions, WcStatus::LocProtErr, true, WorkCompletion::default());
                 Err(Fatal { event: None })
             }
+            // The receiver is told that the two sides disagree about the length; the connection goes on.
+            Err(Refusal::TooLong) if ctx.habits.match_frames => {
+                self.message = Message::None;
+                self.complete(ctx, actions, WcStatus::LocLenErr, true, WorkCompletion::default());
+                Ok(())
+            }
             Err(_) => {
                 // The receive stays for the next message.
                 self.message = Message::None;

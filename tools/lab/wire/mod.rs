@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use tbrdma_proto::transport::{Qp, QpConfig, Receive};
 use tbrdma_proto::wire::Headers;
 use tbrdma_proto::{
-    Access, AddressVector, AsyncEventKind, DeviceAttr, Gid, PortAttr, QpAttr, QpAttrMask, QpCap, QpState,
-    QpType, Qpn, RemoteAddr, SendWr, Sge, Time, UdDestination, WorkCompletion, limits,
+    Access, AddressVector, AsyncEventKind, DeviceAttr, Gid, Habits, PortAttr, QpAttr, QpAttrMask, QpCap,
+    QpState, QpType, Qpn, RemoteAddr, SendWr, Sge, Time, UdDestination, WorkCompletion, limits,
 };
 
 /// How long the wire's thread sleeps at most when nothing comes: how late a timer may be.
@@ -190,7 +190,9 @@ impl Party for Wire {
             max_inline_data: 64,
         };
         let (device, port) = (DeviceAttr::default(), PortAttr::default());
-        let mut qp = Qp::new(QpConfig { qpn, qp_type: kind, pd: PD, cap, shared_receives, device, port });
+        let habits = Habits::default();
+        let mut qp =
+            Qp::new(QpConfig { qpn, qp_type: kind, pd: PD, cap, shared_receives, device, port, habits });
         let attr = QpAttr {
             qp_state: QpState::Init,
             port_num: limits::PORT,
