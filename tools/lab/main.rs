@@ -25,15 +25,14 @@ mod initramfs;
 mod kernel;
 mod modes;
 mod party;
-mod report;
 mod verbs;
 mod wire;
 
 use clap::{Parser, ValueEnum};
-use report::Report;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
+use tbrdma_kit::Report;
 
 /// Runs tbrdma against the Linux kernel's rdma_rxe in a virtual machine.
 #[derive(Parser)]

@@ -4,20 +4,19 @@ use crate::bench::{Bench, Control, Ours};
 use crate::cache::Cache;
 use crate::device::Device;
 use crate::guest::Guest;
-use crate::report::{Report, Skip};
 use crate::verbs::Verbs;
 use crate::wire::Wire;
 use crate::wire::frame::{GUEST_MAC, OUR_V4, OUR_V6};
 use crate::{checks, initramfs};
 use anyhow::{Context, Result, ensure};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{getgid, getuid};
+use nix::sched::CloneFlags;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tbrdma::OpenOptions;
+use tbrdma_kit::{Report, Skip, enter_network_namespace};
 
 /// Bytes of an IP packet: enough for packets with 4096 bytes of payload.
 const MTU: u32 = 4200;
@@ -105,7 +104,7 @@ pub(crate) fn tap(report: &mut Report) -> Result<()> {
 /// In the process of its own: a namespace, a tap, a guest on it, and the library on the host's end of it.
 pub(crate) fn in_namespace(report: &mut Report, capture: Option<&Path>, verbose: bool) -> Result<()> {
     let cache = Cache::open()?;
-    enter_namespace()?;
+    enter_network_namespace(CloneFlags::empty())?;
     let busybox = cache.guest("bin/busybox");
     let busybox = |arguments: &[&str]| -> Result<()> {
         let output = Command::new(&busybox).args(arguments).output()?;
@@ -152,20 +151,5 @@ pub(crate) fn in_namespace(report: &mut Report, capture: Option<&Path>, verbose:
     bench.ours = Ours::Device(Box::new(Device::open(&name, &faulty)?));
     checks::operations::run_faulty(&mut bench, report);
     report.always("the guest's end", || bench.guest.finish());
-    Ok(())
-}
-
-/// A network namespace of our own; who is not root gets it within a user namespace, where that is allowed.
-fn enter_namespace() -> Result<()> {
-    let (uid, gid) = (getuid(), getgid());
-    if uid.is_root() {
-        return unshare(CloneFlags::CLONE_NEWNET)
-            .map_err(|error| Skip::new(format!("no network namespace: {error}")).into());
-    }
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
-        .map_err(|error| Skip::new(format!("neither root nor user namespaces: {error}")))?;
-    fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
-    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
     Ok(())
 }

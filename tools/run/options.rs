@@ -11,11 +11,12 @@ use tbrdma_settings::{CONFIG_FLAG, Key, Layer, Settings, SettingsError};
 #[derive(Parser)]
 #[command(name = "tbrdma-run", version, after_help = AFTER)]
 pub(crate) struct Options {
-    /// A device, in the order in which the program shall see them: [NAME=]shm or [NAME=]udp:IFACE, as in mlx5_0=udp:lo. Without any, one
-    /// device shm [TBRDMA_DEVICES, commas between them].
+    /// A device, in the order in which the program shall see them: [NAME=]shm or [NAME=]udp:IFACE, as in mlx5_0=udp:lo. The two ends of a cable
+    /// are shm@CABLE:0 and shm@CABLE:1; mesh:RANK/SIZE=shm and ring:RANK/SIZE=shm give a rank its devices, one for each cable. Without any,
+    /// one device shm [TBRDMA_DEVICES, commas between them].
     #[arg(long, value_name = "DEVICE")]
     device: Vec<String>,
-    /// What the devices pretend to be: plain, rxe, connectx or apple-tb5 [TBRDMA_PROFILE].
+    /// What the devices pretend to be: plain, rxe, connectx or apple-tb5, and perhaps switches, as in apple-tb5,qps=3 [TBRDMA_PROFILE].
     #[arg(long, value_name = "NAME")]
     profile: Option<OsString>,
     /// What goes wrong, as in loss=1%,delay=50us~20us [TBRDMA_FAULT].

@@ -1,13 +1,12 @@
 //! One source of settings: values as they were written, and where each comes from. Layers are laid over each other, and what is on top is
 //! parsed, so that nobody is told of an error in a value that has no effect.
 
-use crate::{
-    CONFIG_VARIABLE, DeviceSetting, Key, LinkModel, ProfileName, Settings, SettingsError, device, file,
-};
+use crate::{CONFIG_VARIABLE, Key, LinkModel, Settings, SettingsError, file};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tbrdma_proto::fault::FaultPlan;
+use tbrdma_proto::{NamedDevice, Profile, parse_devices};
 
 /// Settings as they were written in one place or in several.
 #[derive(Clone, Debug, Default)]
@@ -78,9 +77,9 @@ impl Layer {
     /// # Errors
     /// A value that makes no sense, with where it comes from.
     pub fn parse(&self) -> Result<Settings, SettingsError> {
-        let profile = self.value::<ProfileName>(Key::Profile)?.unwrap_or_default();
+        let profile = self.value::<Profile>(Key::Profile)?.unwrap_or_default();
         let settings = Settings {
-            devices: self.devices(profile)?,
+            devices: self.devices(profile.name)?,
             profile,
             fault: self.value(Key::Fault)?,
             seed: self.with(Key::Seed, |text| {
@@ -98,7 +97,7 @@ impl Layer {
 
     /// What no value is wrong in by itself.
     fn check(&self, settings: &Settings) -> Result<(), SettingsError> {
-        if !settings.devices.iter().any(DeviceSetting::has_packets) {
+        if !settings.devices.iter().any(|device| device.backend.has_packets()) {
             let needs_packets = [Key::Fault, Key::Link, Key::Capture];
             if let Some(text) = needs_packets.into_iter().find_map(|key| self.text(key)) {
                 let reason =
@@ -126,12 +125,7 @@ impl Layer {
         key: Key,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, SettingsError> {
-        let Some(text) = self.text(key) else { return Ok(None) };
-        let parsed = match text.value.to_str() {
-            Some(value) => parse(value),
-            None => Err("it is not UTF-8".to_owned()),
-        };
-        parsed.map(Some).map_err(|reason| text.error(reason))
+        self.text(key).map(|text| text.with(parse)).transpose()
     }
 
     fn value<T: FromStr<Err: ToString>>(&self, key: Key) -> Result<Option<T>, SettingsError> {
@@ -153,13 +147,23 @@ impl Layer {
         std::path::absolute(&text.value).map(Some).map_err(|error| text.error(error.to_string()))
     }
 
-    fn devices(&self, profile: ProfileName) -> Result<Vec<DeviceSetting>, SettingsError> {
-        let devices = self.with(Key::Devices, |text| device::parse_list(text, profile))?;
-        Ok(devices.unwrap_or_else(|| vec![device::default(profile)]))
+    /// Without a list, there is the one device that every machine has.
+    fn devices(&self, profile: &str) -> Result<Vec<NamedDevice>, SettingsError> {
+        let default = Text { value: "shm".into(), origin: "without devices".to_owned() };
+        let text = self.text(Key::Devices).unwrap_or(&default);
+        text.with(|list| parse_devices(list, profile).map_err(|error| error.to_string()))
     }
 }
 
 impl Text {
+    fn with<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, SettingsError> {
+        let parsed = match self.value.to_str() {
+            Some(value) => parse(value),
+            None => Err("it is not UTF-8".to_owned()),
+        };
+        parsed.map_err(|reason| self.error(reason))
+    }
+
     fn error(&self, reason: String) -> SettingsError {
         let value = OsStr::to_string_lossy(&self.value).into_owned();
         SettingsError::Value { origin: self.origin.clone(), value, reason }

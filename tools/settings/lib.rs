@@ -6,8 +6,8 @@
 //!
 //! | flag | variable | in the file | value |
 //! |---|---|---|---|
-//! | `--device` (repeatable) | `TBRDMA_DEVICES` | `devices` (a list) | `[NAME=]shm` or `[NAME=]udp:IFACE`; commas between them |
-//! | `--profile` | `TBRDMA_PROFILE` | `profile` | `plain`, `rxe`, `connectx`, `apple-tb5` |
+//! | `--device` (repeatable) | `TBRDMA_DEVICES` | `devices` (a list) | a [list](tbrdma_proto::devices) |
+//! | `--profile` | `TBRDMA_PROFILE` | `profile` | a [`Profile`]: `plain`, `rxe`, `connectx`, `apple-tb5`, and switches |
 //! | `--fault` | `TBRDMA_FAULT` | `fault` | a [`FaultPlan`](tbrdma_proto::fault::FaultPlan) |
 //! | `--seed` | `TBRDMA_SEED` | `seed` | a number below 2^64 |
 //! | `--link` | `TBRDMA_LINK` | `link` | a rate and a latency, `64Gbps,5us` |
@@ -31,34 +31,31 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::panic)]
 
-mod device;
 mod error;
 mod file;
 mod key;
 mod layer;
 mod link;
 mod paths;
-mod profile;
 
-pub use device::DeviceSetting;
 pub use error::SettingsError;
 pub use key::{CONFIG_FLAG, CONFIG_VARIABLE, Key};
 pub use layer::Layer;
 pub use link::LinkModel;
 pub use paths::for_process;
-pub use profile::ProfileName;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use tbrdma_proto::fault::FaultPlan;
+use tbrdma_proto::{NamedDevice, Profile};
 
 /// Everything that can be set, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The devices, in the order in which the program sees them; at least one, no two of one name.
-    pub devices: Vec<DeviceSetting>,
+    pub devices: Vec<NamedDevice>,
     /// What the devices pretend to be.
-    pub profile: ProfileName,
+    pub profile: Profile,
     /// What goes wrong, as it was written. `None`: nothing.
     pub fault: Option<FaultPlan>,
     /// What the faults are drawn from. `None`: from another seed each time.
@@ -106,10 +103,10 @@ impl Settings {
     fn value(&self, key: Key) -> Option<OsString> {
         match key {
             Key::Devices => {
-                let devices: Vec<_> = self.devices.iter().map(DeviceSetting::to_string).collect();
+                let devices: Vec<_> = self.devices.iter().map(NamedDevice::to_string).collect();
                 Some(devices.join(",").into())
             }
-            Key::Profile => Some(self.profile.as_str().into()),
+            Key::Profile => Some(self.profile.to_string().into()),
             Key::Fault => self.fault.as_ref().map(|plan| plan.to_string().into()),
             Key::Seed => self.seed.map(|seed| seed.to_string().into()),
             Key::Link => self.link.map(|link| link.to_string().into()),

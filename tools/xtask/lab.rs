@@ -1,8 +1,9 @@
 //! `cargo xtask lab`: our stack against the Linux kernel's rdma_rxe. The lab is a program of its own (`tools/lab`), so that the other chores
 //! need not wait until it and the library are built. It runs unoptimised: with overflow checks, and soon built.
 
+use crate::cargo::chore;
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// Runs our stack against the Linux kernel's rdma_rxe in a virtual machine; `cargo xtask lab --help` says more.
 #[derive(clap::Args)]
@@ -14,17 +15,5 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> ExitCode {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["run", "--quiet", "--package", "tbrdma-lab", "--"])
-        .args(&args.arguments)
-        .status();
-    match status {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("xtask: cannot start cargo to run the lab: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    chore(&["run", "--quiet", "--package", "tbrdma-lab", "--"], &args.arguments)
 }

@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod cargo;
 mod lab;
 mod plant;
+mod programs;
 mod swarm;
 mod table;
 
@@ -24,6 +26,8 @@ enum Chore {
     Swarm(swarm::Args),
     Table(table::Args),
     Lab(lab::Args),
+    Programs(programs::Args),
+    Pyverbs(programs::PyverbsArgs),
 }
 
 fn main() -> ExitCode {
@@ -31,5 +35,7 @@ fn main() -> ExitCode {
         Chore::Swarm(args) => swarm::main(&args),
         Chore::Table(args) => table::main(&args),
         Chore::Lab(args) => lab::main(&args),
+        Chore::Programs(args) => programs::main(&args),
+        Chore::Pyverbs(args) => programs::pyverbs(&args),
     }
 }

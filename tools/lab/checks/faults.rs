@@ -4,12 +4,12 @@
 use super::operations::{Asker, RESULT, SOURCE, TARGET};
 use crate::bench::Bench;
 use crate::party::{Family, PATIENCE, Party, Terms, Work, expect_pattern, expect_state, failure, success};
-use crate::report::Report;
 use crate::wire::Wire;
 use crate::wire::faults::{Record, Rule, Seen, Verdict, each, nth};
 use anyhow::{Context, Result, ensure};
 use std::thread;
 use std::time::{Duration, Instant};
+use tbrdma_kit::Report;
 use tbrdma_proto::wire::{Aeth, Bth, Headers, NakCode, Operation, PacketOpcode, Syndrome};
 use tbrdma_proto::{Mtu, Opcode, Psn, QpState, QpType, Qpn, RemoteAddr, WcStatus};
 

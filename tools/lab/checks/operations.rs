@@ -2,9 +2,9 @@
 
 use crate::bench::Bench;
 use crate::party::{Family, Party, Terms, Work, expect_pattern, expect_state, failure, success};
-use crate::report::Report;
 use crate::verbs::receiver_flag;
 use anyhow::{Result, ensure};
+use tbrdma_kit::Report;
 use tbrdma_proto::{Mtu, Opcode, QpState, QpType, RemoteAddr, WcFlags, WcOpcode, WcStatus};
 
 /// Where a requester's data is, where a responder's, and where results of atomics go.

@@ -4,9 +4,9 @@ use crate::bench::{Bench, Control};
 use crate::exchange::{self, Address};
 use crate::guest::{Guest, Outcome, Running};
 use crate::party::{Family, PATIENCE, Party, QKEY, Terms, Work, completion, expect_pattern};
-use crate::report::Report;
 use anyhow::{Context, Result, bail, ensure};
 use std::time::{Duration, Instant};
+use tbrdma_kit::Report;
 use tbrdma_proto::{Access, Mtu, Opcode, Psn, QpType, Qpn, RemoteAddr, WcStatus};
 
 /// Receives we keep posted, for all queue pairs together.

@@ -5,10 +5,10 @@ use crate::bench::Bench;
 use crate::party::{
     Family, MEMORY, PATIENCE, Terms, Work, completion, expect_pattern, expect_state, failure, success,
 };
-use crate::report::Report;
 use anyhow::{Result, bail, ensure};
 use std::thread;
 use std::time::{Duration, Instant};
+use tbrdma_kit::Report;
 use tbrdma_proto::wire::NakCode;
 use tbrdma_proto::{Access, AsyncEventKind, Mtu, Opcode, QpState, RemoteAddr, WcStatus, rnr_timer};
 

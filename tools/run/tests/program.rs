@@ -123,7 +123,7 @@ fn device_files_are_pretended_only_where_that_is_asked_for() {
 fn what_cannot_be_done_is_told_with_a_way_out() {
     let tree = Tree::built("wrong");
     for (arguments, code, said) in [
-        (&["--profile", "cx", "true"][..], 126, "--profile: \"cx\": there is no such profile"),
+        (&["--profile", "cx", "true"][..], 126, "--profile: \"cx\": profile: an unknown name"),
         (&["--config", "/nowhere/run.toml", "true"], 126, "--config: cannot read /nowhere/run.toml"),
         (&["--", "/nowhere/program"], 127, "cannot start /nowhere/program"),
         (&["--", "/"], 126, "cannot start /"),

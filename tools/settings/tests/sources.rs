@@ -70,7 +70,7 @@ fn a_flag_is_stronger_than_a_variable_and_that_than_the_file() {
     flags.set(Key::Seed, "3", "--seed");
     let settings = flags.over(variables.over(file)).parse().expect("it is right");
     assert_eq!(settings.seed, Some(3));
-    assert_eq!(settings.profile.as_str(), "rxe");
+    assert_eq!(settings.profile.name, "rxe");
     assert!(!settings.explain, "what is off above is off");
     assert_eq!(settings.devices[0].name, "mlx5_0");
 }
@@ -81,7 +81,7 @@ fn an_empty_variable_is_none_and_a_wrong_one_without_effect_is_no_error() {
     assert!(lower.parse().expect_err("no number").to_string().starts_with("TBRDMA_SEED"));
     let mut flags = Layer::default();
     flags.set(Key::Seed, "3", "--seed");
-    assert_eq!(flags.over(lower).parse().expect("it is right").profile.as_str(), "plain");
+    assert_eq!(flags.over(lower).parse().expect("it is right").profile.name, "plain");
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::fmt;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Something this machine cannot do, so that a part of the lab is left out.
+/// Something this machine cannot do, so that a part of the checks is left out.
 #[derive(Debug)]
-pub(crate) struct Skip(String);
+pub struct Skip(String);
 
 impl Skip {
-    pub(crate) const fn new(reason: String) -> Self {
+    /// For this reason.
+    pub const fn new(reason: String) -> Self {
         Self(reason)
     }
 }
@@ -25,7 +26,7 @@ impl std::error::Error for Skip {}
 
 /// How many checks passed, failed and were skipped.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counts {
+pub struct Counts {
     passed: u32,
     failed: u32,
     skipped: u32,
@@ -33,7 +34,7 @@ pub(crate) struct Counts {
 
 /// The checks of a run.
 #[derive(Default)]
-pub(crate) struct Report {
+pub struct Report {
     counts: Counts,
     /// Only checks with this in their name are made.
     filter: Option<String>,
@@ -42,17 +43,18 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(filter: Option<String>) -> Self {
+    /// A report on nothing yet, for the checks with `filter` in their names.
+    pub fn new(filter: Option<String>) -> Self {
         Self { filter, ..Self::default() }
     }
 
     /// The names of the checks to come start with this.
-    pub(crate) fn set_prefix(&mut self, prefix: &str) {
+    pub fn set_prefix(&mut self, prefix: &str) {
         prefix.clone_into(&mut self.prefix);
     }
 
     /// Makes one check, unless the filter leaves it out: what it returns is printed, as what was seen or as what is wrong.
-    pub(crate) fn check(&mut self, name: &str, check: impl FnOnce() -> Result<String>) {
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<String>) {
         if self
             .filter
             .as_ref()
@@ -63,7 +65,7 @@ impl Report {
     }
 
     /// [`check`](Self::check), whatever the filter says. A [`Skip`] is a failure where `TBRDMA_REQUIRE=1`.
-    pub(crate) fn always(&mut self, name: &str, check: impl FnOnce() -> Result<String>) {
+    pub fn always(&mut self, name: &str, check: impl FnOnce() -> Result<String>) {
         let begun = Instant::now();
         let result = check();
         let name = format!("{}{name} ({:.1} s)", self.prefix, begun.elapsed().as_secs_f64());
@@ -90,14 +92,14 @@ impl Report {
     }
 
     /// Adds what another process has counted.
-    pub(crate) const fn add(&mut self, counts: Counts) {
+    pub const fn add(&mut self, counts: Counts) {
         self.counts.passed += counts.passed;
         self.counts.failed += counts.failed;
         self.counts.skipped += counts.skipped;
     }
 
     /// Reads the line that [`finish`](Self::finish) prints.
-    pub(crate) fn parse_counts(line: &str) -> Option<Counts> {
+    pub fn parse_counts(line: &str) -> Option<Counts> {
         let mut parts = line.split(", ").map(|part| part.split_once(' '));
         let mut next = |what| match parts.next()?? {
             (count, word) if word == what => count.parse().ok(),
@@ -107,7 +109,7 @@ impl Report {
     }
 
     /// Prints the counts, and says whether nothing failed.
-    pub(crate) fn finish(&self) -> ExitCode {
+    pub fn finish(&self) -> ExitCode {
         let Counts { passed, failed, skipped } = self.counts;
         println!("{passed} passed, {failed} failed, {skipped} skipped");
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

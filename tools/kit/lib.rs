@@ -1,0 +1,13 @@
+//! What the checks against other people's software have in common: Debian's packages, unpacked and not installed; a network namespace; and
+//! counting what passed, failed and was skipped.
+
+#![forbid(unsafe_code)]
+
+pub mod debian;
+mod folder;
+mod namespace;
+mod report;
+
+pub use folder::Folder;
+pub use namespace::enter_network_namespace;
+pub use report::{Counts, Report, Skip};
