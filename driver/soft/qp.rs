@@ -180,8 +180,10 @@ impl DeviceQp for SoftQp {
             self.say_last_words(&mut inner, now);
         }
         inner.qp.modify(now, attr, mask).map_err(|source| Error::Modify { qp_num: self.qpn, source })?;
-        if path.is_some() {
+        if let Some(way) = path {
             inner.path = path;
+            // At our own address nobody else listens, and packets never get to a wire: trains go whole.
+            inner.qp.write_apart(way.source == way.to);
         }
         inner.qkey = inner.qp.query().qkey;
         if inner.qp.state() == QpState::Reset {

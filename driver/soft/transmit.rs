@@ -22,6 +22,8 @@ use tbrdma_proto::{Gid, Time};
 /// Packets that one queue pair may send before others get their turn: an answer to a large READ would otherwise fill every buffer on
 /// the way.
 const BUDGET: u32 = 128;
+/// Bytes from which on it pays to ask for what lies behind.
+const LONG: u32 = 1024;
 /// Times that a full socket is tried again before its packets count as lost.
 const TRIES: u32 = 4;
 
@@ -125,7 +127,14 @@ fn gather(core: &Core, qp: &Qp, payload: &Payload, mut body: &mut [u8]) -> bool 
             Span::Region { key, addr, len } => {
                 let Some(place) = core.bytes_at(key, addr, len) else { return false };
                 let Some(room) = body.get_mut(..len as usize) else { return false };
-                place.read_into(room)
+                let filled = place.read_into(room);
+                if len >= LONG
+                    && let Some(next) = core.bytes_at(key, addr.wrapping_add(len.into()), len)
+                {
+                    // More often than not it is the next packet's, and comes while this one's iCRC is computed.
+                    next.prefetch();
+                }
+                filled
             }
         };
         body = body.get_mut(filled..).unwrap_or_default();

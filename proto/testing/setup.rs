@@ -64,6 +64,8 @@ pub struct Connection {
     pub rnr_retry: u8,
     /// The queue key, for UD.
     pub qkey: u32,
+    /// As [`Qp::write_apart`].
+    pub writes_apart: bool,
 }
 
 impl Default for Connection {
@@ -82,6 +84,7 @@ impl Default for Connection {
             retry_cnt: 7,
             rnr_retry: 7,
             qkey: 0x1111_1111,
+            writes_apart: false,
         }
     }
 }
@@ -184,6 +187,7 @@ impl Fabric {
         for state in [QpState::Init, QpState::Rtr] {
             self.with_attributes(node, qpn, connection, state)?;
         }
+        self.touch(node, qpn, |_, qp, _| qp.write_apart(connection.writes_apart));
         Ok(())
     }
 

@@ -190,3 +190,48 @@ fn unreliable_messages_have_their_own_opcodes_and_ask_for_nothing() {
     let psns: Vec<_> = sent.iter().map(|transmit| transmit.headers.bth.psn.get() - SQ_PSN).collect();
     assert_eq!(psns, [0, 1, 2, 3, 4, 5, 6]);
 }
+
+#[test]
+fn writes_apart_are_as_many_writes_as_packets() {
+    let mut rig = Rig::rc();
+    rig.qp.write_apart(true);
+    rig.post(&wr(1, Opcode::RdmaWrite), &[sge(3500)]);
+    rig.send(2, 8);
+    let sent = rig.sent();
+    let opcodes: Vec<_> = sent.iter().map(|transmit| transmit.headers.bth.opcode).collect();
+    assert_eq!(opcodes, [P::RcWriteOnly, P::RcWriteOnly, P::RcWriteOnly, P::RcWriteOnly, P::RcSendOnly]);
+    let reths: Vec<_> = sent.iter().map(|transmit| transmit.headers.reth).collect();
+    let reth = |offset, length| Some(Reth { addr: REMOTE + offset, rkey: RKEY, length });
+    assert_eq!(reths, [reth(0, 1024), reth(1024, 1024), reth(2048, 1024), reth(3072, 428), None]);
+    let wanted: Vec<_> = sent.iter().map(|transmit| transmit.headers.bth.ack_req).collect();
+    assert_eq!(wanted, [false, false, false, true, true], "it is one work request all the same");
+    rig.ack(2);
+    assert_eq!(rig.completed(), []);
+    // The last is lost.
+    assert!(rig.sleep(2 * TIMEOUT));
+    let again = rig.one().unwrap();
+    assert_eq!((index(again.headers.bth.psn), again.headers.reth), (3, reth(3072, 428)));
+    rig.ack(4);
+    assert_eq!(rig.completed(), [(1, WcStatus::Success), (2, WcStatus::Success)]);
+}
+
+#[test]
+fn short_writes_and_those_with_a_word_at_their_end_stay_whole() {
+    let mut rig = Rig::rc();
+    rig.qp.write_apart(true);
+    rig.post(&wr(1, Opcode::RdmaWriteWithImm), &[sge(4096)]);
+    rig.post(&wr(2, Opcode::RdmaWrite), &[sge(3072)]);
+    let opcodes: Vec<_> = rig.sent().iter().map(|transmit| transmit.headers.bth.opcode).collect();
+    let first = [P::RcWriteFirst, P::RcWriteMiddle, P::RcWriteMiddle, P::RcWriteLastWithImm];
+    assert_eq!(opcodes[..4], first);
+    assert_eq!(opcodes[4..], [P::RcWriteFirst, P::RcWriteMiddle, P::RcWriteLast]);
+    let mut rig = Setup::of(QpType::Uc).rts();
+    rig.qp.write_apart(true);
+    rig.post(&wr(1, Opcode::RdmaWrite), &[sge(4096)]);
+    let opcodes: Vec<_> = rig.sent().iter().map(|transmit| transmit.headers.bth.opcode).collect();
+    assert_eq!(
+        opcodes,
+        [P::UcWriteFirst, P::UcWriteMiddle, P::UcWriteMiddle, P::UcWriteLast],
+        "it is delivered whole or not at all"
+    );
+}

@@ -128,6 +128,7 @@ impl Qp {
             pkey: DEFAULT_PKEY,
             max_msg_size: rules.max_msg_size,
             habits,
+            writes_apart: false,
         };
         Self {
             shared,
@@ -144,6 +145,15 @@ impl Qp {
             owes_cnp: false,
             last_cnp: None,
         }
+    }
+
+    /// Whether each packet of a WRITE of four packets and more, without immediate data, is to be a WRITE of its own, on a reliable connection;
+    /// at first it is not. Say so before anything is posted.
+    ///
+    /// Then all full packets of long WRITEs are equally long, as those of SENDs are, and links have a quicker way for such. To any peer the
+    /// bytes arrive the same. Only of a WRITE that runs out of its region, what lies inside may be placed before the rest is refused.
+    pub const fn write_apart(&mut self, apart: bool) {
+        self.shared.writes_apart = apart && matches!(self.shared.qp_type, QpType::Rc);
     }
 
     /// Changes attributes and state (`ibv_modify_qp(3)`; IBTA volume 1, section 11.2.5.3). Afterwards there may be

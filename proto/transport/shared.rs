@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) max_msg_size: u64,
     /// What the device does otherwise than others.
     pub(super) habits: Habits,
+    /// Whether each packet of a WRITE is a WRITE of its own: see [`Qp::write_apart`](super::Qp::write_apart).
+    pub(super) writes_apart: bool,
 }
 
 impl Shared {

@@ -171,6 +171,8 @@ fn where_the_kernel_splits_no_trains_packets_leave_alone_and_sealed_anew() {
             while b.got.len() < 3 && sent.elapsed() < Duration::from_millis(200) {
                 a.poll();
                 b.poll();
+                // One that went astray over the other address may still come.
+                b.got.retain(|(_, _, _, at)| *at == gid_index);
             }
         }
         for (number, (bytes, _, _, _)) in b.got.drain(..).enumerate() {
@@ -200,6 +202,8 @@ fn descriptor_says(wish: Wish) {
         while wait_readable(&[b.link.fd()], Some(Duration::from_millis(20))).unwrap() != 0 {
             assert!(begun.elapsed() < Duration::from_secs(20));
             b.poll();
+            // Others' packets that came here must go on, or theirs is the test that waits.
+            a.poll();
         }
         // While processes come and go at this address, a packet may go astray.
         a.send(&mut train, V4, b.link.qpn_tag(), &[40]);
@@ -268,6 +272,7 @@ fn packets_of_a_frequent_path_leave_from_the_port_that_was_told() {
                 }
             };
             let now = b.now();
+            b.link.poll(now);
             b.link.receive(now, &mut b.scratch, &mut sink).unwrap();
         }
         assert!(ports.iter().all(|port| *port == told[usize::from(index)]), "{ports:?} {told:?}");
@@ -368,7 +373,7 @@ fn each_to_each(ends: &mut [End]) {
 
 #[test]
 fn a_ring_serves_whichever_thread_looks() {
-    let (Some(a), Some(mut b)) = (End::open(), End::open_with(Wish::Uring)) else { return };
+    let (Some(mut a), Some(mut b)) = (End::open(), End::open_with(Wish::Uring)) else { return };
     if !b.link.describe().contains("multishot") {
         return crate::skip::skip(b.link.describe());
     }
@@ -384,6 +389,7 @@ fn a_ring_serves_whichever_thread_looks() {
                     let before = b.got.len();
                     b.poll();
                     if b.got.len() == before {
+                        a.poll();
                         a.send(&mut train, V4, tag, &[40; 10]);
                     }
                 }

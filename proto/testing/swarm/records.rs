@@ -204,6 +204,14 @@ pub(super) struct Side {
     pub(super) unsignaled: u32,
 }
 
+impl Side {
+    /// Whether each packet of such a request is a request of its own.
+    pub(super) fn writes_apart(&self, opcode: Opcode, packets: u32) -> bool {
+        let may = self.attributes.writes_apart && self.qp_type == QpType::Rc;
+        may && opcode == Opcode::RdmaWrite && packets >= 4
+    }
+}
+
 /// A registered region.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Area {

@@ -158,8 +158,10 @@ impl Side {
             }
             Operation::Send | Operation::Write => {
                 let payload = if last { record.len - done } else { mtu };
-                if len != payload as usize || opcode.is_first() != (position == 0) || opcode.is_last() != last
-                {
+                let apart = self.writes_apart(record.opcode, record.packets);
+                let is_part =
+                    opcode.is_first() == (apart || position == 0) && opcode.is_last() == (apart || last);
+                if len != payload as usize || !is_part {
                     return wrong("another part of the message");
                 }
                 if opcode.has_imm() != (last && record.opcode.has_imm())
@@ -168,7 +170,8 @@ impl Side {
                     return wrong("immediate data missing, or where there is none");
                 }
                 let reth = headers.reth.map(|reth| (reth.addr, reth.length));
-                if opcode.has_reth() && reth != Some((record.addr, record.len)) {
+                let (ahead, length) = if apart { (done, payload) } else { (0, record.len) };
+                if opcode.has_reth() && reth != Some((record.addr + u64::from(ahead), length)) {
                     return wrong("it writes to somewhere else");
                 }
             }

@@ -270,7 +270,14 @@ impl World {
                 } else {
                     self.sides[self.sides[number].peer].target
                 };
-                let beyond = if opcode.is_atomic() { 8 } else { 1 };
+                let beyond = match opcode {
+                    _ if opcode.is_atomic() => 8,
+                    // Or what lies inside might be written.
+                    _ if self.sides[number].attributes.writes_apart && opcode == Opcode::RdmaWrite => {
+                        draft.len as usize
+                    }
+                    _ => 1,
+                };
                 draft.wr.remote =
                     RemoteAddr { addr: area.at(area.len + beyond) - u64::from(draft.len), rkey: area.key };
             }

@@ -39,12 +39,15 @@ impl Requester {
         let (offset, len) = self.part(number, ctx);
         let wqe = self.queue.at(number);
         let (first, last) = (self.next == wqe.first, self.next + 1 == wqe.end());
-        let opcode = opcode(ctx.qp_type, wqe.opcode, first, last);
+        let apart = wqe.is_apart(ctx);
+        let opcode = opcode(ctx.qp_type, wqe.opcode, first || apart, last || apart);
         let mut headers = Headers::new(ctx.bth(opcode, Self::psn(ctx, self.next)));
         headers.bth.pad = (len.wrapping_neg() & 3) as u8;
         headers.bth.solicited = last && wqe.flags.contains(SendFlags::SOLICITED);
         if opcode.has_reth() {
-            headers.reth = Some(Reth { addr: wqe.remote.addr, rkey: wqe.remote.rkey, length: wqe.length });
+            let (ahead, length) = if apart { (offset, len) } else { (0, wqe.length) };
+            let addr = wqe.remote.addr.wrapping_add(ahead.into());
+            headers.reth = Some(Reth { addr, rkey: wqe.remote.rkey, length });
         }
         if opcode.has_imm() {
             headers.imm = Some(wqe.imm_data);

@@ -15,6 +15,7 @@ use crate::flags::SendFlags;
 use crate::ident::Qpn;
 use crate::qp::QpCap;
 use crate::transport::Span;
+use crate::transport::shared::Shared;
 use crate::work::{Opcode, RemoteAddr, SendWr, Sge, UdDestination, WcStatus};
 
 /// A posted send.
@@ -65,12 +66,21 @@ impl Wqe {
         self.first + self.packets as u64
     }
 
+    /// Whether each of its packets is a request of its own, once begun.
+    #[inline]
+    pub(super) const fn is_apart(&self, ctx: &Shared) -> bool {
+        ctx.writes_apart && self.packets >= APART_FROM && matches!(self.opcode, Opcode::RdmaWrite)
+    }
+
     /// Whether the peer answers it with data, so that no acknowledgement can stand for the answer.
     #[inline]
     pub(super) const fn is_answered(&self) -> bool {
         matches!(self.opcode, Opcode::RdmaRead) || self.opcode.is_atomic()
     }
 }
+
+/// The fewest packets for which it pays to make a WRITE of each.
+const APART_FROM: u32 = 4;
 
 const NO_QPN: Qpn = match Qpn::new(0) {
     Some(qpn) => qpn,

@@ -109,7 +109,11 @@ impl Requester {
             return;
         }
         wqe.packets = if wqe.opcode.is_atomic() { 1 } else { wqe.length.div_ceil(ctx.mtu.max(1)).max(1) };
-        let requests = if wqe.opcode == Opcode::RdmaRead { wqe.packets.div_ceil(chunk) } else { 1 };
+        let requests = match wqe.opcode {
+            Opcode::RdmaRead => wqe.packets.div_ceil(chunk),
+            _ if wqe.is_apart(ctx) => wqe.packets,
+            _ => 1,
+        };
         self.ssn = self.ssn.wrapping_add(requests);
         wqe.ssn = self.ssn;
     }
