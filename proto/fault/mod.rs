@@ -1,3 +1,5 @@
+//! Faults of a device: what its program meets in verbs ([`VerbsPlan`], [`VerbsFaults`]), and below.
+//!
 //! Faults of a link: a plan that says what goes wrong how often, and the dice that decide for each packet.
 //!
 //! The simulator and the driver's live fault wrapper use the same two types, so what a plan means is the same in both.
@@ -8,8 +10,10 @@ mod dice;
 mod plan;
 mod random;
 mod text;
+mod verbs;
 
 pub use dice::*;
 pub use plan::*;
 pub use random::*;
-pub use text::*;
+pub use text::FaultPlanError;
+pub use verbs::*;

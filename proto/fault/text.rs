@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::{Burst, Chance, Duplicate, FaultPlan, Reorder};
 
-/// A text that is not a [`FaultPlan`].
+/// A text that is not a [`FaultPlan`], or not a [`VerbsPlan`](super::VerbsPlan).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("fault plan: {what} in {part:?}: write {expected}, for example {example}")]
 pub struct FaultPlanError {
@@ -22,10 +22,10 @@ pub struct FaultPlanError {
 }
 
 /// How one kind is written: its name, the form of its value, an example.
-struct Form {
-    name: &'static str,
-    expected: &'static str,
-    example: &'static str,
+pub(super) struct Form {
+    pub(super) name: &'static str,
+    pub(super) expected: &'static str,
+    pub(super) example: &'static str,
 }
 
 const FORMS: [Form; 9] = [
@@ -72,25 +72,37 @@ impl Form {
     }
 }
 
+/// Reads a list of NAME=VALUE with commas, each name at most once: `set` takes them, and says `None` to what it cannot read. An empty list may
+/// be written `none`.
+pub(super) fn read<const KINDS: usize>(
+    text: &str,
+    forms: &[Form; KINDS],
+    unknown: &Form,
+    mut set: impl FnMut(&str, &str) -> Option<()>,
+) -> Result<(), FaultPlanError> {
+    let text = text.trim();
+    if text.is_empty() || text == "none" {
+        return Ok(());
+    }
+    let mut seen = [false; KINDS];
+    for part in text.split(',').map(str::trim) {
+        let (name, value) = part.split_once('=').ok_or_else(|| unknown.error(part, "no value"))?;
+        let known = forms.iter().zip(&mut seen).find(|(form, _)| form.name == name);
+        let (form, seen) = known.ok_or_else(|| unknown.error(part, "an unknown fault"))?;
+        if core::mem::replace(seen, true) {
+            return Err(unknown.error(part, "a fault given twice"));
+        }
+        set(name, value).ok_or_else(|| form.error(part, "a value that cannot be read"))?;
+    }
+    Ok(())
+}
+
 impl FromStr for FaultPlan {
     type Err = FaultPlanError;
 
     fn from_str(text: &str) -> Result<Self, FaultPlanError> {
         let mut plan = Self::default();
-        let text = text.trim();
-        if text.is_empty() || text == "none" {
-            return Ok(plan);
-        }
-        let mut seen = [false; FORMS.len()];
-        for part in text.split(',').map(str::trim) {
-            let (name, value) = part.split_once('=').ok_or_else(|| UNKNOWN.error(part, "no value"))?;
-            let known = FORMS.iter().zip(&mut seen).find(|(form, _)| form.name == name);
-            let (form, seen) = known.ok_or_else(|| UNKNOWN.error(part, "an unknown fault"))?;
-            if core::mem::replace(seen, true) {
-                return Err(UNKNOWN.error(part, "a fault given twice"));
-            }
-            plan.set(name, value).ok_or_else(|| form.error(part, "a value that cannot be read"))?;
-        }
+        read(text, &FORMS, &UNKNOWN, |name, value| plan.set(name, value))?;
         if plan.queue.is_some() && plan.rate.is_none() {
             let queue = text.split(',').find(|part| part.trim().starts_with("queue")).unwrap_or(text);
             return Err(FORMS[7].error(queue, "a queue without a rate"));
@@ -161,12 +173,12 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     scaled(number, unit)
 }
 
-fn chance(text: &str) -> Option<Chance> {
+pub(super) fn chance(text: &str) -> Option<Chance> {
     let parts = scaled(text.strip_suffix('%')?, PERCENT)?;
     Chance::from_parts(u32::try_from(parts).ok()?)
 }
 
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     with_unit(text, &TIMES).map(Duration::from_nanos)
 }
 
@@ -174,7 +186,7 @@ fn rate(text: &str) -> Option<u64> {
     with_unit(text, &RATES)
 }
 
-fn interval(text: &str) -> Option<Range<Duration>> {
+pub(super) fn interval(text: &str) -> Option<Range<Duration>> {
     let (from, to) = text.split_once("..")?;
     let to = if to.is_empty() { Duration::MAX } else { duration(to)? };
     let from = duration(from)?;
@@ -182,7 +194,7 @@ fn interval(text: &str) -> Option<Range<Duration>> {
 }
 
 /// Prints a number of parts in a unit, with as many decimals as it needs.
-struct Decimal {
+pub(super) struct Decimal {
     parts: u64,
     unit: u64,
     name: &'static str,
@@ -204,11 +216,11 @@ impl fmt::Display for Decimal {
     }
 }
 
-fn show_chance(chance: Chance) -> Decimal {
+pub(super) fn show_chance(chance: Chance) -> Decimal {
     Decimal { parts: chance.parts().into(), unit: PERCENT, name: "%" }
 }
 
-fn show_duration(time: Duration) -> Decimal {
+pub(super) fn show_duration(time: Duration) -> Decimal {
     let parts = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let (name, unit) = match parts {
         0 | 1_000_000_000.. => TIMES[3],
@@ -230,7 +242,7 @@ fn show_rate(rate: u64) -> Decimal {
 }
 
 /// Prints intervals of time with a + between them.
-struct Intervals<'a>(&'a [Range<Duration>]);
+pub(super) struct Intervals<'a>(pub(super) &'a [Range<Duration>]);
 
 impl fmt::Display for Intervals<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

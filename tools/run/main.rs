@@ -23,7 +23,7 @@ use options::Options;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
-use tbrdma_settings::Settings;
+use tbrdma_settings::{Faults, Settings};
 
 /// As shells have it: the program cannot be started, or is not there.
 const CANNOT_START: u8 = 126;
@@ -58,7 +58,7 @@ fn prepare(options: &Options) -> Result<Environment> {
 
 /// Faults must be repeatable: who gives no seed is told the one that was drawn.
 fn with_seed(mut settings: Settings) -> Result<Settings> {
-    if settings.fault.is_some() && settings.seed.is_none() {
+    if settings.faults != Faults::default() && settings.seed.is_none() {
         let seed = getrandom::u64().context("cannot draw a seed for the faults; give one with --seed")?;
         eprintln!("tbrdma-run: the seed of the faults is {seed}; --seed {seed} repeats them");
         settings.seed = Some(seed);

@@ -1,7 +1,7 @@
 //! One source of settings: values as they were written, and where each comes from. Layers are laid over each other, and what is on top is
 //! parsed, so that nobody is told of an error in a value that has no effect.
 
-use crate::{CONFIG_VARIABLE, Key, LinkModel, Settings, SettingsError, file};
+use crate::{CONFIG_VARIABLE, Faults, Key, LinkModel, Settings, SettingsError, file};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -81,7 +81,7 @@ impl Layer {
         let settings = Settings {
             devices: self.devices(profile.name)?,
             profile,
-            fault: self.value(Key::Fault)?,
+            faults: self.value::<Faults>(Key::Fault)?.unwrap_or_default(),
             seed: self.with(Key::Seed, |text| {
                 text.parse().map_err(|_| format!("it must be a number from 0 to {}", u64::MAX))
             })?,
@@ -98,18 +98,20 @@ impl Layer {
     /// What no value is wrong in by itself.
     fn check(&self, settings: &Settings) -> Result<(), SettingsError> {
         if !settings.devices.iter().any(|device| device.backend.has_packets()) {
-            let needs_packets = [Key::Fault, Key::Link, Key::Capture];
-            if let Some(text) = needs_packets.into_iter().find_map(|key| self.text(key)) {
+            let wire_faults = settings.faults.wire != FaultPlan::default();
+            let needs_packets = [wire_faults.then_some(Key::Fault), Some(Key::Link), Some(Key::Capture)];
+            if let Some(text) = needs_packets.into_iter().flatten().find_map(|key| self.text(key)) {
                 let reason =
                     "none of the devices has packets for it; add one that has, as in --device udp:lo";
                 return Err(text.error(reason.to_owned()));
             }
         }
-        let twice = |plan: &FaultPlan, link: LinkModel| {
+        let plan = &settings.faults.wire;
+        let twice = |link: LinkModel| {
             plan.rate.is_some() && link.rate.is_some() || !plan.delay.is_zero() && !link.latency.is_zero()
         };
-        match (&settings.fault, settings.link, self.text(Key::Link)) {
-            (Some(plan), Some(link), Some(text)) if twice(plan, link) => {
+        match (settings.link, self.text(Key::Link)) {
+            (Some(link), Some(text)) if twice(link) => {
                 Err(text.error(format!("the fault plan says it too: {plan}; say it in one of them")))
             }
             _ => Ok(()),

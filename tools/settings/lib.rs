@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | `--device` (repeatable) | `TBRDMA_DEVICES` | `devices` (a list) | a [list](tbrdma_proto::devices) |
 //! | `--profile` | `TBRDMA_PROFILE` | `profile` | a [`Profile`]: `plain`, `rxe`, `connectx`, `apple-tb5`, and switches |
-//! | `--fault` | `TBRDMA_FAULT` | `fault` | a [`FaultPlan`](tbrdma_proto::fault::FaultPlan) |
+//! | `--fault` | `TBRDMA_FAULT` | `fault` | [`Faults`]: a [`FaultPlan`] and a [`VerbsPlan`](tbrdma_proto::fault::VerbsPlan) in one |
 //! | `--seed` | `TBRDMA_SEED` | `seed` | a number below 2^64 |
 //! | `--link` | `TBRDMA_LINK` | `link` | a rate and a latency, `64Gbps,5us` |
 //! | `--capture` | `TBRDMA_CAPTURE` | `capture` | a file; `%p` becomes the process's number |
@@ -32,6 +32,7 @@
 #![warn(clippy::unwrap_used, clippy::panic)]
 
 mod error;
+mod faults;
 mod file;
 mod key;
 mod layer;
@@ -39,6 +40,7 @@ mod link;
 mod paths;
 
 pub use error::SettingsError;
+pub use faults::Faults;
 pub use key::{CONFIG_FLAG, CONFIG_VARIABLE, Key};
 pub use layer::Layer;
 pub use link::LinkModel;
@@ -56,8 +58,8 @@ pub struct Settings {
     pub devices: Vec<NamedDevice>,
     /// What the devices pretend to be.
     pub profile: Profile,
-    /// What goes wrong, as it was written. `None`: nothing.
-    pub fault: Option<FaultPlan>,
+    /// What goes wrong.
+    pub faults: Faults,
     /// What the faults are drawn from. `None`: from another seed each time.
     pub seed: Option<u64>,
     /// How fast the links are, where that is not to be what the machine makes of them.
@@ -83,13 +85,14 @@ impl Settings {
 
     /// What devices with packets do to them: the faults, and the link's rate and latency. `None`: nothing.
     pub fn wire(&self) -> Option<FaultPlan> {
-        let Some(link) = self.link else { return self.fault.clone() };
-        let mut plan = self.fault.clone().unwrap_or_default();
-        plan.rate = plan.rate.or(link.rate);
-        if plan.delay.is_zero() {
-            plan.delay = link.latency;
+        let mut plan = self.faults.wire.clone();
+        if let Some(link) = self.link {
+            plan.rate = plan.rate.or(link.rate);
+            if plan.delay.is_zero() {
+                plan.delay = link.latency;
+            }
         }
-        Some(plan)
+        (plan != FaultPlan::default()).then_some(plan)
     }
 
     /// The variables that say all this to another process. Whatever other variables of [`Key::ALL`] there are, and [`CONFIG_VARIABLE`],
@@ -107,7 +110,7 @@ impl Settings {
                 Some(devices.join(",").into())
             }
             Key::Profile => Some(self.profile.to_string().into()),
-            Key::Fault => self.fault.as_ref().map(|plan| plan.to_string().into()),
+            Key::Fault => (self.faults != Faults::default()).then(|| self.faults.to_string().into()),
             Key::Seed => self.seed.map(|seed| seed.to_string().into()),
             Key::Link => self.link.map(|link| link.to_string().into()),
             Key::Capture => self.capture.clone().map(OsString::from),

@@ -69,6 +69,18 @@ fn a_link_and_faults_make_one_plan() {
 }
 
 #[test]
+fn faults_of_packets_and_of_verbs_are_one_plan() {
+    let faults =
+        |devices, text| parse(&[(Key::Devices, devices), (Key::Fault, text)]).map(|settings| settings.faults);
+    let both = faults("udp:lo", "remove=5s,loss=1%,wc=5:GENERAL_ERR").expect("right");
+    assert_eq!(both.to_string(), "loss=1%,wc=5:GENERAL_ERR,remove=5s");
+    assert_eq!(both.wire.to_string(), "loss=1%");
+    assert_eq!(faults("shm", "remove=5s").expect("verbs need no packets").to_string(), "remove=5s");
+    let unknown = refusal(&[(Key::Devices, "udp:lo"), (Key::Fault, "los=1%")]);
+    assert!(unknown.contains("of verbs: wc, qp_err"), "{unknown}");
+}
+
+#[test]
 fn what_needs_packets_needs_a_device_that_has_them() {
     for (key, value) in [(Key::Fault, "loss=1%"), (Key::Link, "5us"), (Key::Capture, "x.pcapng")] {
         assert!(refusal(&[(key, value)]).contains("--device udp:lo"));

@@ -28,8 +28,8 @@ impl Tree {
         std::fs::create_dir_all(root.join("bin")).expect("a folder");
         let tree = Self(root.canonicalize().expect("it is there"));
         let program = Path::new(env!("CARGO_BIN_EXE_tbrdma-run"));
-        // A link would lead the program to where it was built.
-        std::fs::copy(program, tree.path("bin/tbrdma-run")).expect("a copy");
+        // A symbolic link would lead the program to where it was built, and a file that was just written cannot always be started.
+        std::fs::hard_link(program, tree.path("bin/tbrdma-run")).expect("a link");
         tree
     }
 
