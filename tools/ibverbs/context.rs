@@ -1,0 +1,282 @@
+//! Open devices, and what their objects have in common.
+
+use crate::abi::*;
+use crate::cq::Cq;
+use crate::device::Device;
+use crate::errno::Errno;
+use crate::export::export;
+use crate::fork;
+use crate::object::{Object, give, take_back};
+use crate::qp::Qp;
+use crate::srq::Srq;
+use core::cell::UnsafeCell;
+use core::ffi::c_int;
+use core::mem::offset_of;
+use core::ptr;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tbrdma::{AsyncEvents, MemoryRegion, ProtectionDomain};
+
+/// Takes a lock that a panic may have left: what it guards is whole after each statement.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An object's address in a table that all threads use.
+pub(crate) struct Known<T>(pub(crate) *const T);
+
+impl<T> Clone for Known<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Known<T> {}
+
+// SAFETY: an address; who follows it holds the table's lock, and objects leave the table before they go.
+unsafe impl<T: Sync> Send for Known<T> {}
+
+/// Objects by the device's numbers for them, which is how events name them.
+#[derive(Default)]
+pub(crate) struct Objects {
+    pub(crate) qps: HashMap<u32, Known<Qp>>,
+    pub(crate) cqs: HashMap<u32, Known<Cq>>,
+    pub(crate) srqs: HashMap<u32, Known<Srq>>,
+}
+
+/// What can be imported, by handle.
+#[derive(Default)]
+pub(crate) struct Handles {
+    pub(crate) pds: HashMap<u32, ProtectionDomain>,
+    pub(crate) mrs: HashMap<u32, Arc<MemoryRegion>>,
+}
+
+/// An open device: one, however often it is imported.
+pub(crate) struct Opened {
+    pub(crate) context: tbrdma::Context,
+    pub(crate) device: &'static Device,
+    pub(crate) events: AsyncEvents,
+    pub(crate) objects: Mutex<Objects>,
+    pub(crate) handles: Mutex<Handles>,
+    next_handle: AtomicU32,
+    /// Known by its inode: an import is told a descriptor, which may be a duplicate.
+    command: OwnedFd,
+}
+
+/// All open devices, for imports.
+static OPENED: Mutex<Vec<Weak<Opened>>> = Mutex::new(Vec::new());
+
+impl Opened {
+    fn open(device: &'static Device) -> Result<Arc<Self>, Errno> {
+        let context = tbrdma::open(&device.spec)?;
+        let command = memfd_create(c"tbrdma-device", MFdFlags::MFD_CLOEXEC)?;
+        let opened = Arc::new(Self {
+            events: context.async_events(),
+            context,
+            device,
+            objects: Mutex::default(),
+            handles: Mutex::default(),
+            next_handle: AtomicU32::new(0),
+            command,
+        });
+        let mut all = lock(&OPENED);
+        all.retain(|opened| opened.strong_count() > 0);
+        all.push(Arc::downgrade(&opened));
+        Ok(opened)
+    }
+
+    /// The device that was opened with this descriptor, or a duplicate of it.
+    fn find(command: BorrowedFd<'_>) -> Result<Arc<Self>, Errno> {
+        let wanted = fstat(command)?;
+        let is_it = |opened: &Arc<Self>| {
+            fstat(&opened.command).is_ok_and(|own| (own.st_dev, own.st_ino) == (wanted.st_dev, wanted.st_ino))
+        };
+        lock(&OPENED).iter().filter_map(Weak::upgrade).find(is_it).ok_or(Errno::EINVAL)
+    }
+
+    /// A number for a new object.
+    pub(crate) fn handle(&self) -> u32 {
+        self.next_handle.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What programs hold: `ibv_context`, with the tables of functions around it.
+#[repr(C)]
+pub(crate) struct Context {
+    c: UnsafeCell<verbs_context>,
+    pub(crate) opened: Arc<Opened>,
+    /// Readable while there are events.
+    pub(crate) async_fd: Epoll,
+    command: OwnedFd,
+    generation: u32,
+}
+
+// SAFETY: the C structure does not change once the program has it; the rest is made for threads.
+unsafe impl Sync for Context {}
+
+impl Object for Context {
+    type C = ibv_context;
+
+    fn of(c: *mut ibv_context) -> *mut Self {
+        c.wrapping_byte_sub(offset_of!(verbs_context, context)).cast()
+    }
+}
+
+impl Context {
+    fn make(opened: Arc<Opened>) -> Result<*mut ibv_context, Errno> {
+        let async_fd = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        async_fd.add(opened.events.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        let command = opened.command.try_clone().map_err(|_| Errno::last())?;
+        let verbs = verbs(opened.device, command.as_raw_fd(), async_fd.0.as_raw_fd());
+        let generation = fork::generation();
+        let context =
+            give(Box::new(Self { c: UnsafeCell::new(verbs), opened, async_fd, command, generation }));
+        Ok(context.wrapping_byte_add(offset_of!(verbs_context, context)).cast())
+    }
+
+    pub(crate) fn c(&self) -> *mut ibv_context {
+        self.c.get().wrapping_byte_add(offset_of!(verbs_context, context)).cast()
+    }
+
+    /// The device as `tbrdma` has it.
+    pub(crate) fn inner(&self) -> &tbrdma::Context {
+        &self.opened.context
+    }
+
+    pub(crate) fn objects(&self) -> MutexGuard<'_, Objects> {
+        lock(&self.opened.objects)
+    }
+
+    pub(crate) fn handles(&self) -> MutexGuard<'_, Handles> {
+        lock(&self.opened.handles)
+    }
+
+    /// Was it opened by this process, and not by one that it was forked from?
+    pub(crate) fn is_own(&self) -> bool {
+        self.generation == fork::generation()
+    }
+
+    /// `ENODEV` in a child of the process that opened it.
+    pub(crate) fn own(&self) -> Result<&Self, Errno> {
+        if self.is_own() {
+            return Ok(self);
+        }
+        crate::log::say(&format_args!(
+            "{} was opened before a fork: the child opens its own",
+            self.opened.device.name()
+        ));
+        Err(Errno::ENODEV)
+    }
+}
+
+/// The context of an object.
+///
+/// # Safety
+/// The object is one that the program may still use: its context is open.
+pub(crate) unsafe fn context_of<'a>(c: *mut ibv_context) -> &'a Context {
+    // SAFETY: objects hold the pointer that `Context::make` returned; the context outlives them, as the manual page of
+    // `ibv_close_device(3)` demands.
+    unsafe { &*Context::of(c) }
+}
+
+/// The structure with its tables.
+fn verbs(device: &Device, cmd_fd: c_int, async_fd: c_int) -> verbs_context {
+    const EMPTY: Slot = ptr::null();
+    verbs_context {
+        query_port: Some(crate::query::query_port),
+        advise_mr: Some(crate::mr::advise_mr),
+        alloc_null_mr: None,
+        read_counters: EMPTY,
+        attach_counters_point_flow: EMPTY,
+        create_counters: EMPTY,
+        destroy_counters: EMPTY,
+        reg_dm_mr: None,
+        alloc_dm: None,
+        free_dm: None,
+        modify_flow_action_esp: EMPTY,
+        destroy_flow_action: EMPTY,
+        create_flow_action_esp: EMPTY,
+        modify_qp_rate_limit: EMPTY,
+        alloc_parent_domain: Some(crate::pd::alloc_parent_domain),
+        dealloc_td: Some(crate::pd::dealloc_td),
+        alloc_td: Some(crate::pd::alloc_td),
+        modify_cq: EMPTY,
+        post_srq_ops: EMPTY,
+        destroy_rwq_ind_table: EMPTY,
+        create_rwq_ind_table: EMPTY,
+        destroy_wq: EMPTY,
+        modify_wq: EMPTY,
+        create_wq: EMPTY,
+        query_rt_values: None,
+        create_cq_ex: Some(crate::cq::create_cq_ex),
+        private: EMPTY,
+        query_device_ex: Some(crate::query::query_device_ex),
+        destroy_flow: EMPTY,
+        placeholder2: EMPTY,
+        create_flow: EMPTY,
+        placeholder1: EMPTY,
+        open_qp: EMPTY,
+        create_qp_ex: Some(crate::qp::create_qp_ex),
+        get_srq_num: Some(crate::srq::get_srq_num),
+        create_srq_ex: Some(crate::srq::create_srq_ex),
+        open_xrcd: EMPTY,
+        close_xrcd: EMPTY,
+        placeholder3: 0,
+        sz: size_of::<verbs_context>(),
+        context: ibv_context {
+            device: device.c(),
+            ops: ibv_context_ops {
+                compat0: [EMPTY; 7],
+                alloc_mw: crate::mw::alloc_mw,
+                bind_mw: crate::mw::bind_mw,
+                dealloc_mw: crate::mw::dealloc_mw,
+                compat10: EMPTY,
+                poll_cq: crate::poll::poll_cq,
+                req_notify_cq: crate::poll::req_notify_cq,
+                compat13: [EMPTY; 7],
+                post_srq_recv: crate::post::post_srq_recv,
+                compat21: [EMPTY; 4],
+                post_send: crate::post::post_send,
+                post_recv: crate::post::post_recv,
+                compat27: [EMPTY; 5],
+            },
+            cmd_fd,
+            async_fd,
+            num_comp_vectors: 1,
+            mutex: libc::PTHREAD_MUTEX_INITIALIZER,
+            abi_compat: VERBS_ABI_IS_EXTENDED,
+        },
+    }
+}
+
+export! {
+    "IBVERBS_1.1" pointer fn ibv_open_device(device: &Device) -> *mut ibv_context {
+        let device = crate::device::all().iter().find(|known| ptr::eq(*known, device)).ok_or(Errno::ENODEV)?;
+        Context::make(Opened::open(device)?)
+    }
+
+    "IBVERBS_1.1" errno fn ibv_close_device(context: &Context) -> c_int {
+        if context.is_own() {
+            // SAFETY: the program gives it back, with nothing left that was made from it.
+            drop(unsafe { take_back(context) });
+        }
+        Ok(())
+    }
+
+    "IBVERBS_1.10" pointer fn ibv_import_device(command: c_int) -> *mut ibv_context {
+        // A number that is no descriptor is found out by asking.
+        if command < 0 {
+            return Err(Errno::EINVAL);
+        }
+        // SAFETY: the program keeps its descriptor open for the time of the call.
+        let command = unsafe { BorrowedFd::borrow_raw(command) };
+        fcntl(command, FcntlArg::F_GETFD)?;
+        Context::make(Opened::find(command)?)
+    }
+}

@@ -1,0 +1,195 @@
+//! Completion queues. Each is laid out as an extended one, because a program may take any for one.
+
+use crate::abi::*;
+use crate::acks::Acks;
+use crate::channel::Channel;
+use crate::context::{Context, Known, context_of};
+use crate::errno::Errno;
+use crate::export::{export, function};
+use crate::lock::Lock;
+use crate::object::{Object, Users, give, take_back};
+use crate::pd::Pd;
+use crate::poll;
+use core::cell::UnsafeCell;
+use core::ffi::{c_int, c_void};
+use core::ptr;
+use tbrdma::{CompletionQueue, WorkCompletion};
+
+/// A completion queue.
+#[repr(C)]
+pub(crate) struct Cq {
+    /// The program reads `status` and `wr_id` of it between a start and an end of polling, and only we write it.
+    pub(crate) c: UnsafeCell<ibv_cq_ex>,
+    pub(crate) inner: CompletionQueue,
+    /// The completion that the readers read; locked from the start of polling to its end.
+    pub(crate) current: Lock<WorkCompletion>,
+    channel: Option<Known<Channel>>,
+    pub(crate) completion_events: Acks,
+    pub(crate) async_events: Acks,
+    /// Queue pairs, and shared receive queues of the extended kinds.
+    pub(crate) users: Users,
+}
+
+// SAFETY: what changes of the C structure is written by the thread that holds `current`.
+unsafe impl Sync for Cq {}
+
+impl Object for Cq {
+    type C = ibv_cq;
+}
+
+/// What the program asks for.
+struct Request {
+    cqe: u32,
+    cq_context: *mut c_void,
+    channel: *mut ibv_comp_channel,
+    comp_vector: i64,
+}
+
+impl Cq {
+    fn create(context: &Context, request: &Request) -> Result<*mut Self, Errno> {
+        let vectors = i64::from(VECTORS);
+        if !(0..vectors).contains(&request.comp_vector) {
+            return Err(Errno::EINVAL);
+        }
+        // SAFETY: a channel of the program's, or NULL.
+        let channel = unsafe { Channel::of(request.channel).as_ref() };
+        let inner = match channel {
+            None => context.inner().create_cq(request.cqe)?,
+            Some(channel) => context.inner().create_cq_on(request.cqe, &channel.inner)?,
+        };
+        if let Some(channel) = channel {
+            channel.users.add();
+        }
+        let number = inner.number();
+        let c = ibv_cq_ex {
+            base: ibv_cq {
+                context: context.c(),
+                channel: request.channel,
+                cq_context: request.cq_context,
+                handle: number,
+                cqe: inner.cqe() as c_int,
+                mutex: libc::PTHREAD_MUTEX_INITIALIZER,
+                cond: libc::PTHREAD_COND_INITIALIZER,
+                comp_events_completed: 0,
+                async_events_completed: 0,
+            },
+            comp_mask: 0,
+            status: 0,
+            wr_id: 0,
+            start_poll: Some(poll::start_poll),
+            next_poll: Some(poll::next_poll),
+            end_poll: Some(poll::end_poll),
+            read_opcode: Some(poll::read_opcode),
+            read_vendor_err: Some(poll::read_vendor_err),
+            read_byte_len: Some(poll::read_byte_len),
+            read_imm_data: Some(poll::read_imm_data),
+            read_qp_num: Some(poll::read_qp_num),
+            read_src_qp: Some(poll::read_src_qp),
+            read_wc_flags: Some(poll::read_wc_flags),
+            read_slid: Some(poll::read_slid),
+            read_sl: Some(poll::read_sl),
+            read_dlid_path_bits: Some(poll::read_dlid_path_bits),
+            read_completion_ts: None,
+            read_cvlan: None,
+            read_flow_tag: None,
+            read_tm_info: ptr::null(),
+            read_completion_wallclock_ns: None,
+        };
+        let cq = give(Box::new(Self {
+            c: UnsafeCell::new(c),
+            inner,
+            current: Lock::new(WorkCompletion::default()),
+            channel: channel.map(|channel| Known(channel)),
+            completion_events: Acks::default(),
+            async_events: Acks::default(),
+            users: Users::default(),
+        }));
+        context.objects().cqs.insert(number, Known(cq));
+        Ok(cq)
+    }
+
+    pub(crate) fn c(&self) -> *mut ibv_cq {
+        self.c.get().cast()
+    }
+
+    pub(crate) fn cq_context(&self) -> *mut c_void {
+        // SAFETY: this field does not change.
+        unsafe { (*self.c()).cq_context }
+    }
+
+    fn context(&self) -> &Context {
+        // SAFETY: this field does not change.
+        let context = unsafe { (*self.c()).context };
+        // SAFETY: a completion queue in use.
+        unsafe { context_of(context) }
+    }
+}
+
+/// Completion vectors: one thread serves them all.
+pub(crate) const VECTORS: c_int = 1;
+
+export! {
+    "IBVERBS_1.1" pointer fn ibv_create_cq(
+        context: &Context,
+        cqe: c_int,
+        cq_context: *mut c_void,
+        channel: *mut ibv_comp_channel,
+        comp_vector: c_int,
+    ) -> *mut ibv_cq {
+        let cqe = u32::try_from(cqe).map_err(|_| Errno::EINVAL)?;
+        let request = Request { cqe, cq_context, channel, comp_vector: comp_vector.into() };
+        Ok(Cq::create(context.own()?, &request)?.cast())
+    }
+
+    "IBVERBS_1.1" errno fn ibv_resize_cq(_cq: &Cq, _cqe: c_int) -> c_int {
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    "IBVERBS_1.1" errno fn ibv_destroy_cq(cq: &Cq) -> c_int {
+        let context = cq.context();
+        if !context.is_own() {
+            return Ok(());
+        }
+        cq.users.none()?;
+        // From here on nobody reads events of it.
+        context.objects().cqs.remove(&cq.inner.number());
+        // SAFETY: we are among the channel's users, if there is one.
+        let channel = cq.channel.map(|known| unsafe { &*known.0 });
+        if let Some(channel) = channel {
+            channel.purge(cq);
+        }
+        cq.completion_events.wait("a completion queue");
+        cq.async_events.wait("a completion queue");
+        // SAFETY: the program gives it back, no queue pair has it, and all its events are acknowledged.
+        drop(unsafe { take_back(cq) });
+        if let Some(channel) = channel {
+            channel.users.remove();
+        }
+        Ok(())
+    }
+}
+
+function! {
+    /// `ibv_create_cq_ex(3)`.
+    pointer fn create_cq_ex(context: &Context, attr: &ibv_cq_init_attr_ex) -> *mut ibv_cq_ex {
+        const KNOWN: u32 = IBV_CQ_INIT_ATTR_MASK_FLAGS | IBV_CQ_INIT_ATTR_MASK_PD;
+        let flags = if attr.comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS == 0 { 0 } else { attr.flags };
+        if attr.comp_mask & !KNOWN != 0 || flags & !IBV_CREATE_CQ_ATTR_FLAGS != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if attr.wc_flags & !IBV_WC_STANDARD_FLAGS != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if attr.comp_mask & IBV_CQ_INIT_ATTR_MASK_PD != 0 {
+            // SAFETY: a domain of the program's, or NULL.
+            unsafe { Pd::of(attr.parent_domain).as_ref() }.ok_or(Errno::EINVAL)?;
+        }
+        let request = Request {
+            cqe: attr.cqe,
+            cq_context: attr.cq_context,
+            channel: attr.channel,
+            comp_vector: attr.comp_vector.into(),
+        };
+        Ok(Cq::create(context.own()?, &request)?.cast())
+    }
+}

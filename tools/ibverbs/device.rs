@@ -1,0 +1,137 @@
+//! The devices of this process: a list that is made once, from `TBRDMA_DEVICES`.
+//!
+//! The list and its devices stay for the life of the process: programs keep pointers to them in places that we do not see.
+
+use crate::abi::{IBV_NODE_CA, IBV_TRANSPORT_IB, ibv_device};
+use crate::export::export;
+use crate::object::{Object, Out};
+use core::ffi::{c_char, c_int, c_void};
+use core::ptr;
+use std::sync::OnceLock;
+use tbrdma_proto::{NamedDevice, parse_devices};
+
+/// What names the devices, as in `mlx5_0=udp:lo,shm`. Without it there is one, `shm`; with nonsense there is none.
+const DEVICES: &str = "TBRDMA_DEVICES";
+/// What they pretend to be: devices that were given no name are called after it.
+const PROFILE: &str = "TBRDMA_PROFILE";
+
+/// A device.
+#[repr(C)]
+pub(crate) struct Device {
+    c: ibv_device,
+    /// Here rdma-core has the table of the driver. Other drivers' libraries look whether it is theirs: it is nobody's.
+    _driver: *const c_void,
+    /// What `tbrdma::open` takes.
+    pub(crate) spec: String,
+    index: c_int,
+    guid: u64,
+}
+
+impl Object for Device {
+    type C = ibv_device;
+}
+
+// SAFETY: nothing in it changes, and its pointers are NULL.
+unsafe impl Sync for Device {}
+// SAFETY: as above.
+unsafe impl Send for Device {}
+
+impl Device {
+    fn new(name: &str, spec: &str, index: usize) -> Self {
+        let uverbs = format!("uverbs{index}");
+        let c = ibv_device {
+            ops: [ptr::null(); 2],
+            node_type: IBV_NODE_CA,
+            transport_type: IBV_TRANSPORT_IB,
+            name: text(name),
+            dev_name: text(&uverbs),
+            dev_path: text(&format!("/sys/class/infiniband_verbs/{uverbs}")),
+            ibdev_path: text(&format!("/sys/class/infiniband/{name}")),
+        };
+        Self { c, _driver: ptr::null(), spec: spec.to_owned(), index: index as c_int, guid: guid(name) }
+    }
+
+    pub(crate) fn c(&self) -> *mut ibv_device {
+        ptr::from_ref(&self.c).cast_mut()
+    }
+
+    /// The node's GUID, in host order.
+    pub(crate) fn guid(&self) -> u64 {
+        self.guid
+    }
+
+    /// The name by which the program knows it.
+    pub(crate) fn name(&self) -> String {
+        self.c.name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect()
+    }
+}
+
+/// A text in a field of fixed size, cut off where it does not fit.
+pub(crate) fn text<const N: usize>(text: &str) -> [c_char; N] {
+    let mut field = [0; N];
+    for (to, from) in field.iter_mut().zip(text.bytes().take(N - 1)) {
+        *to = from as c_char;
+    }
+    field
+}
+
+/// A GUID that is the same in each process of this host: FNV-1a of the host's and the device's name, marked as locally given.
+fn guid(name: &str) -> u64 {
+    let host = nix::sys::utsname::uname().map(|names| names.nodename().to_owned()).unwrap_or_default();
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in host.as_encoded_bytes().iter().chain(b"/").chain(name.as_bytes()) {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash & !(3 << 56) | 2 << 56
+}
+
+/// All devices.
+pub(crate) fn all() -> &'static [Device] {
+    static ALL: OnceLock<Vec<Device>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let text = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
+        let wanted = text(DEVICES).unwrap_or_else(|| "shm".to_owned());
+        let profile = text(PROFILE).unwrap_or_else(|| "plain".to_owned());
+        let devices = parse_devices(&wanted, profile.split(',').next().unwrap_or_default());
+        let devices = devices.unwrap_or_else(|error| {
+            crate::log::tell(&format_args!("{DEVICES}: {error}"));
+            Vec::new()
+        });
+        let made = |(index, device): (usize, &NamedDevice)| {
+            Device::new(&device.name, &device.backend.to_string(), index)
+        };
+        devices.iter().enumerate().map(made).collect()
+    })
+}
+
+export! {
+    "IBVERBS_1.1" pointer fn ibv_get_device_list(count: Option<Out<'_, c_int>>) -> *mut *mut ibv_device {
+        let devices = all();
+        if let Some(count) = count {
+            count.put(devices.len() as c_int);
+        }
+        let list = devices.iter().map(Device::c).chain([ptr::null_mut()]).collect::<Box<[_]>>();
+        Ok(Box::into_raw(list).cast())
+    }
+
+    "IBVERBS_1.1" plain fn ibv_free_device_list(list: *mut *mut ibv_device) {
+        if !list.is_null() {
+            let list = ptr::slice_from_raw_parts_mut(list, all().len() + 1);
+            // SAFETY: the program passes what `ibv_get_device_list` gave it, which is a box of this many.
+            drop(unsafe { Box::from_raw(list) });
+        }
+        Ok(())
+    }
+
+    "IBVERBS_1.1" plain fn ibv_get_device_name(device: &Device) -> *const c_char {
+        Ok(device.c.name.as_ptr())
+    }
+
+    "IBVERBS_1.1" plain fn ibv_get_device_guid(device: &Device) -> u64 {
+        Ok(device.guid.to_be())
+    }
+
+    "IBVERBS_1.9" minus_one fn ibv_get_device_index(device: &Device) -> c_int {
+        Ok(device.index)
+    }
+}

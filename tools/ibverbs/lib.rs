@@ -1,0 +1,48 @@
+//! `libibverbs.so.1`, and `librdma.dylib`: the C face of tbrdma, for programs that were never written for it.
+//!
+//! A program that was linked with rdma-core's libibverbs finds here the same names with the same versions, structures laid out the same way,
+//! and devices that are tbrdma's. Which ones, and what goes wrong with them, is said by `TBRDMA_*` variables, which `tbrdma-run` sets.
+//!
+//! | file | what |
+//! |---|---|
+//! | `abi/` | the structures of `infiniband/verbs.h` |
+//! | `export.rs`, `object.rs`, `errno.rs` | how calls come in, what pointers become, how failures go out |
+//! | `device.rs`, `context.rs`, `query.rs` | devices, open devices, what they say |
+//! | `pd.rs`, `mr.rs`, `mw.rs`, `ah.rs`, `channel.rs`, `cq.rs`, `srq.rs`, `qp.rs` | an object each |
+//! | `post.rs`, `poll.rs`, `wr.rs`, `lock.rs` | the data path |
+//! | `event.rs`, `acks.rs`, `wait.rs` | asynchronous events, acknowledgements, blocking calls |
+//! | `names.rs`, `system.rs`, `kernel.rs`, `driver.rs` | the rest that has to be there |
+//!
+//! Everything is a thin layer over the crate `tbrdma`: it decides nothing about verbs.
+
+#![warn(clippy::unwrap_used, clippy::panic)]
+
+mod abi;
+mod acks;
+mod ah;
+mod attr;
+mod channel;
+mod context;
+mod cq;
+mod device;
+mod driver;
+mod errno;
+mod event;
+mod export;
+mod fork;
+mod kernel;
+mod lock;
+mod log;
+mod mr;
+mod mw;
+mod names;
+mod object;
+mod pd;
+mod poll;
+mod post;
+mod qp;
+mod query;
+mod srq;
+mod system;
+mod wait;
+mod wr;

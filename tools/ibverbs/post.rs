@@ -1,0 +1,214 @@
+//! Posting: from lists of the program's to the device, with one doorbell a list.
+
+use crate::abi::*;
+use crate::ah::Ah;
+use crate::errno::Errno;
+use crate::export::function;
+use crate::object::Object;
+use crate::qp::Qp;
+use crate::srq::Srq;
+use crate::wr::work_request;
+use core::ffi::c_int;
+use core::ptr;
+use tbrdma::{RawSge, ReceiveWrs, SendWrs};
+use tbrdma_proto::{Opcode, Qpn, RemoteAddr, SendFlags, UdDestination};
+
+/// The list of entries of a work request.
+#[inline(always)]
+fn entries<'a>(list: *mut ibv_sge, count: c_int) -> Result<&'a [RawSge], Errno> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if count < 0 || list.is_null() {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: the program passes so many entries.
+    let entries = unsafe { core::slice::from_raw_parts(list, count as usize) };
+    // SAFETY: keys of regions that are given away as Rust slices exist only in Rust programs.
+    Ok(unsafe { RawSge::list(entries) })
+}
+
+/// Bytes of the program's, to be copied now.
+///
+/// # Safety
+/// The program says that there are so many.
+pub(crate) unsafe fn bytes<'a>(address: *const u8, length: usize) -> &'a [u8] {
+    if length == 0 {
+        return &[];
+    }
+    // SAFETY: our caller's promise; nothing else of this library's looks at them.
+    unsafe { core::slice::from_raw_parts(address, length) }
+}
+
+/// Puts one work request on the list. Reads only what its operation has.
+#[inline(always)]
+fn push_send(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr) -> Result<(), Errno> {
+    let opcode = Opcode::from_raw(wr.opcode).ok_or(Errno::EINVAL)?;
+    let flags = SendFlags::from_bits_truncate(wr.send_flags);
+    let mut to = work_request(wr.wr_id, opcode, flags);
+    if opcode.has_imm() {
+        // SAFETY: the operation has immediate data.
+        to.imm_data = u32::from_be(unsafe { wr.imm_data.assume_init() });
+    }
+    match opcode {
+        Opcode::RdmaWrite | Opcode::RdmaWriteWithImm | Opcode::RdmaRead => {
+            // SAFETY: the operation has this arm.
+            let rdma = unsafe { wr.wr.rdma };
+            to.remote = RemoteAddr { addr: rdma.remote_addr, rkey: rdma.rkey };
+        }
+        Opcode::AtomicCmpAndSwp | Opcode::AtomicFetchAndAdd => {
+            // SAFETY: the operation has this arm, though adding needs no value to swap.
+            let atomic = unsafe { wr.wr.atomic };
+            to.remote = RemoteAddr { addr: atomic.remote_addr, rkey: atomic.rkey };
+            (to.compare_add, to.swap) = (atomic.compare_add, atomic.swap);
+        }
+        // SAFETY: these have a key there.
+        Opcode::SendWithInv | Opcode::LocalInv => to.imm_data = unsafe { wr.imm_data.assume_init() },
+        Opcode::BindMw => return Err(Errno::EOPNOTSUPP),
+        Opcode::Send | Opcode::SendWithImm => {}
+    }
+    if qp.is_datagram {
+        // SAFETY: datagrams have this arm.
+        let ud = unsafe { wr.wr.ud };
+        // SAFETY: an address handle of the program's, or NULL, which the device refuses.
+        to.ud = unsafe { Ah::of(ud.ah).as_ref() }.map(|ah| UdDestination {
+            ah: ah.inner.number(),
+            qpn: Qpn::masked(ud.remote_qpn),
+            qkey: ud.remote_qkey,
+        });
+    }
+    if !flags.contains(SendFlags::INLINE) {
+        list.raw(to, entries(wr.sg_list, wr.num_sge)?);
+        return Ok(());
+    }
+    let entries = entries(wr.sg_list, wr.num_sge)?;
+    let length: u64 = entries.iter().map(|entry| u64::from(entry.sge().length)).sum();
+    if length > u64::from(qp.cap.max_inline_data) || !opcode.gathers() {
+        return Err(Errno::EINVAL);
+    }
+    list.raw_inline(
+        to,
+        entries.iter().map(|entry| {
+            let entry = entry.sge();
+            // SAFETY: the program says that the bytes are there.
+            unsafe { bytes(ptr::with_exposed_provenance(entry.addr as usize), entry.length as usize) }
+        }),
+    );
+    Ok(())
+}
+
+/// A list in C: each element points to the next.
+trait Linked {
+    fn next(&self) -> *mut Self;
+}
+
+impl Linked for ibv_send_wr {
+    fn next(&self) -> *mut Self {
+        self.next
+    }
+}
+
+impl Linked for ibv_recv_wr {
+    fn next(&self) -> *mut Self {
+        self.next
+    }
+}
+
+/// What a list came to: the first element that was not posted, and why.
+type Refused<W> = Option<(*mut W, Errno)>;
+
+/// Puts elements on our list until one is refused, or until there are more than the queue can hold, which is one more than the device
+/// will take.
+#[inline(always)]
+fn push_all<W: Linked>(
+    first: *mut W,
+    limit: u32,
+    mut push: impl FnMut(&W) -> Result<(), Errno>,
+) -> Refused<W> {
+    let mut at = first;
+    let mut count = 0;
+    // SAFETY: the program passes a list, whose end is NULL.
+    while let Some(wr) = unsafe { at.as_ref() } {
+        if let Err(errno) = push(wr) {
+            return Some((at, errno));
+        }
+        if count == limit {
+            break;
+        }
+        count += 1;
+        at = wr.next();
+    }
+    None
+}
+
+/// The element at a position, which the device has refused.
+#[cold]
+fn element<W: Linked>(first: *mut W, position: usize) -> *mut W {
+    let mut at = first;
+    for _ in 0..position {
+        // SAFETY: the device was given at least so many of the list.
+        at = unsafe { &*at }.next();
+    }
+    at
+}
+
+/// Tells the program.
+#[inline(always)]
+fn report<W>(refused: Refused<W>, bad: *mut *mut W) -> Result<(), Errno> {
+    let Some((at, errno)) = refused else { return Ok(()) };
+    if !bad.is_null() {
+        // SAFETY: the program passes room for a pointer.
+        unsafe { bad.write(at) };
+    }
+    Err(errno)
+}
+
+#[inline(always)]
+fn push_receives(list: &mut ReceiveWrs<'_>, first: *mut ibv_recv_wr, limit: u32) -> Refused<ibv_recv_wr> {
+    push_all(first, limit, |wr| {
+        list.raw(wr.wr_id, entries(wr.sg_list, wr.num_sge)?);
+        Ok(())
+    })
+}
+
+/// What the device refused comes before what we did.
+#[inline(always)]
+fn outcome<W: Linked>(
+    first: *mut W,
+    posted: Result<(), tbrdma::PostError>,
+    refused: Refused<W>,
+) -> Refused<W> {
+    match posted {
+        Ok(()) => refused,
+        Err(error) => {
+            crate::log::say(&error);
+            Some((element(first, error.index), Errno(error.errno())))
+        }
+    }
+}
+
+function! {
+    /// `ibv_post_send(3)`.
+    errno fn post_send(qp: &Qp, first: *mut ibv_send_wr, bad: *mut *mut ibv_send_wr) -> c_int {
+        let mut sends = qp.sends.lock();
+        let mut list = sends.queue.start();
+        let refused = push_all(first, qp.cap.max_send_wr, |wr| push_send(&mut list, qp, wr));
+        let posted = sends.queue.complete();
+        drop(sends);
+        report(outcome(first, posted, refused), bad)
+    }
+
+    /// `ibv_post_recv(3)`.
+    errno fn post_recv(qp: &Qp, first: *mut ibv_recv_wr, bad: *mut *mut ibv_recv_wr) -> c_int {
+        let mut refused = None;
+        let posted = qp.receives.lock().post_recv(|list| refused = push_receives(list, first, qp.cap.max_recv_wr));
+        report(outcome(first, posted, refused), bad)
+    }
+
+    /// `ibv_post_srq_recv(3)`.
+    errno fn post_srq_recv(srq: &Srq, first: *mut ibv_recv_wr, bad: *mut *mut ibv_recv_wr) -> c_int {
+        let mut refused = None;
+        let posted = srq.inner.lock().post_recv(|list| refused = push_receives(list, first, srq.max_wr()));
+        report(outcome(first, posted, refused), bad)
+    }
+}

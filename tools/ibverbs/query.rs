@@ -1,0 +1,240 @@
+//! Questions: what devices and ports can do, and what is in a port's tables.
+
+use crate::abi::*;
+use crate::context::Context;
+use crate::device::text;
+use crate::errno::Errno;
+use crate::export::{export, function};
+use crate::object::Out;
+use core::ffi::{c_int, c_uint};
+use core::mem::offset_of;
+use core::ptr;
+use tbrdma_proto::{DeviceAttr, LinkLayer, PortAttr};
+
+/// `IBV_DEVICE_*` that the face offers beside what the device says of itself.
+fn device_attr(context: &Context) -> ibv_device_attr {
+    let attr: DeviceAttr = context.inner().query_device();
+    let guid = context.opened.device.guid().to_be();
+    let number = |value: u32| c_int::try_from(value).unwrap_or(c_int::MAX);
+    ibv_device_attr {
+        fw_ver: text(&attr.fw_ver),
+        node_guid: guid,
+        sys_image_guid: guid,
+        max_mr_size: attr.max_mr_size,
+        page_size_cap: attr.page_size_cap,
+        vendor_id: attr.vendor_id,
+        vendor_part_id: attr.vendor_part_id,
+        hw_ver: attr.hw_ver,
+        max_qp: number(attr.max_qp),
+        max_qp_wr: number(attr.max_qp_wr),
+        device_cap_flags: attr.device_cap_flags,
+        max_sge: number(attr.max_sge),
+        max_sge_rd: number(attr.max_sge_rd),
+        max_cq: number(attr.max_cq),
+        max_cqe: number(attr.max_cqe),
+        max_mr: number(attr.max_mr),
+        max_pd: number(attr.max_pd),
+        max_qp_rd_atom: number(attr.max_qp_rd_atom),
+        max_ee_rd_atom: 0,
+        max_res_rd_atom: number(attr.max_qp_rd_atom.saturating_mul(attr.max_qp)),
+        max_qp_init_rd_atom: number(attr.max_qp_init_rd_atom),
+        max_ee_init_rd_atom: 0,
+        atomic_cap: attr.atomic_cap.raw() as c_int,
+        max_ee: 0,
+        max_rdd: 0,
+        max_mw: 0,
+        max_raw_ipv6_qp: 0,
+        max_raw_ethy_qp: 0,
+        max_mcast_grp: 0,
+        max_mcast_qp_attach: 0,
+        max_total_mcast_qp_attach: 0,
+        max_ah: number(attr.max_ah),
+        max_fmr: 0,
+        max_map_per_fmr: 0,
+        max_srq: number(attr.max_srq),
+        max_srq_wr: number(attr.max_srq_wr),
+        max_srq_sge: number(attr.max_srq_sge),
+        max_pkeys: attr.max_pkeys,
+        local_ca_ack_delay: attr.local_ca_ack_delay,
+        phys_port_cnt: attr.phys_port_cnt,
+    }
+}
+
+fn port_attr(attr: &PortAttr) -> ibv_port_attr {
+    ibv_port_attr {
+        state: attr.state.raw() as c_int,
+        max_mtu: attr.max_mtu.raw() as c_int,
+        active_mtu: attr.active_mtu.raw() as c_int,
+        gid_tbl_len: attr.gid_tbl_len as c_int,
+        port_cap_flags: attr.port_cap_flags,
+        max_msg_sz: attr.max_msg_sz,
+        bad_pkey_cntr: attr.bad_pkey_cntr,
+        qkey_viol_cntr: attr.qkey_viol_cntr,
+        pkey_tbl_len: attr.pkey_tbl_len,
+        lid: attr.lid,
+        sm_lid: attr.sm_lid,
+        lmc: attr.lmc,
+        max_vl_num: attr.max_vl_num,
+        sm_sl: attr.sm_sl,
+        subnet_timeout: attr.subnet_timeout,
+        init_type_reply: attr.init_type_reply,
+        active_width: attr.active_width,
+        active_speed: attr.active_speed,
+        phys_state: attr.phys_state,
+        link_layer: attr.link_layer.raw() as u8,
+        flags: 0,
+        port_cap_flags2: 0,
+    }
+}
+
+/// Writes as much of a value as the program has room for: its structure may be an older, shorter one, or a newer, longer one.
+fn put_front<T: Copy>(value: &T, to: *mut T, room: usize) -> Result<(), Errno> {
+    if to.is_null() {
+        return Err(Errno::EINVAL);
+    }
+    let both = room.min(size_of::<T>());
+    // SAFETY: the program has so much room, and the value is not there.
+    unsafe { ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), to.cast::<u8>(), both) };
+    let rest = to.cast::<u8>().wrapping_add(both);
+    // SAFETY: the rest of the program's room.
+    unsafe { rest.write_bytes(0, room - both) };
+    Ok(())
+}
+
+/// The kind of a port's GIDs, as `enum ibv_gid_type` has it.
+fn gid_type(context: &Context, port: u8) -> Result<u32, Errno> {
+    /// `IBV_GID_TYPE_ROCE_V2`.
+    const ROCE_V2: u32 = 2;
+    let link = context.inner().query_port(port)?.link_layer;
+    Ok(if link == LinkLayer::Ethernet { ROCE_V2 } else { 0 })
+}
+
+fn port_number(port: u32) -> Result<u8, Errno> {
+    u8::try_from(port).map_err(|_| Errno::EINVAL)
+}
+
+/// An entry of the table, if it is used.
+fn gid_entry(context: &Context, port: u8, index: u32) -> Result<ibv_gid_entry, Errno> {
+    let gid = context.inner().query_gid(port, index)?;
+    if gid.is_zero() {
+        return Err(Errno(libc::ENODATA));
+    }
+    Ok(ibv_gid_entry {
+        gid: ibv_gid { raw: gid.0 },
+        gid_index: index,
+        port_num: port.into(),
+        gid_type: gid_type(context, port)?,
+        ndev_ifindex: 0,
+    })
+}
+
+export! {
+    "IBVERBS_1.1" errno fn ibv_query_device(context: &Context, attr: Out<'_, ibv_device_attr>) -> c_int {
+        attr.put(device_attr(context));
+        Ok(())
+    }
+
+    /// For programs that were compiled when the structure ended with `flags`.
+    "IBVERBS_1.1" errno fn ibv_query_port(context: &Context, port: u8, attr: *mut ibv_port_attr) -> c_int {
+        let value = port_attr(&context.inner().query_port(port)?);
+        put_front(&value, attr, offset_of!(ibv_port_attr, port_cap_flags2))
+    }
+
+    "IBVERBS_1.1" minus_one fn ibv_query_gid(context: &Context, port: u8, index: c_int, gid: Out<'_, ibv_gid>) -> c_int {
+        let index = u32::try_from(index).map_err(|_| Errno::EINVAL)?;
+        gid.put(ibv_gid { raw: context.inner().query_gid(port, index)?.0 });
+        Ok(0)
+    }
+
+    "IBVERBS_1.11" errno fn _ibv_query_gid_ex(
+        context: &Context,
+        port: u32,
+        index: u32,
+        entry: *mut ibv_gid_entry,
+        flags: u32,
+        size: usize,
+    ) -> c_int {
+        if flags != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        put_front(&gid_entry(context, port_number(port)?, index)?, entry, size)
+    }
+
+    /// The entries that are used, and how many there are, or a negative `errno` value.
+    "IBVERBS_1.11" plain fn _ibv_query_gid_table(
+        context: &Context,
+        entries: *mut ibv_gid_entry,
+        room: usize,
+        flags: u32,
+        size: usize,
+    ) -> c_int {
+        let all = || {
+            if flags != 0 {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            let mut count = 0;
+            for port in 1..=context.inner().query_device().phys_port_cnt {
+                for index in 0..context.inner().query_port(port)?.gid_tbl_len {
+                    let Ok(entry) = gid_entry(context, port, index) else { continue };
+                    if count == room {
+                        return Err(Errno::EINVAL);
+                    }
+                    put_front(&entry, entries.wrapping_byte_add(count * size), size)?;
+                    count += 1;
+                }
+            }
+            Ok(count as c_int)
+        };
+        Ok(all().unwrap_or_else(|errno| -errno.0))
+    }
+
+    /// As files of the kernel name the kinds: InfiniBand's and RoCE's first are one.
+    "IBVERBS_PRIVATE_34" minus_one fn ibv_query_gid_type(
+        context: &Context,
+        port: u8,
+        index: c_uint,
+        kind: Out<'_, c_int>,
+    ) -> c_int {
+        kind.put((gid_entry(context, port, index)?.gid_type == 2).into());
+        Ok(0)
+    }
+
+    "IBVERBS_1.1" minus_one fn ibv_query_pkey(context: &Context, port: u8, index: c_int, pkey: Out<'_, u16>) -> c_int {
+        let index = u16::try_from(index).map_err(|_| Errno::EINVAL)?;
+        pkey.put(context.inner().query_pkey(port, index)?.to_be());
+        Ok(0)
+    }
+
+    "IBVERBS_1.5" minus_one fn ibv_get_pkey_index(context: &Context, port: u8, pkey: u16) -> c_int {
+        let length = context.inner().query_port(port)?.pkey_tbl_len;
+        let found = (0..length).find(|&index| context.inner().query_pkey(port, index).is_ok_and(|own| own == u16::from_be(pkey)));
+        Ok(found.ok_or(Errno::EINVAL)?.into())
+    }
+}
+
+function! {
+    /// `ibv_query_port(3)`, for programs that say how long their structure is.
+    errno fn query_port(context: &Context, port: u8, attr: *mut ibv_port_attr, room: usize) -> c_int {
+        put_front(&port_attr(&context.inner().query_port(port)?), attr, room)
+    }
+
+    /// `ibv_query_device_ex(3)`.
+    errno fn query_device_ex(
+        context: &Context,
+        input: *mut ibv_query_device_ex_input,
+        attr: *mut ibv_device_attr_ex,
+        room: usize,
+    ) -> c_int {
+        // SAFETY: the program passes the structure, or NULL.
+        if unsafe { input.as_ref() }.is_some_and(|input| input.comp_mask != 0) {
+            return Err(Errno::EINVAL);
+        }
+        let attr_now = device_attr(context);
+        // SAFETY: numbers, for which zero is a value, and means that something is not offered.
+        let mut all: ibv_device_attr_ex = unsafe { core::mem::zeroed() };
+        all.orig_attr = attr_now;
+        all.device_cap_flags_ex = attr_now.device_cap_flags.into();
+        all.phys_port_cnt_ex = attr_now.phys_port_cnt.into();
+        put_front(&all, attr, room)
+    }
+}
