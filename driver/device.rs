@@ -9,8 +9,8 @@ use crate::sys::random;
 use crate::verbs::event::EventQueue;
 use std::sync::Arc;
 use tbrdma_proto::{
-    Access, AddressVector, Gid, Guid, PdHandle, Profile, QpAttr, QpAttrMask, QpCap, QpType, Qpn, Region,
-    SendFlags, SendWr, Sge, WorkCompletion, limits,
+    Access, AddressVector, Gid, Guid, MwType, PdHandle, Profile, QpAttr, QpAttrMask, QpCap, QpType, Qpn,
+    Region, SendFlags, SendWr, Sge, WorkCompletion, limits,
 };
 
 /// A list of send work requests with the storage they refer to: one doorbell.
@@ -203,6 +203,12 @@ pub(crate) trait Device: Send + Sync {
         access: Access,
         iova: u64,
     ) -> Result<Arc<dyn DeviceMemory>>;
+    /// A memory window, and its key.
+    fn alloc_mw(&self, pd: PdHandle, mw_type: MwType) -> Result<u32>;
+    /// Deallocates the window, bound or not, that has this key or had it once.
+    fn dealloc_mw(&self, rkey: u32);
+    /// The key that this window has now.
+    fn mw_rkey(&self, rkey: u32) -> u32;
     fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>>;
     fn create_srq(&self, pd: PdHandle, max_wr: u32, max_sge: u32) -> Result<Arc<dyn DeviceSrq>>;
     /// A queue pair, and the right to post to its send queue.

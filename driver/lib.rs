@@ -67,6 +67,8 @@ mod soft;
 mod sys;
 #[cfg(not(loom))]
 mod verbs;
+#[cfg(not(loom))]
+mod windows;
 
 #[cfg(not(loom))]
 pub use {
@@ -87,5 +89,6 @@ pub use {
     verbs::qp::{Connection, QpInit, QueuePair},
     verbs::queues::{QpControl, ReceiveQueue, SendQueue},
     verbs::srq::SharedReceiveQueue,
+    verbs::window::MemoryWindow,
     verbs::work::{ReceiveWrBuilder, ReceiveWrs, SendWrBuilder, SendWrs, SgList},
 };

@@ -23,7 +23,7 @@ pub const MAX_QP: u32 = 16_000;
 pub const MAX_CQE: u32 = 1 << 20;
 /// Completion queues of one device.
 pub const MAX_CQ: u32 = 16_000;
-/// Memory regions of one device.
+/// Memory regions of one device, and memory windows: each takes the place of one of the other.
 pub const MAX_MR: u32 = 65_535;
 /// Bytes of one memory region: a process' half of a 48-bit address space.
 pub const MAX_MR_SIZE: u64 = 1 << 47;
@@ -76,6 +76,12 @@ pub const DEVICE_CURR_QP_STATE_MOD: u32 = 1 << 7;
 pub const DEVICE_PORT_ACTIVE_EVENT: u32 = 1 << 10;
 /// The device has a system image GUID (`IBV_DEVICE_SYS_IMAGE_GUID`).
 pub const DEVICE_SYS_IMAGE_GUID: u32 = 1 << 11;
+/// The device has memory windows of type 1 (`IBV_DEVICE_MEM_WINDOW`).
+pub const DEVICE_MEM_WINDOW: u32 = 1 << 17;
+/// The device invalidates keys, by itself and for peers (`IBV_DEVICE_MEM_MGT_EXTENSIONS`).
+pub const DEVICE_MEM_MGT_EXTENSIONS: u32 = 1 << 21;
+/// The device has memory windows of type 2B (`IBV_DEVICE_MEM_WINDOW_TYPE_2B`).
+pub const DEVICE_MEM_WINDOW_TYPE_2B: u32 = 1 << 24;
 /// RC responders send receiver-not-ready NAKs (`IBV_DEVICE_RC_RNR_NAK_GEN`).
 pub const DEVICE_RC_RNR_NAK_GEN: u32 = 1 << 12;
 
@@ -152,6 +158,8 @@ pub struct DeviceAttr {
     pub max_cqe: u32,
     /// Memory regions.
     pub max_mr: u32,
+    /// Memory windows.
+    pub max_mw: u32,
     /// Protection domains.
     pub max_pd: u32,
     /// RDMA READs and atomics a queue pair can serve at once (`max_dest_rd_atomic`).
@@ -194,12 +202,16 @@ impl Default for DeviceAttr {
             device_cap_flags: DEVICE_CURR_QP_STATE_MOD
                 | DEVICE_PORT_ACTIVE_EVENT
                 | DEVICE_SYS_IMAGE_GUID
-                | DEVICE_RC_RNR_NAK_GEN,
+                | DEVICE_RC_RNR_NAK_GEN
+                | DEVICE_MEM_WINDOW
+                | DEVICE_MEM_MGT_EXTENSIONS
+                | DEVICE_MEM_WINDOW_TYPE_2B,
             max_sge: MAX_SGE,
             max_sge_rd: MAX_SGE_RD,
             max_cq: MAX_CQ,
             max_cqe: MAX_CQE,
             max_mr: MAX_MR,
+            max_mw: MAX_MR,
             max_pd: MAX_PD,
             max_qp_rd_atom: MAX_QP_RD_ATOM,
             max_qp_init_rd_atom: MAX_QP_RD_ATOM,

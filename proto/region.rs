@@ -2,7 +2,11 @@
 //!
 //! Nothing in tbrdma touches registered memory before [`Region::check`] has said where. Keys are
 //! `index << 16 | tag`: the index finds the region at once, the tag makes the key hard to guess and a retired
-//! key worthless.
+//! key worthless. Memory windows, whose keys are in the same table, are in [`window`].
+
+pub mod window;
+
+pub use window::{BindError, Binding, MwType, inc_rkey};
 
 use std::collections::VecDeque;
 
@@ -131,6 +135,22 @@ pub enum RegionError {
         /// Bytes of the region.
         length: u64,
     },
+    /// Windows are bound to the region, so it cannot be invalidated.
+    #[error("{windows} memory windows are bound to region {key:#010x}: invalidate or deallocate them first")]
+    HasWindows {
+        /// The region's key.
+        key: u32,
+        /// How many.
+        windows: u32,
+    },
+    /// Windows of type 1 are not invalidated by their key.
+    #[error(
+        "key {key:#010x} is that of a type 1 memory window: bind it to no bytes instead of invalidating it"
+    )]
+    TypeOneWindow {
+        /// The window's key.
+        key: u32,
+    },
 }
 
 /// What kind of address a region expects, in the words of [`RegionError::OutOfBounds`].
@@ -204,13 +224,38 @@ pub struct RegionTable<T> {
     retired: VecDeque<u16>,
     capacity: usize,
     live: usize,
+    /// Windows that are bound.
+    bound_windows: usize,
 }
 
 #[derive(Debug)]
 struct Slot<T> {
-    /// The tag of the current or, if none, the last region.
+    /// The tag of the current or, if none, the last region or window.
     tag: u16,
     entry: Option<(Region, T)>,
+    /// The region's key has been invalidated, and serves its removal only.
+    revoked: bool,
+    /// Windows bound to the region.
+    windows: u32,
+    /// A window in place of a region.
+    window: Option<window::Window>,
+    /// The last one here was a window, whose tags had any lower byte.
+    was_window: bool,
+}
+
+impl<T> Slot<T> {
+    const VACANT: Self =
+        Self { tag: 0, entry: None, revoked: false, windows: 0, window: None, was_window: false };
+
+    /// A tag that nothing here had last. Whoever binds a window chooses the lower byte of its tag, so then the upper ones differ.
+    const fn fresh_tag(&self, entropy: u32, of_window: bool) -> u16 {
+        if !of_window && !self.was_window {
+            return fresh_tag(entropy, self.tag);
+        }
+        let upper = 1 + (entropy >> 8) as u16 % 0xff;
+        let upper = if upper == self.tag >> 8 { upper % 0xff + 1 } else { upper };
+        upper << 8 | entropy as u16 & 0xff
+    }
 }
 
 impl<T> RegionTable<T> {
@@ -224,6 +269,7 @@ impl<T> RegionTable<T> {
             retired: VecDeque::new(),
             capacity: capacity.min(Self::MAX_CAPACITY),
             live: 0,
+            bound_windows: 0,
         }
     }
 
@@ -251,36 +297,52 @@ impl<T> RegionTable<T> {
         if iova.checked_add(length).is_none() {
             return Err(RegionTableError::AddressOverflow { iova, length });
         }
+        let index = self.free_index()?;
         let full = RegionTableError::Full { capacity: self.capacity };
-        let index = if self.slots.len() < self.capacity {
-            self.slots.push(Slot { tag: 0, entry: None });
-            self.slots.len() - 1
-        } else {
-            usize::from(self.retired.pop_front().ok_or(full)?)
-        };
         let slot = self.slots.get_mut(index).ok_or(full)?;
-        slot.tag = fresh_tag(entropy, slot.tag);
+        slot.tag = slot.fresh_tag(entropy, false);
         // `index` is below `MAX_CAPACITY`, so nothing is shifted out.
         let key = (index as u32) << 16 | u32::from(slot.tag);
+        slot.was_window = false;
         slot.entry = Some((Region { key, pd, access, iova, length }, backing));
         self.live += 1;
         Ok(key)
     }
 
-    /// Removes the region with this key; from then on the key is refused. `None` if no region has it.
+    /// An index for a new entry.
+    fn free_index(&mut self) -> Result<usize, RegionTableError> {
+        if self.slots.len() < self.capacity {
+            self.slots.push(Slot::VACANT);
+            return Ok(self.slots.len() - 1);
+        }
+        let full = RegionTableError::Full { capacity: self.capacity };
+        self.retired.pop_front().map(usize::from).ok_or(full)
+    }
+
+    /// Removes the region with this key; from then on the key is refused. `None` if no region has it. Windows bound to it are unbound: the
+    /// caller that publishes them has asked [`unbind_region`](Self::unbind_region) before.
     pub fn remove(&mut self, key: u32) -> Option<(Region, T)> {
         let slot = self.slots.get_mut(Self::key_index(key))?;
         let removed = slot.entry.take_if(|(region, _)| region.key == key)?;
+        slot.revoked = false;
+        self.unbind_region(key, drop);
+        self.retire(key);
+        Some(removed)
+    }
+
+    /// The index of this key may be used again.
+    fn retire(&mut self, key: u32) {
         self.retired.push_back((key >> 16) as u16);
         self.live -= 1;
-        Some(removed)
     }
 
     /// The region with this key. `None` if there is none, however close the key is to a live one.
     #[inline]
     pub fn get(&self, key: u32) -> Option<(&Region, &T)> {
-        match &self.slots.get(Self::key_index(key))?.entry {
-            Some((region, backing)) if region.key == key => Some((region, backing)),
+        match self.slots.get(Self::key_index(key))? {
+            Slot { entry: Some((region, backing)), revoked: false, .. } if region.key == key => {
+                Some((region, backing))
+            }
             _ => None,
         }
     }
@@ -309,7 +371,7 @@ impl<T> RegionTable<T> {
         self.slots.iter().filter_map(|slot| slot.entry.as_ref().map(|(region, backing)| (region, backing)))
     }
 
-    /// How many regions there are.
+    /// How many regions and windows there are.
     pub const fn len(&self) -> usize {
         self.live
     }
@@ -319,7 +381,7 @@ impl<T> RegionTable<T> {
         self.live == 0
     }
 
-    /// How many regions there can be.
+    /// How many regions and windows there can be.
     pub const fn capacity(&self) -> usize {
         self.capacity
     }

@@ -321,6 +321,53 @@ pub struct SendWr {
     pub sg: Range<u32>,
 }
 
+/// What a BIND_MW asks for (`struct ibv_mw_bind_info`, and `bind_mw` of `struct ibv_send_wr`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MwBind {
+    /// Key of the window, now or at any time before.
+    pub window: u32,
+    /// The key that it shall have; only its lowest byte counts, the others are the window's for ever.
+    pub rkey: u32,
+    /// Key of the region.
+    pub lkey: u32,
+    /// First byte that the window opens, in the address space of the region.
+    pub addr: u64,
+    /// How many bytes it opens.
+    pub length: u64,
+    /// What peers may do; only remote rights and `ZERO_BASED` count.
+    pub access: Access,
+}
+
+impl MwBind {
+    /// What a work request says, whose other fields have other meanings for a BIND_MW.
+    pub(crate) const fn of(remote: &RemoteAddr, window: u32, compare_add: u64, swap: u64) -> Self {
+        Self {
+            window,
+            rkey: remote.rkey,
+            lkey: swap as u32,
+            addr: remote.addr,
+            length: compare_add,
+            access: Access::from_bits_retain((swap >> 32) as u32),
+        }
+    }
+}
+
+impl SendWr {
+    /// What a [`BindMw`](Opcode::BindMw) asks for.
+    pub const fn bind(&self) -> MwBind {
+        MwBind::of(&self.remote, self.imm_data, self.compare_add, self.swap)
+    }
+
+    /// Makes it a [`BindMw`](Opcode::BindMw) that asks for this. It is kept in the fields that other operations use otherwise.
+    pub const fn set_bind(&mut self, bind: &MwBind) {
+        self.opcode = Opcode::BindMw;
+        self.remote = RemoteAddr { addr: bind.addr, rkey: bind.rkey };
+        self.imm_data = bind.window;
+        self.compare_add = bind.length;
+        self.swap = bind.lkey as u64 | (bind.access.bits() as u64) << 32;
+    }
+}
+
 /// A completion (`struct ibv_wc`).
 ///
 /// If `status` is not [`WcStatus::Success`], only `wr_id`, `status`, `qp_num` and `vendor_err` mean something

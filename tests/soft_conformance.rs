@@ -19,6 +19,8 @@ mod iova;
 mod loan;
 #[path = "memory_protection.rs"]
 mod memory_protection;
+#[path = "memory_window.rs"]
+mod memory_window;
 #[path = "rc_send_recv.rs"]
 mod rc_send_recv;
 #[path = "rdma_read.rs"]

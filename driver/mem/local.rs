@@ -5,7 +5,7 @@ use crate::ring::layout::REGIONS;
 use crate::ring::region::{Backing, RegionEntry, Registration};
 use std::io;
 use std::sync::Arc;
-use tbrdma_proto::{Access, PdHandle, Region, RegionError, RegionTable};
+use tbrdma_proto::{Access, PdHandle, Qpn, Region, RegionError, RegionTable};
 
 /// A region table's entries.
 pub(crate) type RegionEntries = [RegionEntry; REGIONS as usize];
@@ -52,6 +52,11 @@ impl LocalRegions {
         self.entry(region.key).publish(region, Backing::Process(memory.address() as u64));
     }
 
+    /// Makes a part of a usable region usable under another key, until it is withdrawn or the region is; false if there is no such part.
+    pub(crate) fn publish_part(&self, of: u32, part: &Region, offset: u64) -> bool {
+        self.entry(part.key).publish_part(self.entry(of), of, part, offset)
+    }
+
     /// Takes a region back.
     pub(crate) fn withdraw(&self, key: u32) {
         self.entry(key).withdraw();
@@ -81,6 +86,22 @@ impl LocalRegions {
         let found = self.entry(key).find(key, &mut known.0).ok_or(missing)?;
         let offset = found.region.check(pd, needed, addr, len)?;
         self.bytes(found, offset, len).ok_or(missing)
+    }
+
+    /// [`place`](Self::place) for a request of a peer's, to queue pair `qpn` of domain `pd`: it may name a window too.
+    #[cold]
+    pub(crate) fn place_for_peer(
+        &self,
+        (pd, qpn): (PdHandle, Qpn),
+        key: u32,
+        needed: Access,
+        addr: u64,
+        len: u64,
+    ) -> Result<Place<'_>, RegionError> {
+        let missing = RegionError::KeyMismatch { key };
+        let found = self.entry(key).read(key).ok_or(missing)?;
+        let offset = found.region.check_remote(pd, qpn, needed, addr, len)?;
+        self.bytes(&found, offset, len).ok_or(missing)
     }
 
     /// A part of a region that an entry has just been found to hold.

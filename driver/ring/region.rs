@@ -78,6 +78,22 @@ impl RegionEntry {
         self.word.store(u64::from(region.key) | kind | count << COUNT_SHIFT, Ordering::Release);
     }
 
+    /// Owner: publishes a part of what the entry `of` holds under key `key`, from `offset` on; false if it does not hold all of that.
+    pub(crate) fn publish_part(&self, of: &Self, key: u32, part: &Region, offset: u64) -> bool {
+        let Some(whole) = of.read(key) else { return false };
+        let inside = offset.checked_add(part.length).is_some_and(|end| end <= whole.region.length);
+        if inside {
+            self.publish(
+                part,
+                match whole.backing {
+                    Backing::Segment(base) => Backing::Segment(base.wrapping_add(offset)),
+                    Backing::Process(base) => Backing::Process(base.wrapping_add(offset)),
+                },
+            );
+        }
+        inside
+    }
+
     /// Owner: withdraws the registration. Those already using it are waited for through their busy words.
     pub(crate) fn withdraw(&self) {
         self.word.store(0, Ordering::SeqCst);

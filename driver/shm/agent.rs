@@ -9,11 +9,12 @@ use super::core::{Core, header, lock, qp_words, ready_set, slot_of};
 use super::peer::Peer;
 use super::qp::ShmQp;
 use super::send::Progress;
-use crate::mem::{LocalRegion, Place};
+use crate::mem::Place;
 use crate::ring::layout::QpWords;
 use crate::ring::mailbox::{Mailbox, Operands};
 use crate::sync::Ordering;
 use crate::sys::mapping;
+use crate::windows::Windows;
 use std::sync::Mutex;
 use tbrdma_proto::{Access, PdHandle, QpState};
 
@@ -31,10 +32,12 @@ pub(crate) enum Job {
     CompareSwap,
     /// Fetch and add.
     FetchAdd,
+    /// Take the key out of use.
+    Invalidate,
 }
 
 impl Job {
-    const ALL: [Self; 4] = [Self::Put, Self::Get, Self::CompareSwap, Self::FetchAdd];
+    const ALL: [Self; 5] = [Self::Put, Self::Get, Self::CompareSwap, Self::FetchAdd, Self::Invalidate];
 }
 
 /// A request.
@@ -202,25 +205,21 @@ fn perform(core: &Core, qp: &ShmQp, peer: &Peer, request: &Request) -> Option<u6
     if !matches!(qp.state(), QpState::Rtr | QpState::Rts | QpState::Sqd | QpState::Sqe) {
         return None;
     }
+    if request.job == Job::Invalidate {
+        return core.invalidate(qp.pd, qp.qpn, request.key).ok().map(|()| 0);
+    }
     // Held so that a deregistration waits for this copy as it waits for those of initiators.
     let _serving = lock(&core.serving);
     let pd = if request.pd == qp.pd { qp.pd } else { qp.receive_pd(request.pd)? };
     let place = core
         .regions
-        .place(
-            &mut LocalRegion::default(),
-            pd,
-            request.key,
-            request.needed,
-            request.addr,
-            u64::from(request.len),
-        )
+        .place_for_peer((pd, qp.qpn), request.key, request.needed, request.addr, u64::from(request.len))
         .ok()?;
     // An application that has unmapped what it registered is told by its peer's error, not by a fault in our thread.
     mapping::touch(place.addr(), place.len(), request.job != Job::Get).ok()?;
     match request.job {
         Job::CompareSwap | Job::FetchAdd => atomic(place, request.job, request.compare_add, request.swap),
-        Job::Put | Job::Get => {
+        Job::Put | Job::Get | Job::Invalidate => {
             let bounce = peer.segment.place(request.bounce, u64::from(request.len))?;
             if request.job == Job::Put {
                 place.copy_from(bounce)

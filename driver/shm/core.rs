@@ -1,6 +1,7 @@
 //! A context of the `shm` device: its segment, its tables, its identity.
 
 use super::cq::ShmCq;
+use super::memory::entry;
 use super::peer::Peers;
 use super::qp::ShmQp;
 use super::srq::ShmSrq;
@@ -13,6 +14,7 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::sys::{process, random, socket};
 use crate::verbs::event::EventQueue;
+use crate::windows::Windows;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tbrdma_proto::{AddressVector, Gid, PdHandle, Profile, Region, RegionTable, limits};
@@ -178,6 +180,22 @@ impl Core {
         let entropy = random::random_u32().map_err(Error::os("register memory", "random numbers"))?;
         let key = lock(&self.table).insert(entropy, pd, access, iova, length, ())?;
         Ok(Region { key, pd, access, iova, length })
+    }
+}
+
+impl Windows for Core {
+    fn region_table(&self) -> &Mutex<RegionTable<()>> {
+        &self.table
+    }
+
+    fn publish_part(&self, of: u32, part: &Region, offset: u64) -> bool {
+        self.regions.publish_part(of, part, offset)
+            && entry(self, part.key).publish_part(entry(self, of), of, part, offset)
+    }
+
+    fn withdraw_key(&self, key: u32) {
+        self.regions.withdraw(key);
+        entry(self, key).withdraw();
     }
 }
 

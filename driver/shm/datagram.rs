@@ -99,6 +99,7 @@ impl ShmQp {
             words: self.words(),
             peer,
             peer_slot: slot,
+            peer_qpn: to.qpn,
             local_pd: self.pd,
             remote_pd: pd,
             needed: Access::LOCAL_WRITE,

@@ -12,8 +12,11 @@ use crate::device::{
 };
 use crate::error::{Error, Result};
 use crate::verbs::event::EventQueue;
+use crate::windows::Windows;
 use std::sync::{Arc, Weak};
-use tbrdma_proto::{Access, AddressVector, Gid, Guid, PdHandle, Profile, check_address_vector, limits};
+use tbrdma_proto::{
+    Access, AddressVector, Gid, Guid, MwType, PdHandle, Profile, check_address_vector, limits,
+};
 
 /// The device's name.
 pub(crate) const NAME: &str = "shm";
@@ -101,6 +104,18 @@ impl Device for ShmDevice {
         iova: u64,
     ) -> Result<Arc<dyn DeviceMemory>> {
         Ok(ShmMemory::register(&self.core, pd, memory, access, iova)?)
+    }
+
+    fn alloc_mw(&self, pd: PdHandle, mw_type: MwType) -> Result<u32> {
+        self.core.alloc_window(pd, mw_type)
+    }
+
+    fn dealloc_mw(&self, rkey: u32) {
+        self.core.free_window(rkey);
+    }
+
+    fn mw_rkey(&self, rkey: u32) -> u32 {
+        self.core.window_key(rkey).unwrap_or(rkey)
     }
 
     fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>> {

@@ -5,10 +5,12 @@ use super::qp::ShmQp;
 use super::remote::{Readiness, Remote};
 use super::send::{Doorbell, Progress, Step, Wait, Work};
 use super::transfer::{Direction, Fault, Local, RemoteSpan, Seen, Transfer};
+use crate::ring::busy::Busy;
 use crate::ring::receive::Delivery;
 use crate::sync::Ordering;
+use crate::windows::{Windows, local_status};
 use tbrdma_proto::{
-    Access, AsyncEventKind, Opcode, PdHandle, QpType, SendFlags, WcFlags, WcOpcode, WcStatus,
+    Access, AsyncEventKind, Opcode, PdHandle, QpType, Qpn, SendFlags, WcFlags, WcOpcode, WcStatus,
 };
 
 impl ShmQp {
@@ -22,6 +24,9 @@ impl ShmQp {
         doorbell: &mut Doorbell<'_>,
     ) -> Step {
         let Some(remote) = remote else { return Step::Failed(WcStatus::LocQpOpErr) };
+        if matches!(work.wr.opcode, Opcode::LocalInv | Opcode::BindMw) {
+            return self.change_keys(work, doorbell);
+        }
         let reliable = self.qp_type == QpType::Rc;
         if !doorbell.ready {
             match remote.readiness() {
@@ -32,6 +37,7 @@ impl ShmQp {
             }
         }
         let step = match work.wr.opcode {
+            Opcode::SendWithInv => self.deliver_and_invalidate(remote, work, progress, doorbell),
             Opcode::Send | Opcode::SendWithImm => self.deliver(remote, work, progress, doorbell),
             Opcode::RdmaWrite => self.write(remote, work, progress, doorbell),
             Opcode::RdmaWriteWithImm => self.write_with_imm(remote, work, progress, doorbell),
@@ -39,7 +45,7 @@ impl ShmQp {
             Opcode::AtomicCmpAndSwp | Opcode::AtomicFetchAndAdd => {
                 self.atomic(remote, work, progress, doorbell)
             }
-            Opcode::LocalInv | Opcode::BindMw | Opcode::SendWithInv => Step::Failed(WcStatus::LocQpOpErr),
+            Opcode::LocalInv | Opcode::BindMw => Step::Failed(WcStatus::LocQpOpErr),
         };
         match step {
             // An unreliable connection does not learn what the peer thinks of a message; it is dropped there.
@@ -63,6 +69,7 @@ impl ShmQp {
             words: self.words(),
             peer: &remote.peer,
             peer_slot: remote.slot,
+            peer_qpn: Qpn::masked(remote.qpn),
             local_pd: self.pd,
             remote_pd,
             needed,
@@ -165,6 +172,55 @@ impl ShmQp {
         }
     }
 
+    /// LOCAL_INV and BIND_MW: keys of ours, which the peer may be using. Whoever is in the middle of that is waited for with our own busy
+    /// word down, since it may be waiting for us; so what this doorbell has found out of the peer holds no longer.
+    #[cold]
+    fn change_keys(&self, work: &Work<'_>, doorbell: &mut Doorbell<'_>) -> Step {
+        let (key, bind) = (work.wr.imm_data, work.wr.bind());
+        let status = if work.wr.opcode == Opcode::LocalInv {
+            local_status(self.core.invalidate(self.pd, self.qpn, key), WcStatus::LocQpOpErr)
+        } else {
+            local_status(self.core.bind(self.pd, self.qpn, &bind), WcStatus::MwBindErr)
+        };
+        if status != WcStatus::Success {
+            return Step::Failed(status);
+        }
+        doorbell.ready = false;
+        let busy = Busy(&self.words().busy);
+        busy.leave();
+        let quiet = self.await_quiet();
+        busy.enter(self.target.load(Ordering::Relaxed));
+        if quiet { Step::Done(0) } else { Step::Failed(WcStatus::LocQpOpErr) }
+    }
+
+    /// SEND with invalidate: the peer's own service thread takes the key out of use, then the message is delivered.
+    #[cold]
+    fn deliver_and_invalidate<'a>(
+        &'a self,
+        remote: &'a Remote,
+        work: &Work<'_>,
+        progress: &mut Progress,
+        doorbell: &mut Doorbell<'_>,
+    ) -> Step {
+        let receive = match self.next_receive(remote, work.length as u32, progress) {
+            Ok(receive) => receive,
+            Err(step) => return step,
+        };
+        if !progress.invalidated {
+            let transfer = self.transfer(remote, doorbell.seen, Access::empty(), Direction::Put, receive.pd);
+            match transfer.invalidate(work.wr.imm_data, progress) {
+                Ok(()) => progress.invalidated = true,
+                Err(fault) => {
+                    if fault != Fault::Later {
+                        receive.put_back(progress, doorbell);
+                    }
+                    return self.faulted(remote, fault);
+                }
+            }
+        }
+        self.deliver(remote, work, progress, doorbell)
+    }
+
     /// READ and atomics need a responder that has been told to keep resources for them (`max_dest_rd_atomic`).
     fn no_responder_resources(&self, remote: &Remote) -> Option<Step> {
         let to = remote.words.receive_to.load(Ordering::Relaxed);
@@ -201,7 +257,11 @@ impl ShmQp {
         Delivery {
             status: WcStatus::Success,
             opcode,
-            flags: if work.wr.opcode.has_imm() { WcFlags::WITH_IMM } else { WcFlags::empty() },
+            flags: match work.wr.opcode {
+                opcode if opcode.has_imm() => WcFlags::WITH_IMM,
+                Opcode::SendWithInv => WcFlags::WITH_INV,
+                _ => WcFlags::empty(),
+            },
             byte_len: work.length as u32,
             imm_data: work.wr.imm_data,
             src_qp: self.qpn.get(),

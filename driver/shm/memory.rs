@@ -9,6 +9,7 @@ use crate::ring::busy::{Busy, withdraw_fence};
 use crate::ring::layout::{QPS, region_at};
 use crate::ring::region::{Backing, RegionEntry};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::windows::Windows;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tbrdma_proto::{Access, PdHandle, Region, RegionTable};
@@ -102,8 +103,8 @@ impl DeviceMemory for ShmMemory {
         if self.withdrawn.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.core.regions.withdraw(self.region.key);
-        entry(&self.core, self.region.key).withdraw();
+        self.core.revoke_region("dereg_mr", self.region.key)?;
+        self.core.withdraw_key(self.region.key);
         // The agent may be copying: it holds this lock while it does.
         drop(lock(&self.core.serving));
         if let Some(pid) = self.core.await_untouched(PATIENCE) {
@@ -128,6 +129,7 @@ impl DeviceMemory for ShmMemory {
 
 impl Drop for ShmMemory {
     fn drop(&mut self) {
+        self.core.unbind_region(self.region.key);
         let let_go = self.deregister().is_ok();
         match &self.bytes {
             // A peer that does not let go may still write: then the bytes are never used for anything else again.
@@ -145,7 +147,8 @@ impl Drop for ShmMemory {
     }
 }
 
-fn entry(core: &Core, key: u32) -> &RegionEntry {
+/// What peers read of the region with this key.
+pub(crate) fn entry(core: &Core, key: u32) -> &RegionEntry {
     let index = RegionTable::<()>::key_index(key) as u32;
     core.segment.get(region_at(index)).expect("the layout lies within every segment")
 }

@@ -16,6 +16,7 @@ use crate::ring::guard::OwnedLock;
 use crate::ring::layout::{self, CqWords, QPS, QpWords};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::verbs::event::{AsyncEvent, EventSource};
+use crate::windows::Windows;
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::{
     AsyncEventKind, PdHandle, QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, SendRules, limits,
@@ -360,6 +361,7 @@ impl DeviceQp for ShmQp {
         words.identity.store(0, Ordering::SeqCst);
         self.send.intrude().forget(&self.core);
         self.core.unlist_stalled(self);
+        self.core.unbind_queue_pair(self.qpn);
         // A stopped peer in the middle of a send would write into whatever got the ring's place: then nothing else ever does.
         let quiet = self.await_quiet();
         self.send_cq.detach(self.send_bit.load(Ordering::Relaxed), Of::Qp(self));

@@ -73,6 +73,8 @@ pub(crate) struct Progress {
     pub(crate) number: u64,
     /// Where its bounce buffer is.
     pub(crate) bounce: Option<agent::Bounce>,
+    /// The peer has taken the key out of use that it was to.
+    pub(crate) invalidated: bool,
     /// A receive claimed from a queue with many senders.
     pub(crate) claimed: Option<u32>,
 }
@@ -208,7 +210,7 @@ impl ShmQp {
             if let Some(next) = self.take_up(remote, queue, &work, number, may_run, &mut doorbell) {
                 disposition = next;
             }
-            if disposition != PostDisposition::Execute || !queue.pending.is_empty() {
+            if disposition != PostDisposition::Execute || !queue.pending.is_empty() || !doorbell.ready {
                 direct = None;
             }
         }

@@ -9,7 +9,7 @@ use crate::ring::layout::QpWords;
 use crate::ring::region::{Backing, Registration};
 use nix::libc;
 use std::io;
-use tbrdma_proto::{Access, PdHandle, Sge};
+use tbrdma_proto::{Access, PdHandle, Qpn, Sge};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub(crate) struct Transfer<'a, 'b> {
     pub(crate) peer: &'a Peer,
     /// The queue pair at the peer, for its agent.
     pub(crate) peer_slot: u32,
+    /// The same, by whose windows we may go.
+    pub(crate) peer_qpn: Qpn,
     pub(crate) local_pd: PdHandle,
     pub(crate) remote_pd: PdHandle,
     /// Rights that the peer's memory must grant.
@@ -107,7 +109,10 @@ impl<'a> Transfer<'a, '_> {
         let addr = span.addr.wrapping_add(offset);
         let entry = entry_of(&self.peer.regions, span.key);
         let found = entry.find(span.key, &mut self.seen.theirs).ok_or(Fault::Remote)?;
-        let at = found.region.check(self.remote_pd, self.needed, addr, len).map_err(|_| Fault::Remote)?;
+        let at = found
+            .region
+            .check_remote(self.remote_pd, self.peer_qpn, self.needed, addr, len)
+            .map_err(|_| Fault::Remote)?;
         match found.backing {
             // What the peer says of its memory is believed only as far as it lies within its segment.
             Backing::Segment(base) => {
@@ -122,7 +127,7 @@ impl<'a> Transfer<'a, '_> {
     fn remote_process(&self, key: u32, at: u64, addr: u64, len: u64) -> Result<Remote<'a>, Fault> {
         match (self.peer.path(), &self.peer.local) {
             (ForeignPath::Same, Some(local)) => local
-                .place(&mut LocalRegion::default(), self.remote_pd, key, self.needed, addr, len)
+                .place_for_peer((self.remote_pd, self.peer_qpn), key, self.needed, addr, len)
                 .map(Remote::Here)
                 .map_err(|_| Fault::Remote),
             (ForeignPath::ProcessVm, _) if !self.needed.contains(Access::REMOTE_ATOMIC) => {
@@ -338,6 +343,16 @@ impl<'a> Transfer<'a, '_> {
             self.ask(job, span.key, span.addr, span.len, progress, compare_add, swap)?;
         }
         self.answered(progress)
+    }
+
+    /// Has the peer take one of its keys out of use: its own tables say whether it may.
+    pub(crate) fn invalidate(&self, key: u32, progress: &mut Progress) -> Result<(), Fault> {
+        if !progress.asked {
+            // As for an atomic: nothing is staged.
+            agent::bounce(self.core, self.peer, self.words, progress).ok_or(Fault::Local)?;
+            self.ask(Job::Invalidate, key, 0, 0, progress, 0, 0)?;
+        }
+        self.answered(progress).map(drop)
     }
 
     /// Puts the old value of an atomic where the work request wants it.

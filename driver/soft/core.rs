@@ -15,12 +15,13 @@ use crate::slots::Slots;
 use crate::sync::{AtomicBool, AtomicU32};
 use crate::sys::random;
 use crate::verbs::event::EventQueue;
+use crate::windows::Windows;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Instant;
 use tbrdma_proto::transport::Counters;
-use tbrdma_proto::{Guid, LinkLayer, Profile, RegionTable, Time, limits};
+use tbrdma_proto::{Guid, LinkLayer, Profile, Region, RegionTable, Time, limits};
 
 /// Locks, also after a panic elsewhere: what these locks guard is consistent between statements.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -166,6 +167,20 @@ impl Core {
             }
         }
         all
+    }
+}
+
+impl Windows for Core {
+    fn region_table(&self) -> &Mutex<RegionTable<()>> {
+        &self.table
+    }
+
+    fn publish_part(&self, of: u32, part: &Region, offset: u64) -> bool {
+        self.regions.publish_part(of, part, offset)
+    }
+
+    fn withdraw_key(&self, key: u32) {
+        self.regions.withdraw(key);
     }
 }
 

@@ -12,8 +12,9 @@ use crate::device::{
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::verbs::event::EventQueue;
+use crate::windows::Windows;
 use std::sync::Arc;
-use tbrdma_proto::{Access, AddressVector, Gid, Guid, PdHandle, Profile};
+use tbrdma_proto::{Access, AddressVector, Gid, Guid, MwType, PdHandle, Profile};
 
 /// An open context. Dropping it ends the service thread.
 pub(crate) struct SoftDevice {
@@ -103,6 +104,18 @@ impl Device for SoftDevice {
         iova: u64,
     ) -> Result<Arc<dyn DeviceMemory>> {
         Ok(SoftMemory::register(&self.core, pd, memory, access, iova)?)
+    }
+
+    fn alloc_mw(&self, pd: PdHandle, mw_type: MwType) -> Result<u32> {
+        self.core.alloc_window(pd, mw_type)
+    }
+
+    fn dealloc_mw(&self, rkey: u32) {
+        self.core.free_window(rkey);
+    }
+
+    fn mw_rkey(&self, rkey: u32) -> u32 {
+        self.core.window_key(rkey).unwrap_or(rkey)
     }
 
     fn create_cq(&self, request: CqRequest) -> Result<Arc<dyn DeviceCq>> {

@@ -279,7 +279,7 @@ impl SoftQp {
     /// What the transport may ask on behalf of this queue pair.
     #[inline]
     pub(crate) fn host<'a>(&'a self, taken: &'a mut Option<u32>) -> SoftHost<'a> {
-        SoftHost { core: &self.core, srq: self.srq.as_deref(), taken }
+        SoftHost { core: &self.core, qpn: self.qpn, srq: self.srq.as_deref(), taken }
     }
 
     /// Sends what it has to send. True if there is more.

@@ -7,6 +7,7 @@ use crate::mem::{ForeignMemory, Place, RegionBytes};
 use crate::shm::core::pages;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::sys::random;
+use crate::windows::Windows;
 use std::sync::Arc;
 use tbrdma_proto::{Access, PdHandle, Region};
 
@@ -101,18 +102,20 @@ impl DeviceMemory for SoftMemory {
     }
 
     fn deregister(&self) -> Result<()> {
+        self.core.revoke_region("dereg_mr", self.region.key)?;
         self.withdraw();
         Ok(())
     }
 
     fn give_back_foreign(&self) -> Result<Option<ForeignMemory>> {
-        self.withdraw();
+        self.deregister()?;
         Ok(self.bytes.take_foreign())
     }
 }
 
 impl Drop for SoftMemory {
     fn drop(&mut self) {
+        self.core.unbind_region(self.region.key);
         self.withdraw();
         if let RegionBytes::Segment { offset } = self.bytes {
             self.core.free_pages(offset, self.region.length);

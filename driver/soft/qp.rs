@@ -9,6 +9,7 @@ use crate::device::{DeviceQp, QpRequest, ReceiveBatch, Refused, SendBatch, SendT
 use crate::error::{Error, Result};
 use crate::ring::guard::OwnedLock;
 use crate::sys::random;
+use crate::windows::Windows;
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::transport::{Pending, Qp, QpConfig};
 use tbrdma_proto::{QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, Time, limits};
@@ -222,6 +223,7 @@ impl DeviceQp for SoftQp {
             retired.push_back(self.qpn.get());
         }
         self.core.timers.forget(self.qpn.get());
+        self.core.unbind_queue_pair(self.qpn);
         let mut inner = lock(&self.inner);
         lock(&self.core.past).merge(&inner.qp.counters());
         self.forget_work(&mut inner);

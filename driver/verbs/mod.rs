@@ -12,4 +12,5 @@ pub(crate) mod pd;
 pub(crate) mod qp;
 pub(crate) mod queues;
 pub(crate) mod srq;
+pub(crate) mod window;
 pub(crate) mod work;

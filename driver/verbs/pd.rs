@@ -6,10 +6,11 @@ use super::context::Context;
 use super::memory::MemoryRegion;
 use super::qp::{QpInit, QueuePair};
 use super::srq::SharedReceiveQueue;
+use super::window::MemoryWindow;
 use crate::device::ForeignMemory;
 use crate::error::{Error, Result};
 use std::sync::Arc;
-use tbrdma_proto::{Access, AddressVector, PdHandle, limits};
+use tbrdma_proto::{Access, AddressVector, MwType, PdHandle, limits};
 
 /// A protection domain (`ibv_alloc_pd(3)`): memory, queue pairs and address handles of different domains cannot be used
 /// together. Cheap to clone.
@@ -126,6 +127,15 @@ impl ProtectionDomain {
         let iova = if access.contains(Access::ZERO_BASED) { 0 } else { iova };
         let memory = self.context().device.register_memory(self.handle(), memory, access, iova)?;
         Ok(MemoryRegion::new(self, memory))
+    }
+
+    /// A memory window (`ibv_alloc_mw(3)`), not bound to anything.
+    ///
+    /// # Errors
+    /// The device has no more.
+    pub fn alloc_mw(&self, mw_type: MwType) -> Result<MemoryWindow> {
+        let rkey = self.context().device.alloc_mw(self.handle(), mw_type)?;
+        Ok(MemoryWindow::new(self, mw_type, rkey))
     }
 
     /// A queue pair (`ibv_create_qp(3)`), in state RESET.

@@ -5,7 +5,7 @@ use super::buffer::Buffer;
 use super::memory::MrSlice;
 use crate::device::{ReceiveBatch, ReceiveWr, SendBatch};
 use crate::mem::RawSge;
-use tbrdma_proto::{Opcode, Qpn, RemoteAddr, SendFlags, SendWr, UdDestination};
+use tbrdma_proto::{MwBind, Opcode, Qpn, RemoteAddr, SendFlags, SendWr, UdDestination};
 
 /// A scatter/gather list: one slice, or several in order.
 pub trait SgList {
@@ -152,6 +152,21 @@ impl SendWrs<'_> {
     /// SEND with invalidation, of bytes that are copied now.
     pub fn send_inline_with_inv(&mut self, bytes: &[u8], rkey: u32) -> SendWrBuilder<'_> {
         let builder = self.push_inline(Opcode::SendWithInv, bytes, NOWHERE);
+        builder.wr.imm_data = rkey;
+        builder
+    }
+
+    /// BIND_MW: gives a memory window the part of a region that `bind` says, or takes it away
+    /// ([`MemoryWindow::bind_to`](crate::MemoryWindow::bind_to)). Peers may use the new key once this has completed.
+    pub fn bind_mw(&mut self, bind: &MwBind) -> SendWrBuilder<'_> {
+        let builder = self.push(Opcode::BindMw, &[], NOWHERE);
+        builder.wr.set_bind(bind);
+        builder
+    }
+
+    /// LOCAL_INV: takes a key of our own out of use, that of a memory window of type 2 or of a region with remote rights.
+    pub fn local_inv(&mut self, rkey: u32) -> SendWrBuilder<'_> {
+        let builder = self.push(Opcode::LocalInv, &[], NOWHERE);
         builder.wr.imm_data = rkey;
         builder
     }

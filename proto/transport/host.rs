@@ -1,9 +1,9 @@
 //! What the transport must ask while it decides: keys, shared receives. Answers come from the owner, at once.
 
 use crate::flags::Access;
-use crate::region::{PdHandle, RegionError};
+use crate::region::{BindError, PdHandle, RegionError};
 use crate::wire::GRH_BYTES;
-use crate::work::Sge;
+use crate::work::{MwBind, Sge};
 
 /// The owner's side of a decision. Implementations answer from tables; none of these touches memory that work is about.
 pub trait Host {
@@ -13,6 +13,30 @@ pub trait Host {
     /// # Errors
     /// As there; [`RegionError::KeyMismatch`] if no region has the key.
     fn check(&self, pd: PdHandle, key: u32, needed: Access, addr: u64, len: u64) -> Result<(), RegionError>;
+
+    /// The same for a request of the peer's, which may also use the windows open to this queue pair, by
+    /// [`Region::check_remote`](crate::Region::check_remote). An owner without windows need not say more.
+    ///
+    /// # Errors
+    /// As there.
+    fn check_remote(
+        &self,
+        pd: PdHandle,
+        key: u32,
+        needed: Access,
+        addr: u64,
+        len: u64,
+    ) -> Result<(), RegionError> {
+        self.check(pd, key, needed, addr, len)
+    }
+
+    /// Binds a memory window on behalf of this queue pair, by [`RegionTable::bind`](crate::RegionTable::bind).
+    ///
+    /// # Errors
+    /// As there; [`BindError::Unsupported`] of an owner without windows.
+    fn bind(&mut self, _pd: PdHandle, _bind: &MwBind) -> Result<(), BindError> {
+        Err(BindError::Unsupported)
+    }
 
     /// Withdraws a key because a peer's SEND with invalidate, or a local one, says so. The key must be of domain `pd`.
     ///

@@ -8,6 +8,8 @@
 //! recv ID OFFSET LEN                -> ok            posts a receive
 //! post OP ID OFFSET LEN [REMOTE [A [B]]] -> ok       posts a send work request
 //! times COUNT post ...              -> ok            posts and waits, COUNT times
+//! window 1|2 OFFSET LEN             -> ADDR LEN KEY  a window of that type, bound to a part of our memory
+//! aim ADDR LEN KEY                  -> ok            remote offsets are in this from now on
 //! wait                              -> ID STATUS OPCODE BYTES IMM
 //! sleep                             -> the same, waited for at the completion channel
 //! event MS                          -> KIND          the next asynchronous event
@@ -19,8 +21,8 @@ use super::pattern::{differs, pattern};
 use super::process::{Child, PATIENCE, device, hear, say};
 use std::time::{Duration, Instant};
 use tbrdma::{
-    Access, AddressHandle, CompletionChannel, CompletionQueue, Context, MemoryRegion, ProtectionDomain,
-    QpAddress, QpInit, QpType, Qpn, QueuePair, RemoteRegion, WorkCompletion,
+    Access, AddressHandle, CompletionChannel, CompletionQueue, Context, MemoryRegion, MemoryWindow, MwType,
+    ProtectionDomain, QpAddress, QpInit, QpType, Qpn, QueuePair, RemoteRegion, WorkCompletion,
 };
 
 /// Bytes of an end's memory.
@@ -30,7 +32,7 @@ pub(crate) const QKEY: u32 = 0x1234;
 
 /// Every right there is.
 pub(crate) fn all_access() -> Access {
-    Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ | Access::REMOTE_ATOMIC
+    Access::LOCAL_WRITE | Access::REMOTE_WRITE | Access::REMOTE_READ | Access::REMOTE_ATOMIC | Access::MW_BIND
 }
 
 /// Somebody who does what a line says.
@@ -60,6 +62,7 @@ pub(crate) struct End {
     pub(crate) ctx: Context,
     pub(crate) remote: RemoteRegion,
     pub(crate) to: Option<(AddressHandle, Qpn)>,
+    windows: Vec<MemoryWindow>,
 }
 
 impl End {
@@ -73,7 +76,7 @@ impl End {
             .unwrap();
         let mr = pd.alloc(MEMORY, all_access()).unwrap();
         let qp = pd.create_qp(QpInit::new(qp_type, &cq)).unwrap();
-        Self { qp, mr, cq, channel, pd, ctx, remote: RemoteRegion::default(), to: None }
+        Self { qp, mr, cq, channel, pd, ctx, remote: RemoteRegion::default(), to: None, windows: Vec::new() }
     }
 
     /// What the other end must know.
@@ -81,11 +84,24 @@ impl End {
         card(&self.qp.address(), &self.mr.remote())
     }
 
+    /// What the other end must know of a window bound to a part of our memory.
+    fn window(&mut self, mw_type: MwType, offset: usize, len: usize) -> String {
+        let mw = self.pd.alloc_mw(mw_type).unwrap();
+        let access = all_access() - Access::LOCAL_WRITE - Access::MW_BIND;
+        let bind = mw.bind_to(&self.mr, offset..offset + len, access);
+        self.qp.post(|wr| drop(wr.bind_mw(&bind))).unwrap();
+        let wc = self.wait_for(PATIENCE).unwrap();
+        self.windows.push(mw);
+        wc.ok().map_or_else(
+            |error| error.to_string(),
+            |_| format!("{:x} {:x} {:x}", bind.addr, bind.length, bind.rkey),
+        )
+    }
+
     pub(crate) fn connect(&mut self, card: &str) -> tbrdma::Result<()> {
         let mut words = card.split(' ');
         let address: QpAddress = words.next().unwrap().parse().unwrap();
-        let mut hex = || u64::from_str_radix(words.next().unwrap(), 16).unwrap();
-        self.remote = RemoteRegion { addr: hex(), length: hex(), rkey: hex() as u32 };
+        self.remote = region(words);
         if self.qp.qp_type() != QpType::Ud {
             return self.qp.connect(&address);
         }
@@ -132,6 +148,7 @@ impl End {
             let wr = match op {
                 "send" => wr.send(slice),
                 "send-inline" => wr.send_inline(&inline),
+                "send-inv" => wr.send_with_inv(slice, self.remote.rkey),
                 "send-imm" => wr.send_with_imm(slice, number(3) as u32),
                 "write" => wr.write(slice, remote),
                 "write-inline" => wr.write_inline(&inline, remote),
@@ -156,6 +173,14 @@ impl End {
         match words[0] {
             "card" => self.card(),
             "connect" => said(self.connect(&words[1..].join(" ")).map_err(|error| error.to_string())),
+            "window" => {
+                let mw_type = MwType::from_raw(number(1) as u32).unwrap();
+                self.window(mw_type, number(2) as usize, number(3) as usize)
+            }
+            "aim" => {
+                self.remote = region(words[1..].iter().copied());
+                "ok".to_owned()
+            }
             "fill" => {
                 self.mr.write(number(2) as usize, &pattern(number(1), number(3) as usize));
                 "ok".to_owned()
@@ -217,6 +242,12 @@ impl End {
             other => panic!("no command {other}"),
         }
     }
+}
+
+/// A region in the words of a card.
+fn region<'a>(mut words: impl Iterator<Item = &'a str>) -> RemoteRegion {
+    let mut hex = || u64::from_str_radix(words.next().unwrap(), 16).unwrap();
+    RemoteRegion { addr: hex(), length: hex(), rkey: hex() as u32 }
 }
 
 /// What the other end of a connection must know, in a line.

@@ -8,7 +8,7 @@ use crate::time::Time;
 use crate::transport::congestion::Congestion;
 use crate::transport::shared::Shared;
 use crate::transport::{Host, Transmit};
-use crate::work::{Opcode, WcStatus};
+use crate::work::{MwBind, Opcode, WcStatus};
 
 impl Requester {
     /// Whether [`poll_transmit`](Self::poll_transmit) would find something to do.
@@ -131,7 +131,10 @@ impl Requester {
                     Err(_) => WcStatus::LocQpOpErr,
                 };
             }
-            Opcode::BindMw => return WcStatus::MwBindErr,
+            Opcode::BindMw => {
+                let bind = MwBind::of(&wqe.remote, wqe.imm_data, wqe.compare_add, wqe.swap);
+                return host.bind(ctx.pd, &bind).map_or_else(|error| error.status(), |()| WcStatus::Success);
+            }
             _ => {}
         }
         if wqe.is_answered() && ctx.attr.max_rd_atomic == 0 {

@@ -131,7 +131,7 @@ impl Responder {
         let checked = if opcode.is_first() { write.length } else { len };
         if checked > 0 {
             let needed = Access::REMOTE_WRITE;
-            host.check(ctx.pd, write.key, needed, write.addr, u64::from(checked))
+            host.check_remote(ctx.pd, write.key, needed, write.addr, u64::from(checked))
                 .map_err(|_| Refusal::Access)?;
         }
         if len > 0 {

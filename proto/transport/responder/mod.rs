@@ -212,7 +212,7 @@ impl Responder {
         let mut reply = self.answers.front()?;
         if let What::Read { rkey, addr, left, .. } = reply.what {
             let len = u64::from(left.min(ctx.mtu));
-            if len > 0 && host.check(ctx.pd, rkey, Access::REMOTE_READ, addr, len).is_err() {
+            if len > 0 && host.check_remote(ctx.pd, rkey, Access::REMOTE_READ, addr, len).is_err() {
                 // The region has gone since the request was checked. What comes after cannot be answered any more.
                 self.answers.drop_replies();
                 self.fatal = Some(self.refuse(reply.psn, Refusal::Access));

@@ -136,7 +136,7 @@ impl Responder {
         // Without bytes no key is looked at (IBTA volume 1, C9-88).
         if length > 0 {
             let needed = Access::REMOTE_READ;
-            host.check(ctx.pd, rkey, needed, addr, u64::from(length)).map_err(|_| Refusal::Access)?;
+            host.check_remote(ctx.pd, rkey, needed, addr, u64::from(length)).map_err(|_| Refusal::Access)?;
         }
         let packets = length.div_ceil(ctx.mtu.max(1)).max(1);
         self.count_message();
@@ -162,7 +162,7 @@ impl Responder {
             return Err(Refusal::Invalid);
         }
         let len = u64::from(ATOMIC_BYTES);
-        host.check(ctx.pd, rkey, Access::REMOTE_ATOMIC, addr, len).map_err(|_| Refusal::Access)?;
+        host.check_remote(ctx.pd, rkey, Access::REMOTE_ATOMIC, addr, len).map_err(|_| Refusal::Access)?;
         actions.push_back(atomic_action(bth.opcode, &request));
         self.count_message();
         self.answers.atomic(bth.psn, self.msn, bth.opcode, request);

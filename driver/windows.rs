@@ -1,0 +1,84 @@
+//! Memory windows as both devices keep them: proto's table decides, and what it has decided is written to the entries that the data path
+//! reads. Binding and invalidating take the table's lock, since they change what it says; a message never does.
+
+use crate::error::{Error, Result};
+use crate::sys::random;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tbrdma_proto::{
+    BindError, Binding, MwBind, MwType, PdHandle, Qpn, Region, RegionError, RegionTable, WcStatus,
+};
+
+/// A device's tables of regions, as far as windows are concerned.
+pub(crate) trait Windows {
+    /// What decides.
+    fn region_table(&self) -> &Mutex<RegionTable<()>>;
+    /// Lets the data path find a part of the region with key `of` under its own key; false if there is no such region.
+    fn publish_part(&self, of: u32, part: &Region, offset: u64) -> bool;
+    /// Lets it find nothing under this key any more.
+    fn withdraw_key(&self, key: u32);
+
+    fn regions_locked(&self) -> MutexGuard<'_, RegionTable<()>> {
+        self.region_table().lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alloc_window(&self, pd: PdHandle, mw_type: MwType) -> Result<u32> {
+        let entropy = random::random_u32().map_err(Error::os("alloc_mw", "random numbers"))?;
+        Ok(self.regions_locked().alloc_window(entropy, pd, mw_type)?)
+    }
+
+    fn free_window(&self, key: u32) {
+        let mut table = self.regions_locked();
+        self.withdraw_key(key);
+        table.free_window(key);
+    }
+
+    /// The key that the window has now which had this key once.
+    fn window_key(&self, key: u32) -> Option<u32> {
+        self.regions_locked().window_key(key)
+    }
+
+    /// Carries out a BIND_MW of queue pair `qpn`.
+    fn bind(&self, pd: PdHandle, qpn: Qpn, bind: &MwBind) -> Result<(), BindError> {
+        let mut table = self.regions_locked();
+        match table.bind(pd, qpn, bind)? {
+            Binding::Part { part, of, offset } => {
+                if !self.publish_part(of, &part, offset) {
+                    return Err(BindError::NoRegion { lkey: of });
+                }
+            }
+            Binding::Nothing { key } => self.withdraw_key(key),
+        }
+        Ok(())
+    }
+
+    /// Takes a key out of use for a work request of queue pair `qpn`, or of its peer's.
+    fn invalidate(&self, pd: PdHandle, qpn: Qpn, key: u32) -> Result<(), RegionError> {
+        let mut table = self.regions_locked();
+        table.invalidate(pd, qpn, key)?;
+        self.withdraw_key(key);
+        Ok(())
+    }
+
+    /// The queue pair ends, and the windows that it has bound are bound no more.
+    fn unbind_queue_pair(&self, qpn: Qpn) {
+        self.regions_locked().unbind_queue_pair(qpn, |key| self.withdraw_key(key));
+    }
+
+    /// The region ends, whoever has bound windows to it.
+    fn unbind_region(&self, key: u32) {
+        self.regions_locked().unbind_region(key, |key| self.withdraw_key(key));
+    }
+
+    /// The region is about to end: no window can be bound to it any more.
+    ///
+    /// # Errors
+    /// Windows are bound to it, so it must not end (IBTA volume 1, section 10.6.7.2.6).
+    fn revoke_region(&self, call: &'static str, key: u32) -> Result<()> {
+        self.regions_locked().revoke(key).map_err(|error| Error::Busy { call, reason: error.to_string() })
+    }
+}
+
+/// How a LOCAL_INV or BIND_MW ends.
+pub(crate) fn local_status<E>(done: Result<(), E>, failure: WcStatus) -> WcStatus {
+    done.map_or(failure, |()| WcStatus::Success)
+}
