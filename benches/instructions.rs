@@ -40,7 +40,7 @@ const CASES: [Case; 6] = [
         name: "32 writes with one doorbell, poll",
         device: "shm",
         messages: LIST as u64,
-        ceiling: 283,
+        ceiling: 169,
         round: |pair| {
             pair.write_list(LIST, true);
             assert_eq!(pair.poll(1), 1);

@@ -35,3 +35,5 @@ mod rnr;
 mod srq;
 #[path = "ud.rs"]
 mod ud;
+#[path = "write_lists.rs"]
+mod write_lists;

@@ -9,11 +9,25 @@ use super::remote::Remote;
 use super::send::Doorbell;
 use super::transfer::Local;
 use crate::device::SendBatch;
-use crate::mem::entry_of;
+use crate::mem::{Place, entry_of};
 use crate::ring::receive::Delivery;
 use crate::ring::region::Backing;
 use crate::sync::Ordering;
 use tbrdma_proto::{Access, Opcode, PdHandle, SendFlags, SendWr, WcFlags, WcOpcode, WcStatus};
+
+/// A region of which everything may be used.
+struct Whole<'a> {
+    key: u32,
+    iova: u64,
+    place: Place<'a>,
+}
+
+impl<'a> Whole<'a> {
+    #[inline(always)]
+    fn part(&self, addr: u64, length: u64) -> Option<Place<'a>> {
+        self.place.sub(addr.wrapping_sub(self.iova) as usize, length as usize)
+    }
+}
 
 impl ShmQp {
     /// Executes the work request if it is of a common shape and nothing stands in its way: the bytes moved. Else nothing has been touched.
@@ -87,6 +101,66 @@ impl ShmQp {
         }
         let pd = PdHandle(rights as u32);
         self.put_directly(remote, local, (wr.remote.rkey, wr.remote.addr), length, (pd, needed), doorbell)
+    }
+
+    /// Executes those of `rest` that are WRITEs like `model`, which has just been executed: from and to the same regions. How many that were,
+    /// from the first on. The regions are looked at once: what a doorbell has found holds until it ends.
+    #[inline(never)]
+    pub(crate) fn write_on(
+        &self,
+        remote: &Remote,
+        batch: &SendBatch,
+        model: &SendWr,
+        rest: &[SendWr],
+        first: u32,
+        room: u32,
+        doorbell: &mut Doorbell<'_>,
+    ) -> usize {
+        let Some((ours, theirs)) = self.whole_regions(remote, batch, model, doorbell) else { return 0 };
+        let mut done = 0;
+        for wr in rest.iter().take(room as usize) {
+            let Some(sge) = batch.only_sge(wr) else { break };
+            let length = u64::from(sge.length);
+            if wr.opcode != Opcode::RdmaWrite
+                || (wr.remote.rkey, sge.lkey) != (theirs.key, ours.key)
+                || length.wrapping_sub(1) >= self.rules.max_msg_size
+            {
+                break;
+            }
+            let (from, to) = (ours.part(sge.addr, length), theirs.part(wr.remote.addr, length));
+            let (Some(from), Some(to)) = (from, to) else { break };
+            to.copy_from(from);
+            let number = first.wrapping_add(done as u32);
+            self.complete(wr, number, WcStatus::Success, sge.length, doorbell);
+            done += 1;
+        }
+        done
+    }
+
+    /// All of the two regions that a WRITE is about, if either may be used whole.
+    fn whole_regions<'a>(
+        &'a self,
+        remote: &'a Remote,
+        batch: &SendBatch,
+        model: &SendWr,
+        doorbell: &mut Doorbell<'_>,
+    ) -> Option<(Whole<'a>, Whole<'a>)> {
+        let sge = batch.only_sge(model).filter(|_| model.opcode == Opcode::RdmaWrite)?;
+        let (needed, key) = (Access::REMOTE_WRITE, model.remote.rkey);
+        let rights = remote.words.rights.load(Ordering::Relaxed);
+        if !Access::from_bits_truncate((rights >> 32) as u32).contains(needed) {
+            return None;
+        }
+        let found = entry_of(&remote.peer.regions, key).find(key, &mut doorbell.seen.theirs)?;
+        let Backing::Segment(base) = found.backing else { return None };
+        let region = &found.region;
+        region.check(PdHandle(rights as u32), needed, region.iova, region.length).ok()?;
+        // What the peer says of its memory is believed only as far as it lies within its segment.
+        let place = remote.peer.segment.place(base, region.length)?;
+        let theirs = Whole { key, iova: region.iova, place };
+        let (region, place) = self.core.regions.find(sge.lkey)?;
+        region.check(self.pd, Access::empty(), region.iova, region.length).ok()?;
+        Some((Whole { key: sge.lkey, iova: region.iova, place }, theirs))
     }
 
     #[inline(always)]

@@ -21,6 +21,8 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 use tbrdma_proto::{AsyncEventKind, PostDisposition, QpState, QpType, SendFlags, SendWr, Sge, WcStatus};
 
+/// From so many work requests that follow in a list on, it pays to look whether they are alike.
+const RUN: usize = 3;
 /// `rnr_retry` that never gives up.
 const FOR_EVER: u8 = 7;
 
@@ -177,7 +179,10 @@ impl ShmQp {
                 && remote.readiness() == Readiness::Ready
         });
         doorbell.ready = direct.is_some();
-        for (index, wr) in batch.wrs.iter().enumerate() {
+        let mut next = 0;
+        while let Some(wr) = batch.wrs.get(next) {
+            let index = next;
+            next += 1;
             let number = queue.posted;
             if number == full_at {
                 refused = Some((index, PostRefusal::QueueFull { depth: self.cap.max_send_wr }));
@@ -188,6 +193,14 @@ impl ShmQp {
             {
                 queue.posted = number.wrapping_add(1);
                 self.complete(wr, number, WcStatus::Success, length as u32, &mut doorbell);
+                if let Some(rest) = batch.wrs.get(next..)
+                    && rest.len() >= RUN
+                {
+                    let room = full_at.wrapping_sub(queue.posted);
+                    let done = self.write_on(remote, batch, wr, rest, queue.posted, room, &mut doorbell);
+                    queue.posted = queue.posted.wrapping_add(done as u32);
+                    next += done;
+                }
                 continue;
             }
             let (sges, inline) = batch.operands(wr);
@@ -418,7 +431,14 @@ impl ShmQp {
 
     /// Records how a work request ended; successes only if it asked.
     #[inline(always)]
-    fn complete(&self, wr: &SendWr, number: u32, status: WcStatus, bytes: u32, doorbell: &mut Doorbell<'_>) {
+    pub(super) fn complete(
+        &self,
+        wr: &SendWr,
+        number: u32,
+        status: WcStatus,
+        bytes: u32,
+        doorbell: &mut Doorbell<'_>,
+    ) {
         if status != WcStatus::Success || wr.flags.contains(SendFlags::SIGNALED) {
             self.push_completion(wr, number, status, bytes);
             doorbell.sent = true;
