@@ -102,15 +102,22 @@ pub(crate) struct CqRequest {
     pub(crate) channel: Option<Arc<EventFd>>,
 }
 
-impl CqRequest {
-    /// Is the size one that a completion queue can have?
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.cqe == 0 || self.cqe > limits::MAX_CQE {
-            let reason = format!("cqe = {}, the device takes 1 to {}", self.cqe, limits::MAX_CQE);
-            return Err(Error::InvalidArgument { call: "create_cq", reason });
-        }
-        Ok(())
+/// Is the size one that a completion queue can have?
+pub(crate) fn check_cqe(call: &'static str, cqe: u32) -> Result<()> {
+    if cqe == 0 || cqe > limits::MAX_CQE {
+        let reason = format!("cqe = {cqe}, the device takes 1 to {}", limits::MAX_CQE);
+        return Err(Error::InvalidArgument { call, reason });
     }
+    Ok(())
+}
+
+/// A completion queue that holds more completions than it shall have room for stays as it is.
+pub(crate) fn check_unpolled(unpolled: usize, cqe: u32) -> Result<()> {
+    if unpolled > cqe as usize {
+        let reason = format!("cqe = {cqe}, but {unpolled} completions wait to be polled: poll them first");
+        return Err(Error::InvalidArgument { call: "resize_cq", reason });
+    }
+    Ok(())
 }
 
 /// Are these sizes that a shared receive queue can have?
@@ -223,7 +230,7 @@ pub(crate) use crate::mem::ForeignMemory;
 
 /// A registered memory region. Dropping the last reference deregisters it, after those who are touching it are done.
 pub(crate) trait DeviceMemory: Send + Sync {
-    /// What it was registered as.
+    /// What it was registered as; domain and rights may have [changed](Self::change_rights) since.
     fn region(&self) -> &Region;
     fn lkey(&self) -> u32 {
         self.region().key
@@ -234,9 +241,6 @@ pub(crate) trait DeviceMemory: Send + Sync {
     /// The address by which work requests name its first byte.
     fn iova(&self) -> u64 {
         self.region().iova
-    }
-    fn access(&self) -> Access {
-        self.region().access
     }
     fn len(&self) -> usize {
         self.region().length as usize
@@ -256,6 +260,9 @@ pub(crate) trait DeviceMemory: Send + Sync {
     }
     /// The program looks at the bytes, perhaps until a peer has written them: a device that needs the program's time takes some.
     fn is_looked_at(&self) {}
+    /// Gives it another domain and other rights; keys and addresses stay. [`Error::Busy`] if that was done, and a stopped peer does not cease in
+    /// time to use the old ones.
+    fn change_rights(&self, pd: PdHandle, access: Access) -> Result<()>;
     /// Withdraws the keys and waits for those who are touching the bytes. `Err` if a stopped peer does not let go in time.
     fn deregister(&self) -> Result<()>;
     /// Deregisters, and gives back the bytes that were handed over.
@@ -265,6 +272,8 @@ pub(crate) trait DeviceMemory: Send + Sync {
 /// A completion queue.
 pub(crate) trait DeviceCq: Send + Sync {
     fn cqe(&self) -> u32;
+    /// Makes room for `cqe` completions, or for fewer than before; as large as was checked by the caller.
+    fn resize(&self, cqe: u32) -> Result<()>;
     fn poll(&self, out: &mut [WorkCompletion]) -> usize;
     fn arm(&self, solicited_only: bool);
     /// Takes the mark that a completion event was raised since the last call.

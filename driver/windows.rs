@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::sys::random;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tbrdma_proto::{
-    BindError, Binding, MwBind, MwType, PdHandle, Qpn, Region, RegionError, RegionTable, WcStatus,
+    Access, BindError, Binding, MwBind, MwType, PdHandle, Qpn, Region, RegionError, RegionTable,
+    RegionTableError, WcStatus,
 };
 
 /// A device's tables of regions, as far as windows are concerned.
@@ -14,6 +15,8 @@ pub(crate) trait Windows {
     fn region_table(&self) -> &Mutex<RegionTable<()>>;
     /// Lets the data path find a part of the region with key `of` under its own key; false if there is no such region.
     fn publish_part(&self, of: u32, part: &Region, offset: u64) -> bool;
+    /// Lets it find the region with other rights, or of another domain; false if there is no such region.
+    fn publish_change(&self, region: &Region) -> bool;
     /// Lets it find nothing under this key any more.
     fn withdraw_key(&self, key: u32);
 
@@ -67,6 +70,21 @@ pub(crate) trait Windows {
     /// The region ends, whoever has bound windows to it.
     fn unbind_region(&self, key: u32) {
         self.regions_locked().unbind_region(key, |key| self.withdraw_key(key));
+    }
+
+    /// Gives a region another domain and other rights. Who is using it by the old ones is the caller's to wait for.
+    ///
+    /// # Errors
+    /// The rights make no sense, windows are bound to the region, or it is gone. Nothing has changed.
+    fn change_region(&self, key: u32, pd: PdHandle, access: Access) -> Result<()> {
+        const CALL: &str = "rereg_mr";
+        let mut table = self.regions_locked();
+        let changed = table.change(key, pd, access);
+        changed
+            .and_then(|region| {
+                self.publish_change(&region).then_some(()).ok_or(RegionTableError::Gone { key })
+            })
+            .map_err(|error| Error::InvalidArgument { call: CALL, reason: error.to_string() })
     }
 
     /// The region is about to end: no window can be bound to it any more.

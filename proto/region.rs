@@ -207,6 +207,20 @@ pub enum RegionTableError {
         /// First address asked for.
         iova: u64,
     },
+    /// There is no such region any more.
+    #[error("region {key:#010x} has been deregistered or invalidated: register the memory again")]
+    Gone {
+        /// The key given.
+        key: u32,
+    },
+    /// The region cannot change while windows are bound to it.
+    #[error("{windows} memory windows are bound to region {key:#010x}: invalidate or deallocate them first")]
+    HasWindows {
+        /// The region's key.
+        key: u32,
+        /// How many.
+        windows: u32,
+    },
 }
 
 /// All memory regions of one device, on the side that owns the memory, each with the owner's `T` (the
@@ -307,6 +321,27 @@ impl<T> RegionTable<T> {
         slot.entry = Some((Region { key, pd, access, iova, length }, backing));
         self.live += 1;
         Ok(key)
+    }
+
+    /// Gives a region another domain and other rights; key and addresses stay. Whether it is zero based does not change either.
+    ///
+    /// # Errors
+    ///
+    /// Rights that make no sense, or windows are bound to it; nothing has changed. [`RegionTableError::Gone`] if no region has the key.
+    pub fn change(&mut self, key: u32, pd: PdHandle, access: Access) -> Result<Region, RegionTableError> {
+        access.validate()?;
+        match self.slots.get_mut(Self::key_index(key)) {
+            Some(Slot { windows: windows @ 1.., .. }) => {
+                Err(RegionTableError::HasWindows { key, windows: *windows })
+            }
+            Some(Slot { entry: Some((region, _)), revoked: false, .. }) if region.key == key => {
+                let zero_based = region.access & Access::ZERO_BASED;
+                region.pd = pd;
+                region.access = (access - Access::ZERO_BASED) | zero_based;
+                Ok(*region)
+            }
+            _ => Err(RegionTableError::Gone { key }),
+        }
     }
 
     /// An index for a new entry.

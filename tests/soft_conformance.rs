@@ -29,6 +29,10 @@ mod rdma_read;
 mod rdma_write;
 #[path = "receive_errors.rs"]
 mod receive_errors;
+#[path = "rereg.rs"]
+mod rereg;
+#[path = "resize_cq.rs"]
+mod resize_cq;
 #[path = "rnr.rs"]
 mod rnr;
 #[path = "srq.rs"]

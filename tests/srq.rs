@@ -167,7 +167,9 @@ fn the_limit_event_comes_once_when_fewer_receives_are_left() {
     for id in 0..8 {
         post(&mut srq, &home, id);
     }
-    srq.set_limit(6);
+    let error = srq.set_limit(srq.max_wr() + 1).unwrap_err();
+    assert_eq!((error.errno(), srq.limit()), (nix::libc::EINVAL, 0), "{error}");
+    srq.set_limit(6).unwrap();
     assert_eq!(srq.limit(), 6);
     consume(&mut srq, false);
     consume(&mut srq, false);
@@ -185,7 +187,7 @@ fn the_limit_event_comes_once_when_fewer_receives_are_left() {
     for id in 0..4 {
         post(&mut srq, &home, id);
     }
-    srq.set_limit(8);
+    srq.set_limit(8).unwrap();
     consume(&mut srq, true);
     assert_eq!(next_event(&home.ctx), event);
     consume(&mut srq, true);
@@ -209,7 +211,7 @@ fn datagrams_take_from_a_shared_queue_too_and_raise_its_limit_event() {
     for id in 0..4 {
         post(&mut srq, &home, id);
     }
-    srq.set_limit(2);
+    srq.set_limit(2).unwrap();
     for id in 0..4 {
         let qpn = qps[id as usize % 2].qp_num();
         sender.qp.post(|wr| _ = wr.send_inline(&[id; 7]).to(&ah, qpn, 5)).unwrap();

@@ -15,7 +15,7 @@ impl ExclusiveBytes {
         let remote = Access::REMOTE_WRITE | Access::REMOTE_READ | Access::REMOTE_ATOMIC | Access::MW_BIND;
         let sole = Arc::strong_count(&memory) == 1 && Arc::weak_count(&memory) == 0;
         let ours = memory.segment_place().is_some();
-        (ours && sole && !memory.access().intersects(remote)).then_some(Self { memory })
+        (ours && sole && !memory.region().access.intersects(remote)).then_some(Self { memory })
     }
 
     /// The region.

@@ -57,6 +57,11 @@ impl LocalRegions {
         self.entry(part.key).publish_part(self.entry(of), of, part, offset)
     }
 
+    /// Gives a usable region other rights, or another domain; false if there is no such region.
+    pub(crate) fn publish_change(&self, region: &Region) -> bool {
+        self.entry(region.key).publish_change(region)
+    }
+
     /// Takes a region back.
     pub(crate) fn withdraw(&self, key: u32) {
         self.entry(key).withdraw();

@@ -85,6 +85,11 @@ impl CompletionRing {
         self.tail.0.load(Ordering::Acquire) == self.head.0.load(Ordering::Relaxed)
     }
 
+    /// How many there are. For the popping side.
+    pub(crate) fn len(&self) -> u32 {
+        self.tail.0.load(Ordering::Acquire).wrapping_sub(self.head.0.load(Ordering::Relaxed))
+    }
+
     /// Takes the oldest completion.
     #[inline]
     pub(crate) fn pop(&self) -> Option<SendCompletion> {

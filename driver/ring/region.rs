@@ -94,6 +94,15 @@ impl RegionEntry {
         inside
     }
 
+    /// Owner: publishes the region that the entry holds with other rights, or of another domain; false if it does not hold it.
+    pub(crate) fn publish_change(&self, region: &Region) -> bool {
+        let held = self.read(region.key);
+        if let Some(held) = held {
+            self.publish(region, held.backing);
+        }
+        held.is_some()
+    }
+
     /// Owner: withdraws the registration. Those already using it are waited for through their busy words.
     pub(crate) fn withdraw(&self) {
         self.word.store(0, Ordering::SeqCst);

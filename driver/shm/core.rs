@@ -193,6 +193,10 @@ impl Windows for Core {
             && entry(self, part.key).publish_part(entry(self, of), of, part, offset)
     }
 
+    fn publish_change(&self, region: &Region) -> bool {
+        self.regions.publish_change(region) && entry(self, region.key).publish_change(region)
+    }
+
     fn withdraw_key(&self, key: u32) {
         self.regions.withdraw(key);
         entry(self, key).withdraw();

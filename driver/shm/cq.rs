@@ -9,7 +9,7 @@ use super::core::{Core, cq_words, lock, ready_set};
 use super::qp::{Receives, ShmQp};
 use super::srq::ShmSrq;
 use crate::backoff::Backoff;
-use crate::device::{CqRequest, DeviceCq};
+use crate::device::{CqRequest, DeviceCq, check_unpolled};
 use crate::error::Result;
 use crate::mem::Held;
 use crate::ring::arm::{Arm, TellMe};
@@ -86,7 +86,7 @@ pub(crate) struct ShmCq {
     pub(crate) core: Arc<Core>,
     pub(crate) slot: u32,
     words: Held<CqWords>,
-    cqe: u32,
+    cqe: AtomicU32,
     channel: Option<Arc<EventFd>>,
     state: SpinLock<PollState>,
     /// Numbers of the ready set that have been given to sources; outside the lock, for the service thread.
@@ -95,7 +95,6 @@ pub(crate) struct ShmCq {
 
 impl ShmCq {
     pub(crate) fn create(core: &Arc<Core>, request: CqRequest) -> Result<Arc<Self>> {
-        request.check()?;
         let (slot, _) = lock(&core.cqs).claim("create_cq", "completion queues")?;
         let words = cq_words(&core.segment, slot);
         words.arm.store(0, Ordering::Relaxed);
@@ -106,7 +105,7 @@ impl ShmCq {
             slot,
             words: Held::one(&core.segment, layout::cq_at(slot))
                 .expect("the layout lies within every segment"),
-            cqe: request.cqe,
+            cqe: AtomicU32::new(request.cqe),
             channel: request.channel,
             state: SpinLock::new(PollState::default()),
             bits: AtomicU32::new(0),
@@ -291,7 +290,15 @@ impl ShmCq {
 
 impl DeviceCq for ShmCq {
     fn cqe(&self) -> u32 {
-        self.cqe
+        self.cqe.load(Ordering::Relaxed)
+    }
+
+    fn resize(&self, cqe: u32) -> Result<()> {
+        let state = self.state.lock();
+        let sources = state.sources.iter().flatten();
+        check_unpolled(sources.map(|attached| attached.source.unpolled(self)).sum(), cqe)?;
+        self.cqe.store(cqe, Ordering::Relaxed);
+        Ok(())
     }
 
     fn poll(&self, out: &mut [WorkCompletion]) -> usize {
@@ -372,6 +379,18 @@ impl Source {
                 Receives::Shared(_) => 0,
             },
             Self::Shared(srq) => srq.poll(cq, out),
+        }
+    }
+
+    /// How many completions a poll would find.
+    fn unpolled(&self, cq: &ShmCq) -> usize {
+        match self {
+            Self::Send(qp) => qp.sent.len() as usize,
+            Self::Receive(qp) => match &qp.receives {
+                Receives::Own(own) => qp.unpolled_own(own),
+                Receives::Shared(_) => 0,
+            },
+            Self::Shared(srq) => srq.unpolled(cq),
         }
     }
 

@@ -68,6 +68,19 @@ impl ShmMemory {
             withdrawn: AtomicBool::new(false),
         }))
     }
+
+    /// Waits for those who found it before it was withdrawn or changed.
+    fn await_untouched(&self, call: &'static str) -> Result<()> {
+        // The agent may be copying: it holds this lock while it does.
+        drop(lock(&self.core.serving));
+        let Some(pid) = self.core.await_untouched(PATIENCE) else { return Ok(()) };
+        let reason = format!(
+            "process {pid} has been in the middle of an access to region {:#010x} ({} bytes at {:#x}) for {PATIENCE:?}; \
+             is it stopped? Continue or end it, then try again",
+            self.region.key, self.region.length, self.address
+        );
+        Err(Error::Busy { call, reason })
+    }
 }
 
 impl DeviceMemory for ShmMemory {
@@ -99,22 +112,18 @@ impl DeviceMemory for ShmMemory {
         }
     }
 
+    fn change_rights(&self, pd: PdHandle, access: Access) -> Result<()> {
+        self.core.change_region(self.region.key, pd, access)?;
+        self.await_untouched("rereg_mr")
+    }
+
     fn deregister(&self) -> Result<()> {
         if self.withdrawn.load(Ordering::Acquire) {
             return Ok(());
         }
         self.core.revoke_region("dereg_mr", self.region.key)?;
         self.core.withdraw_key(self.region.key);
-        // The agent may be copying: it holds this lock while it does.
-        drop(lock(&self.core.serving));
-        if let Some(pid) = self.core.await_untouched(PATIENCE) {
-            let reason = format!(
-                "process {pid} has been in the middle of an access to region {:#010x} ({} bytes at {:#x}) for {PATIENCE:?}; \
-                 is it stopped? Continue or end it, then try again",
-                self.region.key, self.region.length, self.address
-            );
-            return Err(Error::Busy { call: "dereg_mr", reason });
-        }
+        self.await_untouched("dereg_mr")?;
         if !self.withdrawn.swap(true, Ordering::AcqRel) {
             lock(&self.core.table).remove(self.region.key);
         }

@@ -120,6 +120,15 @@ impl ShmQp {
         !own.ring().is_delivered(own.polled.load(Ordering::Relaxed)) && self.state() != QpState::Err
     }
 
+    /// How many completions a poll would find.
+    pub(crate) fn unpolled_own(&self, own: &OwnReceives) -> usize {
+        let (ring, first) = (own.ring(), own.polled());
+        let posted = own.posted.load(Ordering::Acquire).wrapping_sub(first);
+        let is_flushed = self.state() == QpState::Err;
+        let ended = (0..posted).take_while(|&at| is_flushed || ring.is_delivered(first.wrapping_add(at)));
+        ended.count()
+    }
+
     /// Polls our own receive queue. Called by its completion queue, one thread at a time.
     #[inline(never)]
     pub(crate) fn poll_own(&self, own: &OwnReceives, out: &mut [WorkCompletion]) -> usize {

@@ -362,6 +362,14 @@ impl ShmSrq {
         count
     }
 
+    /// How many completions a poll for one completion queue would find.
+    pub(crate) fn unpolled(&self, cq: &ShmCq) -> usize {
+        let mut state = lock(&self.state);
+        self.sweep(&mut state);
+        self.advance(&mut state);
+        state.aside.iter().filter(|(slot, _)| *slot == cq.slot).count()
+    }
+
     /// If receive `number` has been delivered and its turn has come: its completion, if its completion queue is `wanted`, and that queue's slot.
     fn end(
         &self,

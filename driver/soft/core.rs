@@ -179,6 +179,10 @@ impl Windows for Core {
         self.regions.publish_part(of, part, offset)
     }
 
+    fn publish_change(&self, region: &Region) -> bool {
+        self.regions.publish_change(region)
+    }
+
     fn withdraw_key(&self, key: u32) {
         self.regions.withdraw(key);
     }

@@ -3,7 +3,7 @@
 use super::core::{Core, lock};
 use super::ledger::Ledger;
 use crate::backoff::Backoff;
-use crate::device::{CqRequest, DeviceCq};
+use crate::device::{CqRequest, DeviceCq, check_unpolled};
 use crate::error::Result;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::sys::eventfd::EventFd;
@@ -43,7 +43,7 @@ struct Ring {
 pub(crate) struct SoftCq {
     core: Arc<Core>,
     slot: u32,
-    cqe: u32,
+    cqe: AtomicU32,
     channel: Option<Arc<EventFd>>,
     /// Entries in the ring, to look at without its lock.
     filled: AtomicU32,
@@ -53,13 +53,12 @@ pub(crate) struct SoftCq {
 
 impl SoftCq {
     pub(crate) fn create(core: &Arc<Core>, request: CqRequest) -> Result<Arc<Self>> {
-        request.check()?;
         let (slot, _) = lock(&core.cqs).claim("create_cq", "completion queues")?;
         let ring = Ring { entries: VecDeque::with_capacity(request.cqe as usize), ..Ring::default() };
         let cq = Arc::new(Self {
             core: Arc::clone(core),
             slot,
-            cqe: request.cqe,
+            cqe: AtomicU32::new(request.cqe),
             channel: request.channel,
             filled: AtomicU32::new(0),
             ring: Mutex::new(ring),
@@ -78,7 +77,7 @@ impl SoftCq {
     /// Adds a completion. With no room it is lost, as on hardware, and an event says so.
     pub(crate) fn push(&self, half: Half, wc: WorkCompletion, solicited: bool, ledger: &Arc<Ledger>) {
         let mut ring = lock(&self.ring);
-        if ring.entries.len() >= self.cqe as usize {
+        if ring.entries.len() >= self.cqe() as usize {
             if !std::mem::replace(&mut ring.overrun, true) {
                 let source = EventSource::CompletionQueue(self.slot);
                 self.core.events.push(AsyncEvent { kind: AsyncEventKind::CqErr, source });
@@ -148,7 +147,16 @@ impl SoftCq {
 
 impl DeviceCq for SoftCq {
     fn cqe(&self) -> u32 {
-        self.cqe
+        self.cqe.load(Ordering::Relaxed)
+    }
+
+    fn resize(&self, cqe: u32) -> Result<()> {
+        let mut ring = lock(&self.ring);
+        let unpolled = ring.entries.len();
+        check_unpolled(unpolled, cqe)?;
+        ring.entries.reserve(cqe as usize - unpolled);
+        self.cqe.store(cqe, Ordering::Relaxed);
+        Ok(())
     }
 
     fn poll(&self, out: &mut [WorkCompletion]) -> usize {

@@ -101,6 +101,12 @@ impl DeviceMemory for SoftMemory {
         }
     }
 
+    fn change_rights(&self, pd: PdHandle, access: Access) -> Result<()> {
+        self.core.change_region(self.region.key, pd, access)?;
+        self.core.await_untouched();
+        Ok(())
+    }
+
     fn deregister(&self) -> Result<()> {
         self.core.revoke_region("dereg_mr", self.region.key)?;
         self.withdraw();

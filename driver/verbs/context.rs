@@ -5,7 +5,7 @@ use super::channel::CompletionChannel;
 use super::cq::CompletionQueue;
 use super::event::AsyncEvents;
 use super::pd::ProtectionDomain;
-use crate::device::{CqRequest, Device};
+use crate::device::{CqRequest, Device, check_cqe};
 use crate::error::{Error, Result};
 use crate::link::udp::{Interface, PREFIX};
 use std::sync::Arc;
@@ -148,6 +148,7 @@ impl Context {
     /// # Errors
     /// `cqe` is out of range, or the device has no more completion queues.
     pub fn create_cq(&self, cqe: u32) -> Result<CompletionQueue> {
+        check_cqe("create_cq", cqe)?;
         let cq = self.device.create_cq(CqRequest { cqe, channel: None })?;
         Ok(CompletionQueue::new(self, cq, false))
     }
@@ -161,6 +162,7 @@ impl Context {
             let reason = "the completion channel belongs to another context".to_owned();
             return Err(Error::InvalidArgument { call: "create_cq", reason });
         }
+        check_cqe("create_cq", cqe)?;
         let cq = self.device.create_cq(CqRequest { cqe, channel: Some(channel.fd()) })?;
         let cq = CompletionQueue::new(self, cq, true);
         channel.add(&cq);

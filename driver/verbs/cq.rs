@@ -1,7 +1,7 @@
 //! Completion queues.
 
 use super::context::Context;
-use crate::device::DeviceCq;
+use crate::device::{DeviceCq, check_cqe};
 use crate::error::{Error, Result};
 use std::fmt;
 use std::sync::Arc;
@@ -50,6 +50,15 @@ impl CompletionQueue {
     /// The completions it was created for.
     pub fn cqe(&self) -> u32 {
         self.inner.cq.cqe()
+    }
+
+    /// Changes for how many completions it is (`ibv_resize_cq(3)`).
+    ///
+    /// # Errors
+    /// `cqe` is out of range, or more completions than that wait to be polled.
+    pub fn resize(&self, cqe: u32) -> Result<()> {
+        check_cqe("resize_cq", cqe)?;
+        self.inner.cq.resize(cqe)
     }
 
     /// A number that tells the context's completion queues apart.

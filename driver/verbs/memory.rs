@@ -3,8 +3,9 @@
 use super::pd::ProtectionDomain;
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
-use crate::mem::{Held, RawSge};
+use crate::mem::{ForeignMemory, Held, RawSge};
 use crate::sync::{AtomicU64, Ordering};
+use crate::sys::mapping;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub struct MemoryRegion {
     len: usize,
     lkey: u32,
     rkey: u32,
+    access: Access,
     // What a program polls, if the library allocated it and the device need not know. Boxed, because a region also travels in errors.
     words: Option<Box<Held<[AtomicU64]>>>,
 }
@@ -35,7 +37,7 @@ impl fmt::Debug for MemoryRegion {
             .field("addr", &format_args!("{:#x}", self.addr()))
             .field("len", &self.len())
             .field("key", &format_args!("{:#010x}", self.rkey()))
-            .field("access", &self.memory.access())
+            .field("access", &self.access())
             .finish()
     }
 }
@@ -44,7 +46,8 @@ impl MemoryRegion {
     pub(crate) fn new(pd: &ProtectionDomain, memory: Arc<dyn DeviceMemory>) -> Self {
         let (addr, len, lkey, rkey) = (memory.iova(), memory.len(), memory.lkey(), memory.rkey());
         let words = if memory.wants_looks() { None } else { memory.words().map(Box::new) };
-        Self { memory, pd: pd.clone(), addr, len, lkey, rkey, words }
+        let access = memory.region().access;
+        Self { memory, pd: pd.clone(), addr, len, lkey, rkey, access, words }
     }
 
     /// The key by which our own work requests name it.
@@ -74,7 +77,7 @@ impl MemoryRegion {
 
     /// What it allows.
     pub fn access(&self) -> Access {
-        self.memory.access()
+        self.access
     }
 
     /// The protection domain it belongs to.
@@ -174,6 +177,60 @@ impl MemoryRegion {
             }
         });
         stored
+    }
+
+    /// Gives the region another protection domain, other rights, or both (`ibv_rereg_mr(3)`, without a change of translation). Its keys and
+    /// addresses stay, and whether it is zero based.
+    ///
+    /// # Errors
+    /// The domain is another context's, the rights contradict each other or are more than the memory allows, memory windows are bound to the region, or its key
+    /// has been invalidated: nothing has changed then. Or a stopped peer is in the middle of an access: the change holds, but not for that access.
+    pub fn change(&mut self, pd: Option<&ProtectionDomain>, access: Option<Access>) -> Result<()> {
+        let pd = pd.unwrap_or(&self.pd).clone();
+        let access = access.unwrap_or(self.access);
+        if !pd.context().is_same(self.pd.context()) {
+            return Err(Self::foreign());
+        }
+        let mut address = 0;
+        self.memory.with_place(&mut |place| address = place.addr());
+        mapping::check(address, self.len, access.contains(Access::LOCAL_WRITE)).map_err(Error::os(
+            "rereg_mr",
+            "the memory must be mapped, and writable if the access flags say so",
+        ))?;
+        let outcome = self.memory.change_rights(pd.handle(), access);
+        if matches!(outcome, Ok(()) | Err(Error::Busy { .. })) {
+            self.access = (access - Access::ZERO_BASED) | (self.access & Access::ZERO_BASED);
+            self.pd = pd;
+        }
+        outcome
+    }
+
+    /// Registers other memory in place of the region's (`ibv_rereg_mr(3)` with a change of translation, and of domain and rights as
+    /// [`change`](Self::change) has them): the bytes there were are deregistered, and the keys are new ones.
+    ///
+    /// # Errors
+    /// As for [`register_foreign_at`](ProtectionDomain::register_foreign_at) and [`deregister`](Self::deregister), or the domain is another context's. Then the region
+    /// is what it was, except that its keys no longer work if a stopped peer is in the middle of an access.
+    pub fn replace(
+        &mut self,
+        memory: ForeignMemory,
+        iova: u64,
+        pd: Option<&ProtectionDomain>,
+        access: Option<Access>,
+    ) -> Result<()> {
+        let pd = pd.unwrap_or(&self.pd);
+        if !pd.context().is_same(self.pd.context()) {
+            return Err(Self::foreign());
+        }
+        let region = pd.register_foreign_at(memory, access.unwrap_or(self.access), iova)?;
+        self.memory.deregister()?;
+        *self = region;
+        Ok(())
+    }
+
+    fn foreign() -> Error {
+        let reason = "the protection domain belongs to another context".to_owned();
+        Error::InvalidArgument { call: "rereg_mr", reason }
     }
 
     /// Withdraws the keys and waits for accesses under way. Dropping does the same, but cannot report.

@@ -5,7 +5,7 @@ use super::pd::ProtectionDomain;
 use super::queues::{Loans, outcome};
 use super::work::{Lent, ReceiveWrs};
 use crate::device::{DeviceSrq, ReceiveBatch};
-use crate::error::PostError;
+use crate::error::{Error, PostError, Result};
 use std::sync::Arc;
 use tbrdma_proto::{Qpn, WorkCompletion};
 
@@ -80,9 +80,18 @@ impl SharedReceiveQueue {
     }
 
     /// Asks for one [`SrqLimitReached`](crate::AsyncEventKind::SrqLimitReached) event when fewer than `limit` receives are left
-    /// (`ibv_modify_srq(3)`).
-    pub fn set_limit(&self, limit: u32) {
+    /// (`ibv_modify_srq(3)`); 0 asks for none.
+    ///
+    /// # Errors
+    /// The queue never holds as many.
+    pub fn set_limit(&self, limit: u32) -> Result<()> {
+        let max_wr = self.max_wr();
+        if limit > max_wr {
+            let reason = format!("srq_limit = {limit}, but the queue holds {max_wr} receives at most");
+            return Err(Error::InvalidArgument { call: "modify_srq", reason });
+        }
         self.srq.set_limit(limit);
+        Ok(())
     }
 
     /// The limit that is armed; zero when it has been reached.

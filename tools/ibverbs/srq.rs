@@ -91,10 +91,7 @@ export! {
             return Err(Errno::EOPNOTSUPP);
         }
         if mask & IBV_SRQ_LIMIT != 0 {
-            if attr.srq_limit > srq.max_wr {
-                return Err(Errno::EINVAL);
-            }
-            srq.inner.lock().set_limit(attr.srq_limit);
+            srq.inner.lock().set_limit(attr.srq_limit)?;
         }
         Ok(())
     }
