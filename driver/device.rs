@@ -86,8 +86,10 @@ pub(crate) type Refused = (usize, PostRefusal);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemoryPath {
-    /// Peers map it and load and store it themselves: memory the library allocated.
+    /// Peers map it and load and store it themselves: memory the library allocated, or [adopted](ForeignMemory::adopt).
     Mapped,
+    /// Peers map its whole pages. An access to bytes before the first or after the last of these goes by one of the ways below.
+    Partly,
     /// Peers read and write it with `process_vm_readv`/`process_vm_writev`: memory of the application's own.
     ProcessVm,
     /// The owner's service thread copies it for peers: memory of the application's own where the kernel forbids the other way.

@@ -114,7 +114,7 @@ impl LocalRegions {
     fn bytes(&self, found: &Registration, offset: u64, len: u64) -> Option<Place<'_>> {
         match found.backing {
             Backing::Segment(base) => self.segment.place(base.wrapping_add(offset), len),
-            Backing::Process(base) => {
+            Backing::Process(base) | Backing::Partly { address: base, .. } => {
                 let ptr = std::ptr::with_exposed_provenance_mut(base.wrapping_add(offset) as usize);
                 // SAFETY: the entry is private to this process and was published from a `ForeignMemory` of the region's length, whose bytes
                 // stay valid until the entry is withdrawn and nobody is busy; the callers pass parts that are inside.

@@ -1,6 +1,7 @@
 //! Memory that somebody else may be reading or writing: mapped segments, places in them, the ordered copy, the heap, and the
-//! two forms in which an application's own bytes enter the library.
+//! forms in which an application's own bytes enter the library.
 
+mod adopt;
 mod bytes;
 mod copy;
 mod exclusive;
@@ -12,6 +13,7 @@ mod place;
 mod process;
 mod segment;
 
+pub(crate) use adopt::{Adopted, Claim, Room};
 pub(crate) use bytes::RegionBytes;
 pub(crate) use exclusive::ExclusiveBytes;
 pub use foreign::{ForeignMemory, RawSge};

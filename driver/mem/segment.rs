@@ -4,7 +4,7 @@ use super::place::Place;
 use crate::sys::memfd;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 /// A type that may lie in memory which other processes change.
@@ -30,9 +30,14 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {}
 pub(crate) struct Segment {
     /// The mapping, as a raw pointer and a length: it is never a slice.
     map: MmapRaw,
-    /// The file, kept by its creator to give pages back.
+    /// The file, kept by its creator to give pages back and to show them elsewhere.
     file: Option<OwnedFd>,
+    /// Device and inode of that file, as the kernel lists them with a mapping.
+    identity: Option<Identity>,
 }
+
+/// Major and minor number of a device, and an inode on it.
+pub(crate) type Identity = ((u32, u32), u64);
 
 impl Segment {
     /// Creates and maps a file of `len` zero bytes; the descriptor is for the peers.
@@ -42,13 +47,14 @@ impl Segment {
         let fd = memfd::create(name, len)?;
         let map = map(&fd, len)?;
         let file = Some(fd.try_clone()?);
-        Ok((Self { map, file }, fd))
+        let identity = Some(memfd::identity(&fd)?);
+        Ok((Self { map, file, identity }, fd))
     }
 
     /// Maps a received file, after making sure that it is `len` bytes long and cannot shrink; the descriptor is closed.
     pub(crate) fn map(fd: OwnedFd, len: u64) -> io::Result<Self> {
         memfd::verify(&fd, len)?;
-        Ok(Self { map: map(&fd, len)?, file: None })
+        Ok(Self { map: map(&fd, len)?, file: None, identity: None })
     }
 
     /// How many bytes.
@@ -59,6 +65,16 @@ impl Segment {
     /// Where it is mapped here.
     pub(crate) fn base(&self) -> *mut u8 {
         self.map.as_mut_ptr()
+    }
+
+    /// The file, at its creator.
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
+    }
+
+    /// How the kernel names the file, at its creator.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.identity
     }
 
     /// Are the `len` bytes from `offset` on inside?

@@ -20,7 +20,7 @@ use std::mem::{offset_of, size_of};
 use tbrdma_proto::limits;
 
 /// First word of a segment: "tbrdma" and the layout's number. Another layout is another number.
-pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tbrdma\x00\x02");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tbrdma\x00\x03");
 
 /// Bytes of a segment, address space and not memory: the largest of these that the process may map. Peers map what they are told,
 /// if it is one of these.

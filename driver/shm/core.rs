@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) regions: Arc<LocalRegions>,
     pub(crate) table: Mutex<RegionTable<()>>,
     pub(crate) heap: Mutex<Extents>,
+    /// Is application memory adopted where that is wished for?
+    pub(crate) adopts: bool,
     pub(crate) pds: Mutex<Slots<()>>,
     pub(crate) qps: Mutex<Slots<Weak<ShmQp>>>,
     pub(crate) cqs: Mutex<Slots<Weak<ShmCq>>>,
@@ -99,6 +101,8 @@ impl Core {
             regions,
             table: Mutex::new(RegionTable::new(limits::MAX_MR as usize)),
             heap: Mutex::new(Extents::new(HEAP_AT, bytes)),
+            // `agent` and `process_vm` ask for these ways.
+            adopts: std::env::var_os("TBRDMA_SHM_FOREIGN").is_none(),
             pds: Mutex::new(Slots::new(limits::MAX_PD)),
             qps: Mutex::new(Slots::new(limits::MAX_QP)),
             cqs: Mutex::new(Slots::new(limits::MAX_CQ)),

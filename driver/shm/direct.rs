@@ -11,7 +11,6 @@ use super::transfer::Local;
 use crate::device::SendBatch;
 use crate::mem::{Place, entry_of};
 use crate::ring::receive::Delivery;
-use crate::ring::region::Backing;
 use crate::sync::Ordering;
 use tbrdma_proto::{Access, Opcode, PdHandle, SendFlags, SendWr, WcFlags, WcOpcode, WcStatus};
 
@@ -219,12 +218,10 @@ impl ShmQp {
         let Some(found) = entry_of(&remote.peer.regions, key).find(key, &mut seen.theirs) else {
             return false;
         };
-        let (Backing::Segment(base), Ok(at)) = (found.backing, found.region.check(pd, needed, addr, length))
-        else {
-            return false;
-        };
+        let Ok(at) = found.region.check(pd, needed, addr, length) else { return false };
+        let Some(at) = found.backing.in_segment(at, length, found.region.length) else { return false };
         // What the peer says of its memory is believed only as far as it lies within its segment.
-        let Some(theirs) = remote.peer.segment.place(base.wrapping_add(at), length) else { return false };
+        let Some(theirs) = remote.peer.segment.place(at, length) else { return false };
         match local {
             Local::List([sge]) => {
                 let ours = self.core.regions.place(

@@ -4,13 +4,13 @@ use super::core::{Core, header, lock, pages, qp_words};
 use super::peer::ForeignPath;
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
-use crate::mem::{ForeignMemory, Held, Place, RegionBytes};
+use crate::mem::{Adopted, Claim, ForeignMemory, Held, Place, RegionBytes, Room, Segment};
 use crate::ring::busy::{Busy, withdraw_fence};
 use crate::ring::layout::{QPS, region_at};
 use crate::ring::region::{Backing, RegionEntry};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::windows::Windows;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tbrdma_proto::{Access, PdHandle, Region, RegionTable};
 
@@ -24,6 +24,10 @@ pub(crate) struct ShmMemory {
     bytes: RegionBytes,
     /// Its address here, for as long as it is registered.
     address: usize,
+    /// Of memory of the application's own, for as long as it is registered.
+    claim: Mutex<Option<Claim>>,
+    /// Where that is in the segment, if it is.
+    adopted: Option<Adopted>,
     withdrawn: AtomicBool,
 }
 
@@ -44,6 +48,8 @@ impl ShmMemory {
             region,
             bytes: RegionBytes::Segment { offset },
             address,
+            claim: Mutex::new(None),
+            adopted: None,
             withdrawn: AtomicBool::new(false),
         }))
     }
@@ -58,13 +64,23 @@ impl ShmMemory {
     ) -> Result<Arc<Self>> {
         let address = memory.address();
         let region = core.insert_region(pd, access, iova, memory.len() as u64)?;
+        // Nobody else touches what is only sent from.
+        let is_worth_it = !access.is_empty() && core.adopts && memory.wants_adoption();
+        let claim = if is_worth_it {
+            Claim::adopting(&memory, &(Arc::clone(core) as Arc<dyn Room>))
+        } else {
+            Claim::of(&memory)
+        };
+        let adopted = claim.adopted();
         core.regions.publish_foreign(&region, &memory);
-        entry(core, region.key).publish(&region, Backing::Process(address as u64));
+        entry(core, region.key).publish(&region, backing(address as u64, adopted));
         Ok(Arc::new(Self {
             core: Arc::clone(core),
             region,
             bytes: RegionBytes::foreign(memory),
             address,
+            claim: Mutex::new(Some(claim)),
+            adopted,
             withdrawn: AtomicBool::new(false),
         }))
     }
@@ -108,7 +124,11 @@ impl DeviceMemory for ShmMemory {
     fn path(&self) -> MemoryPath {
         match self.bytes {
             RegionBytes::Segment { .. } => MemoryPath::Mapped,
-            RegionBytes::Foreign(_) => self.core.foreign_path(),
+            RegionBytes::Foreign(_) => match self.adopted {
+                Some(Adopted { front: 0, back: 0, .. }) => MemoryPath::Mapped,
+                Some(_) => MemoryPath::Partly,
+                None => self.core.foreign_path(),
+            },
         }
     }
 
@@ -126,6 +146,7 @@ impl DeviceMemory for ShmMemory {
         self.await_untouched("dereg_mr")?;
         if !self.withdrawn.swap(true, Ordering::AcqRel) {
             lock(&self.core.table).remove(self.region.key);
+            drop(lock(&self.claim).take());
         }
         Ok(())
     }
@@ -150,9 +171,35 @@ impl Drop for ShmMemory {
             RegionBytes::Foreign(_) => {
                 if let (false, Some(memory)) = (let_go, self.bytes.take_foreign()) {
                     memory.leak();
+                    std::mem::forget(lock(&self.claim).take());
                 }
             }
         }
+    }
+}
+
+/// Where a region of memory of the application's own is.
+fn backing(address: u64, adopted: Option<Adopted>) -> Backing {
+    match adopted {
+        None => Backing::Process(address),
+        Some(Adopted { offset, front: 0, back: 0 }) => Backing::Segment(offset),
+        Some(Adopted { offset, front, back }) => Backing::Partly { address, offset, front, back },
+    }
+}
+
+impl Room for Core {
+    fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    fn take(&self, bytes: u64, align: u64) -> Option<u64> {
+        // A context that a child has from its parent is its parent's.
+        let is_ours = self.header().process.load(Ordering::Relaxed) == crate::sys::process::process_token();
+        lock(&self.heap).allocate(pages(bytes), align).filter(|_| is_ours)
+    }
+
+    fn give_back(&self, offset: u64, bytes: u64) {
+        self.free_pages(offset, bytes);
     }
 }
 

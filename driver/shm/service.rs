@@ -11,6 +11,7 @@ use crate::ring::layout::QPS;
 use crate::ring::ready::SLOTS;
 use crate::ring::shared_receive::Claimer;
 use crate::sync::{AtomicBool, Ordering};
+use crate::sys::threads::OwnThread;
 use crate::sys::wait::Epoll;
 use crate::sys::{process, socket};
 use std::collections::HashMap;
@@ -140,9 +141,11 @@ pub(crate) fn start(core: &Arc<Core>, listener: Listener) -> std::io::Result<std
     core.watches.epoll.add(listener.0.as_fd(), LISTENER)?;
     core.watches.epoll.add(core.kick.as_fd(), KICK)?;
     let core = Arc::clone(core);
-    std::thread::Builder::new()
-        .name(format!("tbrdma-{:04x}", core.lid))
-        .spawn(move || Service { core, listener: listener.0, dying: Vec::new() }.run())
+    let own = OwnThread::announce();
+    std::thread::Builder::new().name(format!("tbrdma-{:04x}", core.lid)).spawn(move || {
+        own.begin();
+        Service { core, listener: listener.0, dying: Vec::new() }.run();
+    })
 }
 
 struct Service {

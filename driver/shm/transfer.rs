@@ -6,7 +6,7 @@ use super::peer::{ForeignPath, Peer};
 use super::send::Progress;
 use crate::mem::{LocalRegion, Place, entry_of, read_from_process, write_bytes_to_process, write_to_process};
 use crate::ring::layout::QpWords;
-use crate::ring::region::{Backing, Registration};
+use crate::ring::region::Registration;
 use nix::libc;
 use std::io;
 use tbrdma_proto::{Access, PdHandle, Qpn, Sge};
@@ -113,12 +113,13 @@ impl<'a> Transfer<'a, '_> {
             .region
             .check_remote(self.remote_pd, self.peer_qpn, self.needed, addr, len)
             .map_err(|_| Fault::Remote)?;
-        match found.backing {
+        match found.backing.in_segment(at, len, found.region.length) {
             // What the peer says of its memory is believed only as far as it lies within its segment.
-            Backing::Segment(base) => {
-                self.peer.segment.place(base.wrapping_add(at), len).map(Remote::Here).ok_or(Fault::Remote)
+            Some(offset) => self.peer.segment.place(offset, len).map(Remote::Here).ok_or(Fault::Remote),
+            None => {
+                let base = found.backing.in_process().ok_or(Fault::Remote)?;
+                self.remote_process(span.key, base.wrapping_add(at), addr, len)
             }
-            Backing::Process(base) => self.remote_process(span.key, base.wrapping_add(at), addr, len),
         }
     }
 

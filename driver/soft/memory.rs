@@ -3,12 +3,12 @@
 use super::core::{Core, lock};
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
-use crate::mem::{ForeignMemory, Place, RegionBytes};
+use crate::mem::{Claim, ForeignMemory, Place, RegionBytes};
 use crate::shm::core::pages;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::sys::random;
 use crate::windows::Windows;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tbrdma_proto::{Access, PdHandle, Region};
 
 /// Pages as the segment counts them.
@@ -21,6 +21,8 @@ pub(crate) struct SoftMemory {
     core: Arc<Core>,
     region: Region,
     bytes: RegionBytes,
+    /// Of memory of the application's own, for as long as it is registered.
+    claim: Mutex<Option<Claim>>,
     withdrawn: AtomicBool,
     looks: AtomicU32,
 }
@@ -35,7 +37,7 @@ impl SoftMemory {
         let region =
             core.insert_region(pd, access, iova, length).inspect_err(|_| core.free_pages(offset, length))?;
         core.regions.publish_segment(&region, offset);
-        Ok(Arc::new(Self::new(core, region, RegionBytes::Segment { offset })))
+        Ok(Arc::new(Self::new(core, region, RegionBytes::Segment { offset }, None)))
     }
 
     /// Registers the application's memory, to be named from `iova` on.
@@ -47,15 +49,17 @@ impl SoftMemory {
         iova: u64,
     ) -> Result<Arc<Self>> {
         let region = core.insert_region(pd, access, iova, memory.len() as u64)?;
+        let claim = Claim::of(&memory);
         core.regions.publish_foreign(&region, &memory);
-        Ok(Arc::new(Self::new(core, region, RegionBytes::foreign(memory))))
+        Ok(Arc::new(Self::new(core, region, RegionBytes::foreign(memory), Some(claim))))
     }
 
-    fn new(core: &Arc<Core>, region: Region, bytes: RegionBytes) -> Self {
+    fn new(core: &Arc<Core>, region: Region, bytes: RegionBytes, claim: Option<Claim>) -> Self {
         Self {
             core: Arc::clone(core),
             region,
             bytes,
+            claim: Mutex::new(claim),
             withdrawn: AtomicBool::new(false),
             looks: AtomicU32::new(0),
         }
@@ -68,6 +72,7 @@ impl SoftMemory {
         self.core.regions.withdraw(self.region.key);
         self.core.await_untouched();
         lock(&self.core.table).remove(self.region.key);
+        drop(lock(&self.claim).take());
     }
 }
 

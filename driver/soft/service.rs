@@ -11,6 +11,7 @@ use crate::link::Link;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::sys::process::yield_now;
+use crate::sys::threads::OwnThread;
 use crate::sys::wait::{Epoll, wait_one};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -64,7 +65,11 @@ impl Service {
 /// Starts the thread.
 pub(crate) fn start(core: &Arc<Core>) -> io::Result<std::thread::JoinHandle<()>> {
     let core = Arc::clone(core);
-    std::thread::Builder::new().name("tbrdma-soft".to_owned()).spawn(move || core.serve())
+    let own = OwnThread::announce();
+    std::thread::Builder::new().name("tbrdma-soft".to_owned()).spawn(move || {
+        own.begin();
+        core.serve();
+    })
 }
 
 impl Core {

@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::libc::off_t;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{fstat, major, minor};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::ftruncate;
 use std::io::{self, ErrorKind};
@@ -63,6 +63,13 @@ pub(crate) fn verify(fd: impl AsFd, expected_len: u64) -> io::Result<()> {
         return refuse("the memory file is not of the announced size");
     }
     Ok(())
+}
+
+/// Major and minor number of the device and the inode, as `/proc/self/maps` has them.
+pub(crate) fn identity(fd: impl AsFd) -> io::Result<((u32, u32), u64)> {
+    let stat = fstat(&fd)?;
+    // Both numbers are of few bits on Linux.
+    Ok(((major(stat.st_dev) as u32, minor(stat.st_dev) as u32), stat.st_ino))
 }
 
 #[cfg(test)]

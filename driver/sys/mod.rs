@@ -16,6 +16,8 @@ pub(crate) mod random;
 pub(crate) mod remote_memory;
 /// Local datagrams in order, which carry file descriptors.
 pub(crate) mod socket;
+/// Which threads there are.
+pub(crate) mod threads;
 /// Datagram sockets that carry RoCEv2.
 pub(crate) mod udp;
 /// Receiving through io_uring.

@@ -86,9 +86,8 @@ impl ProtectionDomain {
     /// # Errors
     /// As for [`alloc`](Self::alloc).
     pub fn register(&self, bytes: impl Into<Box<[u8]>>, access: Access) -> Result<MemoryRegion> {
-        let bytes = bytes.into();
-        Self::check(bytes.len(), access)?;
         let memory = ForeignMemory::from_bytes(bytes);
+        Self::check(memory.len(), access)?;
         let iova = memory.address() as u64;
         self.register_at(memory, access, iova)
     }

@@ -30,6 +30,10 @@ pub(crate) enum Kind {
     ReadOnly,
     /// Begins and ends at odd addresses.
     Odd,
+    /// Begins and ends with a page.
+    Pages,
+    /// Less than a page, at the beginning of one.
+    Small,
 }
 
 impl Kind {
@@ -45,12 +49,21 @@ impl Kind {
     ];
 
     pub(crate) fn parse(name: &str) -> Self {
-        let all = [&Self::WRITABLE[..], &[Self::ReadOnly, Self::Odd]].concat();
+        let all = [&Self::WRITABLE[..], &[Self::ReadOnly, Self::Odd, Self::Pages, Self::Small]].concat();
         all.into_iter().find(|kind| format!("{kind:?}") == name).unwrap()
     }
 
     fn front(self) -> usize {
-        if self == Self::Odd { FRONT + 3 } else { FRONT }
+        match self {
+            Self::Odd => FRONT + 3,
+            Self::Pages | Self::Small => 4096,
+            _ => FRONT,
+        }
+    }
+
+    /// Has it whole pages that the library may adopt?
+    pub(crate) fn is_adoptable(self) -> bool {
+        matches!(self, Self::Heap | Self::Odd | Self::Anonymous | Self::TransparentHuge | Self::Pages)
     }
 }
 
@@ -78,7 +91,9 @@ impl Held {
                 (bytes.as_mut_ptr(), Keeper::Heap(bytes))
             }
             Kind::Stack => on_a_stack(),
-            Kind::Anonymous => (map(None, libc::MAP_PRIVATE, true)?, Keeper::Mapping),
+            Kind::Anonymous | Kind::Pages | Kind::Small => {
+                (map(None, libc::MAP_PRIVATE, true)?, Keeper::Mapping)
+            }
             Kind::Huge => (map(None, libc::MAP_PRIVATE | libc::MAP_HUGETLB, true)?, Keeper::Mapping),
             Kind::TransparentHuge => {
                 let whole = map(None, libc::MAP_PRIVATE, true)?;
@@ -98,10 +113,15 @@ impl Held {
     }
 
     fn len(&self) -> usize {
-        if self.kind == Kind::Odd { FOREIGN - 24 + 1 } else { FOREIGN }
+        match self.kind {
+            Kind::Odd => FOREIGN - 24 + 1,
+            Kind::Pages => 1 << 20,
+            Kind::Small => 64,
+            _ => FOREIGN,
+        }
     }
 
-    fn memory(&self) -> ForeignMemory {
+    pub(crate) fn memory(&self) -> ForeignMemory {
         // SAFETY: the range is inside the memory, which lives until the tests have dropped the region; the tests look at the
         // registered part through the region only.
         unsafe { ForeignMemory::from_raw(self.whole.wrapping_add(self.kind.front()), self.len()) }
@@ -114,12 +134,35 @@ impl Held {
         self.register_with(pd, access)
     }
 
+    /// The same, wishing for adoption.
+    pub(crate) fn register_adopted(&self, pd: &ProtectionDomain) -> tbrdma::Result<MemoryRegion> {
+        pd.register_foreign(self.memory().adopt(), super::puppet::all_access())
+    }
+
     pub(crate) fn register_with(
         &self,
         pd: &ProtectionDomain,
         access: Access,
     ) -> tbrdma::Result<MemoryRegion> {
         pd.register_foreign(self.memory(), access)
+    }
+
+    /// Every byte, registered or not.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        // SAFETY: inside the memory; what a peer may write meanwhile is read as it is.
+        (0..WHOLE).map(|at| unsafe { self.whole.wrapping_add(at).read_volatile() }).collect()
+    }
+
+    /// Writes a byte, registered or not, as the program itself may at any time.
+    pub(crate) fn poke(&self, at: usize, byte: u8) {
+        assert!(at < WHOLE);
+        // SAFETY: inside the memory.
+        unsafe { self.whole.wrapping_add(at).write_volatile(byte) };
+    }
+
+    /// Where the registered part begins.
+    pub(crate) fn begin(&self) -> usize {
+        self.kind.front()
     }
 
     /// "ok" if the bytes around the registered part are as they were.

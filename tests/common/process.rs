@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -34,6 +35,20 @@ pub(crate) fn role() -> Option<String> {
     let role = std::env::var(ROLE).ok()?;
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
     Some(role)
+}
+
+/// Child: goes on in a process that has no other thread; the test harness has some. This one ends as that one does.
+pub(crate) fn go_on_alone() {
+    // SAFETY: the other threads of the harness wait meanwhile, and hold no lock that the child needs.
+    let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
+        return;
+    };
+    match waitpid(child, None).unwrap() {
+        WaitStatus::Exited(_, status) => std::process::exit(status),
+        WaitStatus::Signaled(_, signal, _) => nix::sys::signal::raise(signal).unwrap(),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Child: one line to the parent.
@@ -98,6 +113,11 @@ impl Child {
 
     pub(crate) fn hear(&self) -> String {
         self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("the child says nothing: {error}"))
+    }
+
+    /// The same, or nothing from one that has ended.
+    pub(crate) fn try_hear(&self) -> Option<String> {
+        self.lines.recv_timeout(PATIENCE).ok()
     }
 
     /// One line there, one line back.

@@ -284,10 +284,14 @@ impl Obey for Puppet {
         let words: Vec<&str> = line.split(' ').collect();
         match (words[0], &mut self.end) {
             ("open", _) => self.open(&words),
-            // Our region becomes one of application memory of this kind; with `held` the canaries around it are looked at.
+            // Our region becomes one of application memory of this kind, adopted if it says so.
             ("memory", Some(end)) => match Held::new(Kind::parse(words[1])) {
                 Err(reason) => format!("skip {reason}"),
-                Ok(held) => match held.register(&end.pd) {
+                Ok(held) => match if words.contains(&"adopt") {
+                    held.register_adopted(&end.pd)
+                } else {
+                    held.register(&end.pd)
+                } {
                     Ok(region) => {
                         end.mr = region;
                         self.held = Some(held);
@@ -296,6 +300,15 @@ impl Obey for Puppet {
                     Err(error) => format!("error: {error}"),
                 },
             },
+            // return SEED OFFSET LEN: the region goes; is message SEED still in the memory?
+            ("return", Some(end)) => {
+                let number = |at: usize| words[at].parse::<u64>().unwrap();
+                end.mr = end.pd.alloc(MEMORY, all_access()).unwrap();
+                let held = self.held.as_ref().unwrap();
+                let from = held.begin() + number(2) as usize;
+                differs(number(1), &held.bytes()[from..from + number(3) as usize])
+                    .map_or_else(|| "ok".to_owned(), |at| format!("differs at {at}"))
+            }
             ("canaries", _) => self.held.as_ref().unwrap().canaries(),
             ("unmap", _) => self.held.as_mut().unwrap().unmap(),
             ("close", _) => {
@@ -306,6 +319,13 @@ impl Obey for Puppet {
             // From now on this thread may not reach into other processes.
             ("lock", _) => super::seccomp::forbid_foreign_memory()
                 .map_or_else(|error| error.to_string(), |()| "ok".to_owned()),
+            // From now on this thread may do nothing but read commands and answer them.
+            ("confine", _) => super::seccomp::allow_only(&[
+                nix::libc::SYS_read,
+                nix::libc::SYS_write,
+                nix::libc::SYS_exit_group,
+            ])
+            .map_or_else(|error| error.to_string(), |()| "ok".to_owned()),
             ("pid", _) => std::process::id().to_string(),
             (_, Some(end)) => end.obey(&words),
             _ => "error: nothing is open".to_owned(),

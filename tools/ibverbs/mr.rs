@@ -78,8 +78,8 @@ fn register(
     let context = pd.context().own()?;
     let access = access(flags)?;
     // SAFETY: the program registers memory that stays its own and mapped until it deregisters it (`ibv_reg_mr(3)`). No Rust reference to it
-    // exists: what is not the program's it may not register.
-    let memory = unsafe { ForeignMemory::from_raw(addr.cast(), length) };
+    // exists: what is not the program's it may not register. While it registers, nobody else writes the memory but threads of its own.
+    let memory = unsafe { ForeignMemory::from_raw(addr.cast(), length) }.adopt();
     let inner = Arc::new(pd.inner.register_foreign_at(memory, access, iova)?);
     let handle = context.opened.handle();
     context.handles().mrs.insert(handle, Arc::clone(&inner));

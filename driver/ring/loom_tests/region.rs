@@ -19,7 +19,11 @@ fn registration(key: u32) -> (Region, Backing) {
         iova: 0x1000 * n,
         length: 0x100 * n,
     };
-    let backing = if key == 1 { Backing::Segment(0x40 * n) } else { Backing::Process(0x50 * n) };
+    let backing = match key {
+        1 => Backing::Segment(0x40 * n),
+        2 => Backing::Partly { address: 0x50 * n, offset: 0x60 * n, front: 7, back: 9 },
+        _ => Backing::Process(0x50 * n),
+    };
     (region, backing)
 }
 
