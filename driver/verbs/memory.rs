@@ -25,7 +25,6 @@ pub struct MemoryRegion {
     addr: u64,
     len: usize,
     lkey: u32,
-    rkey: u32,
     access: Access,
     // What a program polls, if the library allocated it and the device need not know. Boxed, because a region also travels in errors.
     words: Option<Box<Held<[AtomicU64]>>>,
@@ -44,10 +43,10 @@ impl fmt::Debug for MemoryRegion {
 
 impl MemoryRegion {
     pub(crate) fn new(pd: &ProtectionDomain, memory: Arc<dyn DeviceMemory>) -> Self {
-        let (addr, len, lkey, rkey) = (memory.iova(), memory.len(), memory.lkey(), memory.rkey());
+        let (addr, len, lkey) = (memory.iova(), memory.len(), memory.lkey());
         let words = if memory.wants_looks() { None } else { memory.words().map(Box::new) };
         let access = memory.region().access;
-        Self { memory, pd: pd.clone(), addr, len, lkey, rkey, access, words }
+        Self { memory, pd: pd.clone(), addr, len, lkey, access, words }
     }
 
     /// The key by which our own work requests name it.
@@ -57,7 +56,7 @@ impl MemoryRegion {
 
     /// The key by which peers' work requests name it.
     pub fn rkey(&self) -> u32 {
-        self.rkey
+        self.memory.rkey()
     }
 
     /// The address by which work requests name its first byte (its I/O virtual address).
