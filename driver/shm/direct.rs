@@ -151,8 +151,8 @@ impl ShmQp {
             return None;
         }
         let found = entry_of(&remote.peer.regions, key).find(key, &mut doorbell.seen.theirs)?;
-        let Backing::Segment(base) = found.backing else { return None };
         let region = &found.region;
+        let base = found.backing.in_segment(0, region.length, region.length)?;
         region.check(PdHandle(rights as u32), needed, region.iova, region.length).ok()?;
         // What the peer says of its memory is believed only as far as it lies within its segment.
         let place = remote.peer.segment.place(base, region.length)?;
