@@ -36,6 +36,14 @@ pub enum Error {
         /// How many there may be.
         limit: u64,
     },
+    /// All there is of something is taken, and not only by this program.
+    #[error("{call}: {reason}")]
+    Exhausted {
+        /// The verbs call.
+        call: &'static str,
+        /// By whom, and how it will become free.
+        reason: String,
+    },
     /// The object is in use.
     #[error("{call}: {reason}")]
     Busy {
@@ -95,9 +103,9 @@ impl Error {
         use nix::libc;
         match self {
             Self::NoSuchDevice { .. } => libc::ENODEV,
-            Self::LimitReached { .. } | Self::Register { source: RegionTableError::Full { .. } } => {
-                libc::ENOMEM
-            }
+            Self::LimitReached { .. }
+            | Self::Exhausted { .. }
+            | Self::Register { source: RegionTableError::Full { .. } } => libc::ENOMEM,
             Self::InvalidArgument { .. } | Self::Modify { .. } | Self::Register { .. } => libc::EINVAL,
             Self::Busy { .. } => libc::EBUSY,
             Self::NotSupported { .. } => libc::EOPNOTSUPP,
@@ -130,6 +138,7 @@ impl PostError {
     pub fn errno(&self) -> i32 {
         match self.reason {
             PostRefusal::QueueFull { .. } => nix::libc::ENOMEM,
+            PostRefusal::TooEarly(_) => nix::libc::EFAULT,
             _ => nix::libc::EINVAL,
         }
     }
@@ -152,6 +161,12 @@ pub enum PostRefusal {
     /// The work request itself is wrong.
     #[error("{0}")]
     WorkRequest(#[from] PostErrorKind),
+    /// The device takes receives only when the queue pair is ready to send.
+    #[error("this device takes no receive in state {0:?}: bring the queue pair to RTS first")]
+    TooEarly(QpState),
+    /// The device, by its profile, does not take such work.
+    #[error("the device does not take this work request: {0}")]
+    Profile(&'static str),
     /// The queue pair takes its receives from a shared receive queue.
     #[error("this queue pair receives through a shared receive queue: post there")]
     UsesSharedReceiveQueue,

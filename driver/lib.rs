@@ -54,6 +54,8 @@ mod link;
 #[allow(unsafe_code)]
 mod mem;
 #[cfg(not(loom))]
+mod profiled;
+#[cfg(not(loom))]
 mod shm;
 #[cfg(all(test, not(loom)))]
 #[path = "../tests/common/skip.rs"]
@@ -76,6 +78,7 @@ pub use {
     device::MemoryPath,
     error::{Error, PostError, PostRefusal, Result},
     mem::{ForeignMemory, RawSge},
+    profiled::ledger,
     tbrdma_proto::*,
     verbs::address::{AddressHandle, ParseQpAddressError, QP_ADDRESS_BYTES, QpAddress},
     verbs::buffer::Buffer,

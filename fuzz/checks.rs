@@ -4,7 +4,7 @@
 use tbrdma::{
     Access, AddressVector, Mtu, PdHandle, Profile, QP_ADDRESS_BYTES, QpAddress, QpAttr, QpAttrMask, QpState,
     QpType, REMOTE_REGION_BYTES, Region, RegionError, RemoteRegion, check_address_vector, check_modify,
-    check_values, transition,
+    check_values, limits, parse_devices, transition,
 };
 
 // The room is private to the library and needs nothing of it, so that it can be built here once more.
@@ -48,9 +48,38 @@ pub(crate) fn hello_message(data: &[u8]) {
     assert_eq!(hello::Message::decode(&sent), Ok(message));
     assert_eq!(data.len(), sent.len());
     // All but the bytes that are zero today and may mean something tomorrow.
-    assert_eq!(data[..44], sent[..44]);
+    assert_eq!((&data[..44], &data[48..56]), (&sent[..44], &sent[48..56]));
     assert!(hello::Message::decode(&data[..data.len() - 1]).is_err());
     assert!(hello::Message::decode(&[data, &[0]].concat()).is_err());
+}
+
+/// A profile, and a list of devices, as text: what reads is written as itself and widens nothing.
+pub(crate) fn profile(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match text.parse::<Profile>() {
+        Ok(profile) => {
+            assert_eq!(profile.to_string().parse(), Ok(profile.clone()));
+            let switches = profile.switches;
+            assert!(
+                (1..=limits::MAX_QP).contains(&switches.qps) && (1..=limits::MAX_MR).contains(&switches.mrs)
+            );
+            assert!(
+                (1..=limits::MAX_PD).contains(&switches.pds) && (1..=limits::MAX_CQ).contains(&switches.cqs)
+            );
+            for asked in [0, 1, 64, 1023, 4095, limits::MAX_QP_WR, u32::MAX] {
+                let granted = profile.granted_depth(asked);
+                assert!(granted.is_none_or(|granted| granted <= limits::MAX_QP_WR), "{asked}: {granted:?}");
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+    match parse_devices(text, "apple-tb5") {
+        Ok(devices) => {
+            let written = devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            assert_eq!(parse_devices(&written, "plain"), Ok(devices));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
 }
 
 /// An address survives bytes and text; numbers of more than 24 bits are refused.

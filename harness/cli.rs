@@ -29,6 +29,7 @@ Examples:
   tbrdma-bench pingpong --connect 127.0.0.1 --op read
   tbrdma-bench pingpong --device udp:lo                 RoCEv2 over UDP sockets, beside plain sockets
   tbrdma-bench bw --device udp:lo --fault loss=1% --seed 7 --capture run.pcapng
+  tbrdma-bench pingpong --profile apple-tb5 --transport uc
   tbrdma-bench devices
 
 Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags; 130 interrupted.";
@@ -59,6 +60,15 @@ pub enum Command {
         /// Only this device
         #[arg(long, value_name = "NAME")]
         device: Option<String>,
+        /// What they pretend to be
+        #[arg(long, value_name = "PROFILE")]
+        profile: Option<String>,
+    },
+    /// What programs hold of devices with the profile switch ledger=on, also such as were killed
+    Ledger {
+        /// Give back what is left of programs that are dead
+        #[arg(long)]
+        clear: bool,
     },
     /// The second process of a run: speaks the control protocol on its standard streams
     #[command(hide = true)]
@@ -113,6 +123,9 @@ pub struct Flags {
     /// What goes wrong with packets on the way, both ways: loss=1%,delay=50us~20us,reorder=1%:100us (not on shm)
     #[arg(long, value_name = "PLAN")]
     pub fault: Option<String>,
+    /// What the devices of both sides pretend to be: plain, rxe, connectx, apple-tb5, perhaps with switches behind commas
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
     /// Where the dice of --fault start [default: another one each run, and said]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -188,6 +201,7 @@ impl Flags {
             ("--wait", self.wait.is_some()),
             ("--inline", self.inline),
             ("--json", self.json.is_some()),
+            ("--profile", self.profile.is_some()),
             ("--fault", self.fault.is_some()),
             ("--seed", self.seed.is_some()),
         ];
@@ -222,6 +236,7 @@ impl Flags {
             device: self.device.clone().unwrap_or_else(|| "shm".into()),
             pin_responder: self.pin.and_then(|pins| pins.second),
             timeout_ms: milliseconds,
+            profile: self.profile.clone(),
             fault: self.fault.clone(),
             seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
         })

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tbrdma::{DeviceAttr, PortAttr};
+use tbrdma::{DeviceAttr, OpenOptions, PortAttr};
 
 use crate::error::{Context, Error, Result};
 
@@ -14,7 +14,7 @@ const MOST_GIDS: u32 = 256;
 ///
 /// # Errors
 /// There is no device of that name, or one could not be asked.
-pub fn list(only: Option<&str>) -> Result<String> {
+pub fn list(only: Option<&str>, profile: Option<&str>) -> Result<String> {
     let found: Vec<_> =
         tbrdma::devices().into_iter().filter(|device| only.is_none_or(|name| name == device.name)).collect();
     if let (Some(name), true) = (only, found.is_empty()) {
@@ -23,11 +23,11 @@ pub fn list(only: Option<&str>) -> Result<String> {
     }
     let mut text = String::new();
     for device in found {
-        let context = tbrdma::open(&device.name).context(|| format!("open device {}", device.name))?;
+        let context = open(&device.name, profile).context(|| format!("open device {}", device.name))?;
         let port = context.query_port(PORT).context(|| format!("query port {PORT} of {}", device.name))?;
         let _ = writeln!(text, "hca_id:\t{}", device.name);
         line(&mut text, 1, "description", &device.description);
-        line(&mut text, 1, "profile", context.profile_name());
+        line(&mut text, 1, "profile", &context.profile().to_string());
         describe_device(&mut text, &context.query_device());
         let _ = writeln!(text, "\t\tport:\t{PORT}");
         describe_port(&mut text, &port);
@@ -42,6 +42,15 @@ pub fn list(only: Option<&str>) -> Result<String> {
         text.push('\n');
     }
     Ok(text)
+}
+
+/// Opens a device as the environment says, with another profile if one is given.
+fn open(name: &str, profile: Option<&str>) -> tbrdma::Result<tbrdma::Context> {
+    let options = OpenOptions::from_environment()?;
+    match profile {
+        None => options.open(name),
+        Some(profile) => options.profile(profile).open(name),
+    }
 }
 
 fn line(text: &mut String, depth: usize, name: &str, value: &str) {

@@ -29,6 +29,7 @@ pub mod environment;
 pub mod error;
 pub mod floor;
 pub mod histogram;
+pub mod ledger;
 pub mod memcpy;
 pub mod pattern;
 pub mod peer;

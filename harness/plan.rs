@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use tbrdma::Profile;
 use tbrdma::fault::FaultPlan;
 
 use crate::error::{Error, Result};
@@ -154,6 +155,9 @@ pub struct Plan {
     pub pin_responder: Option<usize>,
     /// How long either side waits for the other before it gives up, in milliseconds.
     pub timeout_ms: u64,
+    /// What the devices of both sides pretend to be: a profile's text.
+    #[serde(default)]
+    pub profile: Option<String>,
     /// What goes wrong with the packets that either side sends: a fault plan's text.
     #[serde(default)]
     pub fault: Option<String>,
@@ -236,6 +240,11 @@ impl Plan {
                     .into(),
             );
         }
+        if let Some(text) = &self.profile
+            && let Err(error) = text.parse::<Profile>()
+        {
+            return refuse(format!("--profile {text}: {error}"));
+        }
         if let Some(text) = &self.fault
             && let Err(error) = text.parse::<FaultPlan>()
         {
@@ -289,6 +298,7 @@ mod tests {
             device: "shm".into(),
             pin_responder: None,
             timeout_ms: 1000,
+            profile: None,
             fault: None,
             seed: None,
         }

@@ -19,7 +19,7 @@ use crate::report;
 use crate::result::{Bandwidth, FloorLatency, FloorReport, JsonFile, Ratio, Report, SCHEMA, Spread};
 use crate::session::{self, OpenDevice, Role, Session};
 use crate::stream::{self, Stream};
-use crate::{complain, devices, say, signals};
+use crate::{complain, devices, ledger, say, signals};
 
 /// How long a side waits for the other where that one may be busy measuring something on its own.
 const BETWEEN_BATCHES: Duration = Duration::from_secs(60);
@@ -34,9 +34,10 @@ const TICK_MS: u64 = 10;
 /// Whatever went wrong.
 pub fn command(command: Command) -> Result<u8> {
     match command {
-        Command::Devices { device } => {
-            devices::list(device.as_deref()).and_then(|text| say(&text)).map(|()| 0)
+        Command::Devices { device, profile } => {
+            devices::list(device.as_deref(), profile.as_deref()).and_then(|text| say(&text)).map(|()| 0)
         }
+        Command::Ledger { clear } => ledger::show(clear).and_then(|text| say(&text)).map(|()| 0),
         Command::Responder => responder_process(),
         Command::Pingpong(flags) if flags.server.is_some() => serve(&flags),
         Command::Pingpong(flags) => measure(&flags, flags.pingpong_plan()?),

@@ -47,6 +47,9 @@ pub struct OpenDevice {
 /// There is no such device, or it cannot do what the plan asks.
 pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Result<OpenDevice> {
     let mut options = OpenOptions::new();
+    if let Some(profile) = &plan.profile {
+        options = options.profile(profile);
+    }
     if let (Some(fault), Some(seed)) = (&plan.fault, plan.seed) {
         // Otherwise both directions would lose the same packets.
         options = options.fault(fault).seed(seed.wrapping_add(u64::from(role == Role::Responder)));
@@ -92,7 +95,7 @@ pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Resu
     }
     Ok(OpenDevice {
         name: device.name().to_owned(),
-        profile: device.profile_name().to_owned(),
+        profile: device.profile().to_string(),
         mtu: port.active_mtu.bytes(),
         device,
     })

@@ -194,7 +194,8 @@ impl Default for DeviceAttr {
             sys_image_guid: Guid(0),
             max_mr_size: MAX_MR_SIZE,
             page_size_cap: 0xffff_f000,
-            vendor_id: 0,
+            // Of nobody, as rdma_rxe has it: programs take 0 for a device that does not answer.
+            vendor_id: 0x00ff_ffff,
             vendor_part_id: 0,
             hw_ver: 0,
             max_qp: MAX_QP,

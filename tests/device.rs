@@ -41,7 +41,7 @@ fn a_device_says_what_it_can_do() {
     assert_ne!(attr.node_guid.0, 0);
     let port = ctx.query_port(1).unwrap();
     assert_eq!((port.state, port.active_mtu.bytes()), (PortState::Active, 4096));
-    assert_eq!(ctx.profile_name(), "plain");
+    assert_eq!(ctx.profile().to_string(), "plain");
     // The port's addresses are those by which its queue pairs are reached.
     let node = Node::of(&ctx, QpType::Rc, |init| init);
     let address = node.qp.address();

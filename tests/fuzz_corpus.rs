@@ -76,6 +76,11 @@ fn pair() {
 }
 
 #[test]
+fn profile() {
+    replay("profile", checks::profile);
+}
+
+#[test]
 fn every_corpus_belongs_to_a_target() {
     let mut corpora: Vec<_> = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus"))
         .unwrap()
@@ -88,6 +93,7 @@ fn every_corpus_belongs_to_a_target() {
             "hello_message",
             "icrc",
             "pair",
+            "profile",
             "qp_address",
             "qp_modify",
             "region_check",

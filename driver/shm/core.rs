@@ -1,5 +1,6 @@
 //! A context of the `shm` device: its segment, its tables, its identity.
 
+use super::cable::Cable;
 use super::cq::ShmCq;
 use super::memory::entry;
 use super::peer::Peers;
@@ -17,7 +18,7 @@ use crate::verbs::event::EventQueue;
 use crate::windows::Windows;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tbrdma_proto::{AddressVector, Gid, PdHandle, Profile, Region, RegionTable, limits};
+use tbrdma_proto::{AddressVector, CableEnd, Gid, PdHandle, Profile, Region, RegionTable, limits};
 
 /// Link-local prefix of every GID.
 const PREFIX: u64 = 0xfe80_0000_0000_0000;
@@ -36,6 +37,8 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Everything of a context that queue pairs, completion queues and the service thread share.
 pub(crate) struct Core {
     pub(crate) profile: Profile,
+    /// Whom it may meet.
+    pub(crate) cable: Cable,
     /// Lower half of the GID; never zero, never all ones.
     pub(crate) context: u64,
     pub(crate) lid: u16,
@@ -77,7 +80,7 @@ pub(crate) struct Destination {
 pub(crate) struct Listener(pub(crate) OwnedFd);
 
 impl Core {
-    pub(crate) fn open() -> Result<(Arc<Self>, Listener)> {
+    pub(crate) fn open(profile: Profile, cable: Option<&CableEnd>) -> Result<(Arc<Self>, Listener)> {
         const CALL: &str = "open_device shm";
         let os = |what| Error::os(CALL, what);
         let (lid, listener) = claim_lid()?;
@@ -87,13 +90,16 @@ impl Core {
         let bytes = segment.len();
         let segment = Arc::new(segment);
         let regions = Arc::new(LocalRegions::new(Arc::clone(&segment)).map_err(os("the region table"))?);
-        let mut profile = Profile::plain();
+        let mut profile = profile;
         profile.device.node_guid = tbrdma_proto::Guid(context);
         profile.device.sys_image_guid = profile.device.node_guid;
-        profile.device.fw_ver = env!("CARGO_PKG_VERSION").to_owned();
+        if profile.device.fw_ver.is_empty() {
+            profile.device.fw_ver = env!("CARGO_PKG_VERSION").to_owned();
+        }
         profile.port.lid = lid;
         let core = Self {
             profile,
+            cable: cable.map_or(Cable::NONE, Cable::of),
             context,
             lid,
             segment,
@@ -222,6 +228,18 @@ pub(crate) const fn pages(bytes: u64) -> u64 {
 /// The GID of a context.
 pub(crate) fn gid_of(context: u64) -> Gid {
     Gid::from_prefix_and_interface_id(PREFIX, context)
+}
+
+/// The IPv4-mapped GID of a context whose port is to have an IPv4 address: one that no network routes, and that says its LID.
+pub(crate) fn ipv4_gid_of(lid: u16) -> Gid {
+    let [high, low] = lid.to_be_bytes();
+    Gid::from(std::net::Ipv4Addr::new(169, 254, high, low).to_ipv6_mapped())
+}
+
+/// The LID in such a GID.
+pub(crate) fn lid_of_ipv4(gid: &Gid) -> Option<u16> {
+    let lid = u16::from_be_bytes([gid.0[14], gid.0[15]]);
+    (ipv4_gid_of(lid) == *gid).then_some(lid)
 }
 
 /// The largest segment that this process' address space has room for.

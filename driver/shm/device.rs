@@ -1,6 +1,6 @@
 //! The `shm` device as the verbs layer sees it.
 
-use super::core::{Core, Destination, gid_of, lock};
+use super::core::{Core, Destination, gid_of, ipv4_gid_of, lock};
 use super::cq::ShmCq;
 use super::memory::ShmMemory;
 use super::peer;
@@ -15,7 +15,8 @@ use crate::verbs::event::EventQueue;
 use crate::windows::Windows;
 use std::sync::{Arc, Weak};
 use tbrdma_proto::{
-    Access, AddressVector, Gid, Guid, MwType, PdHandle, Profile, check_address_vector, limits,
+    Access, AddressVector, CableEnd, Gid, Guid, MwType, PdHandle, Presence, Profile, check_address_vector,
+    limits,
 };
 
 /// The device's name.
@@ -28,8 +29,8 @@ pub(crate) struct ShmDevice {
 }
 
 impl ShmDevice {
-    pub(crate) fn open() -> Result<Self> {
-        let (core, listener) = Core::open()?;
+    pub(crate) fn open(profile: Profile, cable: Option<&CableEnd>) -> Result<Self> {
+        let (core, listener) = Core::open(profile, cable)?;
         let service =
             service::start(&core, listener).map_err(Error::os("open_device shm", "a service thread"))?;
         Ok(Self { core, service: Some(service) })
@@ -70,6 +71,7 @@ impl Device for ShmDevice {
     fn gid(&self, index: u32) -> Option<Gid> {
         match index {
             0 => Some(gid_of(self.core.context)),
+            1 if self.core.profile.switches.ipv4 == Presence::On => Some(ipv4_gid_of(self.core.lid)),
             index if index < self.core.profile.port.gid_tbl_len => Some(Gid::default()),
             _ => None,
         }

@@ -8,7 +8,9 @@
 //! offset 24  u64       random number of the sender's process
 //! offset 32  u64       bytes of the sender's segment
 //! offset 40  u32       how the sender reaches memory of the receiver's own, see `Reach`
-//! offset 44  20 bytes  zero
+//! offset 44  4 bytes   zero
+//! offset 48  u64       the end of a cable that the sender is at, 0 for none: see `Cable`
+//! offset 56  8 bytes   zero
 //! ```
 
 /// Bytes of a message.
@@ -47,6 +49,8 @@ pub(crate) struct Message {
     pub(crate) segment_bytes: u64,
     /// A `Reach`, or zero where it is not known yet.
     pub(crate) reach: u32,
+    /// See `Cable`; zero for none.
+    pub(crate) cable: u64,
 }
 
 impl Message {
@@ -60,6 +64,7 @@ impl Message {
         bytes[24..32].copy_from_slice(&self.process.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.segment_bytes.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.reach.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.cable.to_le_bytes());
         bytes
     }
 
@@ -87,6 +92,7 @@ impl Message {
             process: long(24),
             segment_bytes: long(32),
             reach: word(40),
+            cable: long(48),
         })
     }
 }
@@ -110,6 +116,7 @@ mod tests {
                 process: 3,
                 segment_bytes: 1 << 36,
                 reach: 3,
+                cable: u64::MAX - 2,
             };
             let mut bytes = message.encode();
             assert_eq!(Message::decode(&bytes), Ok(message));
@@ -119,8 +126,15 @@ mod tests {
             bytes[0] ^= 1;
             assert!(Message::decode(&bytes).is_err());
         }
-        let nobody =
-            Message { kind: Kind::Hello, argument: 0, context: 0, process: 0, segment_bytes: 0, reach: 0 };
+        let nobody = Message {
+            kind: Kind::Hello,
+            argument: 0,
+            context: 0,
+            process: 0,
+            segment_bytes: 0,
+            reach: 0,
+            cable: 0,
+        };
         let mut bytes = nobody.encode();
         bytes[8..12].copy_from_slice(&[0xff; 4]);
         assert!(Message::decode(&bytes).is_err());

@@ -6,7 +6,7 @@
 //!
 //! - `core`: a context: its segment, tables, identity, slots
 //! - `memory`: registering, deregistering, and finding the bytes behind a key
-//! - `hello`: the messages by which two contexts meet; `peer`: a context as its peers see it
+//! - `hello`: the messages by which two contexts meet; `cable`: which two may; `peer`: a context as its peers see it
 //! - `service`: the one thread a context has: introductions, deaths, deadlines, the agent
 //! - `qp`: a queue pair's life; `connect`: what becomes of its connection; `send`: its send queue;
 //!   `execute`: its operations; `direct`: the common ones, in short; `datagram`: messages without a connection; `transfer`: the bytes
@@ -15,6 +15,7 @@
 //! - `take`: receives as their sender takes them; `receive`: as their owner posts and polls them; `srq`: shared ones; `cq`: completion queues
 
 pub(crate) mod agent;
+pub(crate) mod cable;
 pub(crate) mod connect;
 pub(crate) mod core;
 pub(crate) mod cq;

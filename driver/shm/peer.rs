@@ -1,6 +1,7 @@
 //! A context as its peers see it: its segment, mapped; how to wake it; whether it is alive.
 
-use super::core::{Core, gid_of, header, lock};
+use super::cable::Cable;
+use super::core::{Core, gid_of, header, lid_of_ipv4, lock};
 use super::hello::{Kind, MESSAGE_BYTES, Message, socket_name};
 use crate::error::{Error, Result};
 use crate::mem::{Held, LocalRegions, RegionEntries, Segment};
@@ -17,6 +18,8 @@ use tbrdma_proto::{AddressVector, Gid};
 
 /// How long a peer may take to answer an introduction. It is answered by a thread that does nothing else.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Why those do not meet whom no cable joins.
+const OFF_THE_CABLE: &str = "it is not at the other end of this device's cable";
 /// Our own context, as claimer of its own shared receives.
 pub(crate) const SELF_CLAIMER: Claimer = Claimer(u32::MAX);
 
@@ -177,7 +180,10 @@ pub(crate) fn find(
     address: &AddressVector,
     watch: impl FnOnce(&Arc<Peer>),
 ) -> Result<Arc<Peer>> {
-    let (lid, expected) = if address.is_global && !address.dgid.is_zero() {
+    let by_ipv4 = lid_of_ipv4(&address.dgid).filter(|_| address.is_global);
+    let (lid, expected) = if let Some(lid) = by_ipv4 {
+        (lid, None)
+    } else if address.is_global && !address.dgid.is_zero() {
         let context = address.dgid.interface_id();
         if gid_of(context) != address.dgid {
             return Err(unreachable(address, "its GID is not one of the shm device (fe80::/64)".to_owned()));
@@ -195,6 +201,9 @@ pub(crate) fn find(
         .cloned();
     if let Some(peer) = known {
         return Ok(peer);
+    }
+    if lid == core.lid && !core.cable.leads_to(core.cable) {
+        return Err(unreachable(address, OFF_THE_CABLE.to_owned()));
     }
     let peer = Arc::new(if lid == core.lid { myself(core) } else { meet(core, lid, address)? });
     if expected.is_some_and(|context| context != peer.context) {
@@ -245,8 +254,12 @@ fn meet(core: &Core, lid: u16, address: &AddressVector) -> Result<Peer> {
     if welcome.kind != Kind::Welcome {
         return Err(unreachable(
             address,
-            "it refused us: use the same version of tbrdma on both sides".to_owned(),
+            "it refused us: it is not at the other end of this device's cable, or of another version of tbrdma"
+                .to_owned(),
         ));
+    }
+    if !core.cable.leads_to(Cable(welcome.cable)) {
+        return Err(unreachable(address, OFF_THE_CABLE.to_owned()));
     }
     let peer = admit(&welcome, fds, lid, pid, theirs).map_err(|reason| unreachable(address, reason))?;
     // For its information only, but answered, so that it knows once we are connected.
@@ -264,6 +277,7 @@ pub(crate) fn introduction(core: &Core, kind: Kind, other: Claimer, reach: u32) 
         process: process::process_token(),
         segment_bytes: core.segment.len(),
         reach,
+        cable: core.cable.0,
     }
 }
 
@@ -274,6 +288,9 @@ pub(crate) fn admit_newcomer(
     fds: Vec<OwnedFd>,
     pid: i32,
 ) -> std::result::Result<Arc<Peer>, String> {
+    if !core.cable.leads_to(Cable(hello.cable)) {
+        return Err(OFF_THE_CABLE.to_owned());
+    }
     let theirs = core.peers.new_claimer();
     let peer = Arc::new(admit(hello, fds, hello.context as u16, pid, theirs)?);
     core.peers.insert(&peer);

@@ -21,7 +21,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Instant;
 use tbrdma_proto::transport::Counters;
-use tbrdma_proto::{Guid, LinkLayer, Profile, Region, RegionTable, Time, limits};
+use tbrdma_proto::{Guid, Profile, Region, RegionTable, Time, limits};
 
 /// Locks, also after a panic elsewhere: what these locks guard is consistent between statements.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -98,7 +98,7 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn open(link: Box<dyn Link>) -> Result<Arc<Self>> {
+    pub(crate) fn open(link: Box<dyn Link>, profile: Profile) -> Result<Arc<Self>> {
         const CALL: &str = "open_device";
         let os = |what| Error::os(CALL, what);
         let context = random::random_u64().map_err(os("random numbers"))?;
@@ -107,13 +107,14 @@ impl Core {
         let segment = Arc::new(segment);
         let regions = LocalRegions::new(Arc::clone(&segment)).map_err(os("the region table"))?;
         let service = Service::new(&*link).map_err(os("an epoll descriptor"))?;
-        let mut profile = Profile::plain();
+        let mut profile = profile;
         let guid = Guid(hardware_address(link.name()).unwrap_or(context));
         profile.device.node_guid = guid;
         profile.device.sys_image_guid = guid;
-        profile.device.fw_ver = env!("CARGO_PKG_VERSION").to_owned();
-        profile.port.active_mtu = link.mtu();
-        profile.port.link_layer = LinkLayer::Ethernet;
+        if profile.device.fw_ver.is_empty() {
+            profile.device.fw_ver = env!("CARGO_PKG_VERSION").to_owned();
+        }
+        profile.port.active_mtu = link.mtu().min(profile.port.active_mtu);
         profile.port.gid_tbl_len = limits::GID_TABLE_LEN.max(link.gids().len() as u32);
         Ok(Arc::new(Self {
             link,

@@ -24,8 +24,8 @@ pub(crate) struct SoftDevice {
 
 impl SoftDevice {
     /// A device on this link.
-    pub(crate) fn open(link: Box<dyn Link>) -> Result<Self> {
-        let core = Core::open(link)?;
+    pub(crate) fn open(link: Box<dyn Link>, profile: Profile) -> Result<Self> {
+        let core = Core::open(link, profile)?;
         let service = service::start(&core).map_err(Error::os("open_device", "a service thread"))?;
         Ok(Self { core, service: Some(service) })
     }

@@ -4,12 +4,16 @@ use super::address::QpAddress;
 use super::channel::CompletionChannel;
 use super::cq::CompletionQueue;
 use super::event::AsyncEvents;
+use super::options::OpenOptions;
 use super::pd::ProtectionDomain;
 use crate::device::{CqRequest, Device, check_cqe};
 use crate::error::{Error, Result};
 use crate::link::udp::{Interface, PREFIX};
 use std::sync::Arc;
-use tbrdma_proto::{DeviceAttr, Gid, PortAttr, limits};
+use tbrdma_proto::{Backend, DeviceAttr, Gid, NamedDevice, PortAttr, Profile, limits};
+
+/// What shared memory is, in a sentence.
+const SHM: &str = "processes of this user on this host, through shared memory";
 
 /// An RDMA device of this host (`ibv_get_device_list(3)`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +25,23 @@ pub struct DeviceInfo {
     pub description: String,
 }
 
-/// The RDMA devices of this host.
+/// The RDMA devices of this host, or those that `TBRDMA_DEVICES` lists in their place. With a list that makes no sense there are none; opening one
+/// then says why.
 pub fn devices() -> Vec<DeviceInfo> {
-    let shm = DeviceInfo {
-        name: crate::shm::device::NAME.to_owned(),
-        description: "processes of this user on this host, through shared memory".to_owned(),
+    let described = |NamedDevice { name, backend }| {
+        let description = match &backend {
+            Backend::Shm(None) => SHM.to_owned(),
+            Backend::Shm(Some(end)) => format!("{SHM}, at end {} of cable {}", end.end, end.cable),
+            Backend::Udp(interface) => format!("RoCEv2 over UDP on {interface}"),
+        };
+        DeviceInfo { name, description }
     };
+    match OpenOptions::from_environment().and_then(|options| options.list()) {
+        Ok(None) => {}
+        Ok(Some(listed)) => return listed.into_iter().map(described).collect(),
+        Err(_) => return Vec::new(),
+    }
+    let shm = DeviceInfo { name: crate::shm::device::NAME.to_owned(), description: SHM.to_owned() };
     // A host that does not say which interfaces it has has none.
     let interfaces = Interface::all().unwrap_or_default().into_iter();
     let udp = interfaces.map(|interface| DeviceInfo {
@@ -36,13 +51,13 @@ pub fn devices() -> Vec<DeviceInfo> {
     std::iter::once(shm).chain(udp).collect()
 }
 
-/// Opens a device by name (`ibv_open_device(3)`): `"shm"`, or `"udp:"` and a network interface, as in `"udp:lo"`. What the environment says
-/// of faults and captures holds: see [`OpenOptions::from_environment`](crate::OpenOptions::from_environment).
+/// Opens a device by name (`ibv_open_device(3)`): `"shm"`, or `"udp:"` and a network interface, as in `"udp:lo"`; under another name as in
+/// `"rdma_en2=shm"`; or by a name that `TBRDMA_DEVICES` lists. What the environment says of profiles, faults and captures holds: see [`OpenOptions::from_environment`](crate::OpenOptions::from_environment).
 ///
 /// # Errors
 /// There is no such device, or the system refuses what it needs (a memory file, a socket, a thread).
 pub fn open(name: &str) -> Result<Context> {
-    super::options::OpenOptions::from_environment()?.open(name)
+    OpenOptions::from_environment()?.open(name)
 }
 
 /// An open device: where everything else is made. Cheap to clone; closed when the last object made from it is gone.
@@ -67,9 +82,9 @@ impl Context {
         self.device.name()
     }
 
-    /// The profile the device goes by: what it pretends to be.
-    pub fn profile_name(&self) -> &'static str {
-        self.device.profile().name
+    /// The profile the device goes by: what it pretends to be. As text it is what [`OpenOptions::profile`] takes.
+    pub fn profile(&self) -> &Profile {
+        self.device.profile()
     }
 
     /// How the device works on this machine, in a line: which of the system's facilities it uses.

@@ -1,15 +1,18 @@
-//! Opening a device otherwise than plainly: with faults on its wire, or with a capture of it.
+//! Opening a device otherwise than plainly: under another name, with a profile, with faults on its wire, or with a capture of it.
 
 use super::context::{Context, devices};
+use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::link;
-use crate::link::udp::{PREFIX as UDP, UdpLink};
-use crate::shm::device::{NAME as SHM, ShmDevice};
+use crate::link::udp::UdpLink;
+use crate::link::{self, Link};
+use crate::shm::device::ShmDevice;
 use crate::soft::device::SoftDevice;
 use crate::sys::random::random_u64;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tbrdma_proto::fault::FaultPlan;
+use tbrdma_proto::{Backend, NamedDevice, ParseProfileError, Profile, parse_devices};
+
+const CALL: &str = "open_device";
 
 /// How to open a device.
 ///
@@ -24,6 +27,8 @@ pub struct OpenOptions {
     fault: Option<String>,
     seed: Option<u64>,
     capture: Option<PathBuf>,
+    profile: Option<String>,
+    devices: Option<String>,
 }
 
 impl OpenOptions {
@@ -32,7 +37,8 @@ impl OpenOptions {
         Self::default()
     }
 
-    /// What the environment says: `TBRDMA_FAULT`, `TBRDMA_SEED`, `TBRDMA_CAPTURE`, as for the methods below.
+    /// What the environment says: `TBRDMA_FAULT`, `TBRDMA_SEED`, `TBRDMA_CAPTURE`, `TBRDMA_PROFILE`, `TBRDMA_DEVICES`, as for the methods
+    /// below.
     ///
     /// # Errors
     /// `TBRDMA_SEED` is not a number.
@@ -46,7 +52,8 @@ impl OpenOptions {
             })?),
         };
         let capture = std::env::var_os("TBRDMA_CAPTURE").filter(|path| !path.is_empty()).map(PathBuf::from);
-        Ok(Self { fault: text("TBRDMA_FAULT"), seed, capture })
+        let (profile, devices) = (text("TBRDMA_PROFILE"), text("TBRDMA_DEVICES"));
+        Ok(Self { fault: text("TBRDMA_FAULT"), seed, capture, profile, devices })
     }
 
     /// What is wrong with the wire, for what this context sends: a fault plan such as `loss=1%,delay=50us~20us`. It is looked at when the device
@@ -68,32 +75,91 @@ impl OpenOptions {
         self
     }
 
+    /// What the device is to pretend to be: a profile such as `connectx`, `apple-tb5` or `apple-tb5,overrun=silent`, see
+    /// [`Profile`](crate::Profile). It is looked at when the device is opened.
+    pub fn profile(mut self, profile: impl Into<String>) -> Self {
+        self.profile = Some(profile.into());
+        self
+    }
+
+    /// The devices that [`open`](Self::open) knows by name, as a list such as `mlx5_0=udp:lo,rdma_en2=shm@left:0`: see
+    /// [`parse_devices`](crate::parse_devices). It is looked at when a device is opened.
+    pub fn devices(mut self, list: impl Into<String>) -> Self {
+        self.devices = Some(list.into());
+        self
+    }
+
     /// Opens a device by name: see [`open`](crate::open).
     ///
     /// # Errors
-    /// As there; also if the fault plan makes no sense, the capture file cannot be written, or the device has no wire of packets.
+    /// As there; also if the profile, the list of devices or the fault plan makes no sense, the capture file cannot be written, or the device has
+    /// no wire of packets.
     pub fn open(&self, name: &str) -> Result<Context> {
-        const CALL: &str = "open_device";
-        if name == SHM {
-            if self.fault.is_some() || self.capture.is_some() {
+        let profile = self.read_profile()?;
+        let (name, backend) = self.find(name, &profile)?;
+        let device: Box<dyn Device> = match &backend {
+            Backend::Shm(_) if self.fault.is_some() || self.capture.is_some() => {
                 return Err(Error::NotSupported {
                     call: CALL,
-                    device: name.to_owned(),
+                    device: name.unwrap_or_else(|| backend.to_string()),
                     what: "faults or captures: it has no packets; use a udp device",
                 });
             }
-            return Ok(Context::of(Arc::new(ShmDevice::open()?)));
+            Backend::Shm(cable) => Box::new(ShmDevice::open(profile, cable.as_ref())?),
+            Backend::Udp(interface) => Box::new(SoftDevice::open(self.link(interface)?, profile)?),
+        };
+        Ok(Context::of(crate::profiled::around(device, name.as_deref())?))
+    }
+
+    /// The devices of this host, or those that were listed.
+    ///
+    /// # Errors
+    /// The profile or the list makes no sense.
+    pub(crate) fn list(&self) -> Result<Option<Vec<NamedDevice>>> {
+        let Some(list) = &self.devices else { return Ok(None) };
+        let profile = self.read_profile()?;
+        let devices = parse_devices(list, profile.name);
+        devices.map(Some).map_err(|error| Error::InvalidArgument { call: CALL, reason: error.to_string() })
+    }
+
+    fn read_profile(&self) -> Result<Profile> {
+        let Some(text) = &self.profile else { return Ok(Profile::plain()) };
+        text.parse().map_err(|error: ParseProfileError| Error::InvalidArgument {
+            call: CALL,
+            reason: error.to_string(),
+        })
+    }
+
+    /// What a name stands for: one of the listed devices, or itself. The name it is to have, if it is another than its own.
+    fn find(&self, name: &str, profile: &Profile) -> Result<(Option<String>, Backend)> {
+        let listed = self.list()?.unwrap_or_default();
+        if let Some(device) = listed.into_iter().find(|device| device.name == name) {
+            return Ok((Some(device.name), device.backend));
         }
+        let known = || {
+            let known: Vec<_> = devices().into_iter().map(|device| device.name).collect();
+            Error::NoSuchDevice { name: name.to_owned(), known: known.join(", ") }
+        };
+        if let Ok(backend) = name.parse() {
+            return Ok((None, backend));
+        }
+        match parse_devices(name, profile.name) {
+            Ok(devices) if name.contains('=') => match <[NamedDevice; 1]>::try_from(devices) {
+                Ok([device]) => Ok((Some(device.name), device.backend)),
+                Err(_) => Err(known()),
+            },
+            _ => Err(known()),
+        }
+    }
+
+    /// The link to the network, with what is asked for around it.
+    fn link(&self, interface: &str) -> Result<Box<dyn Link>> {
         let fault = match &self.fault {
             None => None,
             Some(plan) => Some(plan.parse::<FaultPlan>().map_err(|error| Error::InvalidArgument {
                 call: CALL,
                 reason: format!("fault plan {plan:?}: {error}"),
             })?),
-        };
-        let Some(interface) = name.strip_prefix(UDP) else {
-            let known: Vec<_> = devices().into_iter().map(|device| device.name).collect();
-            return Err(Error::NoSuchDevice { name: name.to_owned(), known: known.join(", ") });
         };
         let fault = match (fault, self.seed) {
             (None, _) => None,
@@ -102,7 +168,6 @@ impl OpenOptions {
                 Some((plan, random_u64().map_err(Error::os(CALL, "draw a seed for the faults"))?))
             }
         };
-        let link = link::wrap(Box::new(UdpLink::open(interface)?), fault, self.capture.as_deref())?;
-        Ok(Context::of(Arc::new(SoftDevice::open(link)?)))
+        link::wrap(Box::new(UdpLink::open(interface)?), fault, self.capture.as_deref())
     }
 }

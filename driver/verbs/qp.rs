@@ -27,14 +27,16 @@ pub struct QpInit<'a> {
 }
 
 impl<'a> QpInit<'a> {
-    /// A queue pair of this type with both halves completing into `cq`, 64 work requests each way, 16 SGEs, 64 inline bytes.
+    /// A queue pair of this type with both halves completing into `cq`, 64 work requests each way, 16 SGEs, 64 inline bytes, or as much of
+    /// that as the device has.
     pub fn new(qp_type: QpType, cq: &'a CompletionQueue) -> Self {
+        let device = &cq.context().device.profile().device;
         let cap = QpCap {
-            max_send_wr: 64,
-            max_recv_wr: 64,
-            max_send_sge: 16,
-            max_recv_sge: 3,
-            max_inline_data: 64,
+            max_send_wr: device.max_qp_wr.min(64),
+            max_recv_wr: device.max_qp_wr.min(64),
+            max_send_sge: device.max_sge.min(16),
+            max_recv_sge: device.max_sge.min(3),
+            max_inline_data: device.max_inline_data.min(64),
         };
         Self { qp_type, send_cq: cq, recv_cq: cq, srq: None, cap, sq_sig_all: false }
     }

@@ -71,6 +71,7 @@ fn a_flood_moves_bytes() {
         device: "udp:lo".into(),
         pin_responder: None,
         timeout_ms: 60_000,
+        profile: None,
         fault: None,
         seed: None,
     };

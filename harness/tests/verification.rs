@@ -27,6 +27,7 @@ fn plan(benchmark: Benchmark, op: Op) -> Plan {
         device: "shm".into(),
         pin_responder: None,
         timeout_ms: 60_000,
+        profile: None,
         fault: None,
         seed: None,
     }

@@ -86,6 +86,7 @@ impl Profile {
             // Not reported by anybody: enough for both queues of a queue pair.
             max_cqe: 2 * (MAX_FRAMES + 1),
             max_mr: 100,
+            max_mw: 0,
             max_pd: 11,
             max_qp_rd_atom: 0,
             max_qp_init_rd_atom: 0,

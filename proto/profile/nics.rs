@@ -3,8 +3,8 @@
 
 use super::{Profile, Switches};
 use crate::limits::{
-    self, AtomicCap, DEVICE_PORT_ACTIVE_EVENT, DEVICE_RC_RNR_NAK_GEN, DEVICE_SYS_IMAGE_GUID, DeviceAttr,
-    PortAttr,
+    self, AtomicCap, DEVICE_MEM_MGT_EXTENSIONS, DEVICE_MEM_WINDOW, DEVICE_MEM_WINDOW_TYPE_2B,
+    DEVICE_PORT_ACTIVE_EVENT, DEVICE_RC_RNR_NAK_GEN, DEVICE_SYS_IMAGE_GUID, DeviceAttr, PortAttr,
 };
 
 impl Profile {
@@ -66,7 +66,12 @@ impl Profile {
 }
 
 /// What both say they do, of that which there is here.
-const NIC_FLAGS: u32 = DEVICE_PORT_ACTIVE_EVENT | DEVICE_SYS_IMAGE_GUID | DEVICE_RC_RNR_NAK_GEN;
+const NIC_FLAGS: u32 = DEVICE_PORT_ACTIVE_EVENT
+    | DEVICE_SYS_IMAGE_GUID
+    | DEVICE_RC_RNR_NAK_GEN
+    | DEVICE_MEM_WINDOW
+    | DEVICE_MEM_MGT_EXTENSIONS
+    | DEVICE_MEM_WINDOW_TYPE_2B;
 
 // Where the devices have more than this crate, its own bounds stand.
 const _: () = assert!(limits::MAX_SGE >= 32 && limits::MAX_INLINE_DATA >= 512 && limits::MAX_CQE >= 1 << 15);

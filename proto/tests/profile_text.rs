@@ -78,6 +78,7 @@ fn no_profile_widens_the_limits() {
             (device.max_cq, most.max_cq),
             (device.max_cqe, most.max_cqe),
             (device.max_mr, most.max_mr),
+            (device.max_mw, most.max_mw),
             (device.max_pd, most.max_pd),
             (device.max_qp_rd_atom, most.max_qp_rd_atom),
             (device.max_qp_init_rd_atom, most.max_qp_init_rd_atom),

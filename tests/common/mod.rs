@@ -9,6 +9,7 @@ use tbrdma::{
     ProtectionDomain, QpInit, QpState, QpType, QueuePair, WcStatus, WorkCompletion,
 };
 
+pub(crate) mod apple;
 mod skip;
 #[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use skip::skip;
