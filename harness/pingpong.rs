@@ -1,8 +1,8 @@
 //! Latency: one message at a time.
 //!
 //! What is inside a sample: the clock is read, the message is posted, the answer (or the completion, for operations that the
-//! target does not answer) is seen, the clock is read. What is outside: making the next message's bytes, checking the last one's
-//! and reposting its receive. The responder makes its answer before the question comes, and checks the question after it
+//! target does not answer) is seen, the clock is read. What is outside: making the next message's bytes and writing its work request,
+//! as programs have theirs ready before there is a reason to post them, checking the last message's bytes and reposting its receive. The responder makes its answer before the question comes, and checks the question after it
 //! has answered, while the answer and the next question are under way; two messages never share a slot, so what is being
 //! checked is not overwritten.
 
@@ -89,7 +89,7 @@ impl Pingpong {
         self.wire.session.plan.op
     }
 
-    /// Makes message `sequence`, or spoils the place where its result will be.
+    /// Makes message `sequence`, or spoils the place where its result will be, and writes its work request.
     #[inline]
     fn prepare(&mut self, sequence: u64) -> Result<()> {
         let depth = self.wire.layout.depth;
@@ -101,6 +101,7 @@ impl Pingpong {
         } else {
             self.wire.fill(sequence, &self.ours, sequence);
         }
+        self.wire.stage(1, None, false);
         Ok(())
     }
 
@@ -152,7 +153,7 @@ impl Pingpong {
                 since = Instant::now();
             }
             let before = Instant::now();
-            self.wire.post(1, None, false)?;
+            self.wire.ring()?;
             let arrival = self.arrival(sequence)?;
             let after = Instant::now();
             if sequence >= recorded_from {
@@ -286,7 +287,7 @@ impl Pingpong {
                 for sequence in go.first..go.first.saturating_add(go.count) {
                     self.prepare(sequence)?;
                     let arrival = self.arrival(sequence)?;
-                    self.wire.post(1, None, false)?;
+                    self.wire.ring()?;
                     self.settle(sequence, &arrival)?;
                 }
             }

@@ -138,65 +138,83 @@ impl Wire {
         }
     }
 
-    /// Posts the next `count` messages with one doorbell. One in so many is signaled, as the plan has it, and message number
-    /// `also`. With `stamped`, each is marked with its own number in its first eight bytes, if it has as many.
+    /// Posts the next `count` messages with one doorbell: [`stage`](Self::stage) and [`ring`](Self::ring).
     ///
     /// # Errors
     /// The queue pair refuses them.
     #[inline]
     pub fn post(&mut self, count: u64, also: Option<u64>, stamped: bool) -> Result<()> {
+        self.stage(count, also, stamped);
+        self.ring()
+    }
+
+    /// Writes the work requests of the next `count` messages, as a program does that has them ready when their moment comes. One in so many is
+    /// signaled, as the plan has it, and message number `also`. With `stamped`, each is marked with its own number in its first eight
+    /// bytes, if it has as many.
+    #[inline]
+    pub fn stage(&mut self, count: u64, also: Option<u64>, stamped: bool) {
         let (layout, every) = (self.layout, self.every);
         let (op, inline) = (self.session.plan.op, self.session.plan.inline);
         let stamped = stamped && layout.size >= 8;
         let Session { qp, outgoing, remote, destination, .. } = &mut self.session;
         let plain = self.inline.as_mut_slice();
         let cursor = &mut self.cursor;
-        let posted = qp.post(|batch| {
-            for _ in 0..count {
-                let sequence = cursor.sequence;
-                let start = layout.start(cursor.slot);
-                let range = start..start + layout.size;
-                let there = remote.at(layout.start(cursor.target) as u64);
-                let imm = sequence as u32;
-                if stamped {
-                    stamp(outgoing, plain, start, sequence);
-                }
-                let mut request = match op {
-                    Op::Send if inline => batch.send_inline(plain.get(range).unwrap_or_default()),
-                    Op::Send => batch.send(outgoing.slice(range)),
-                    Op::SendImm if inline => {
-                        batch.send_inline_with_imm(plain.get(range).unwrap_or_default(), imm)
-                    }
-                    Op::SendImm => batch.send_with_imm(outgoing.slice(range), imm),
-                    Op::Write if inline => batch.write_inline(plain.get(range).unwrap_or_default(), there),
-                    Op::Write => batch.write(outgoing.slice(range), there),
-                    Op::WriteImm if inline => {
-                        batch.write_inline_with_imm(plain.get(range).unwrap_or_default(), there, imm)
-                    }
-                    Op::WriteImm => batch.write_with_imm(outgoing.slice(range), there, imm),
-                    Op::Read => batch.read(outgoing.slice(range), there),
-                    Op::Cas => {
-                        let (compare, swap) = (atomic_value(sequence), atomic_value(sequence + 1));
-                        batch.compare_and_swap(outgoing.slice(range), remote.at(0), compare, swap)
-                    }
-                    Op::Faa => batch.fetch_and_add(outgoing.slice(range), remote.at(0), ATOMIC_STEP),
-                };
-                request = request.id(sequence);
-                if let Some(destination) = destination {
-                    request = request.to(&destination.handle, destination.qpn, QKEY);
-                }
-                cursor.signal_in -= 1;
-                if cursor.signal_in == 0 {
-                    cursor.signal_in = every;
-                } else if also != Some(sequence) {
-                    request.unsignaled();
-                }
-                cursor.sequence += 1;
-                cursor.slot = if cursor.slot + 1 == layout.depth { 0 } else { cursor.slot + 1 };
-                cursor.target = if cursor.target + 1 == layout.target_slots { 0 } else { cursor.target + 1 };
+        let (sends, _) = qp.halves();
+        let mut batch = sends.start();
+        for _ in 0..count {
+            let sequence = cursor.sequence;
+            let start = layout.start(cursor.slot);
+            let range = start..start + layout.size;
+            let there = remote.at(layout.start(cursor.target) as u64);
+            let imm = sequence as u32;
+            if stamped {
+                stamp(outgoing, plain, start, sequence);
             }
-        });
-        posted.context(|| format!("post {count} x {op}"))
+            let mut request = match op {
+                Op::Send if inline => batch.send_inline(plain.get(range).unwrap_or_default()),
+                Op::Send => batch.send(outgoing.slice(range)),
+                Op::SendImm if inline => {
+                    batch.send_inline_with_imm(plain.get(range).unwrap_or_default(), imm)
+                }
+                Op::SendImm => batch.send_with_imm(outgoing.slice(range), imm),
+                Op::Write if inline => batch.write_inline(plain.get(range).unwrap_or_default(), there),
+                Op::Write => batch.write(outgoing.slice(range), there),
+                Op::WriteImm if inline => {
+                    batch.write_inline_with_imm(plain.get(range).unwrap_or_default(), there, imm)
+                }
+                Op::WriteImm => batch.write_with_imm(outgoing.slice(range), there, imm),
+                Op::Read => batch.read(outgoing.slice(range), there),
+                Op::Cas => {
+                    let (compare, swap) = (atomic_value(sequence), atomic_value(sequence + 1));
+                    batch.compare_and_swap(outgoing.slice(range), remote.at(0), compare, swap)
+                }
+                Op::Faa => batch.fetch_and_add(outgoing.slice(range), remote.at(0), ATOMIC_STEP),
+            };
+            request = request.id(sequence);
+            if let Some(destination) = destination {
+                request = request.to(&destination.handle, destination.qpn, QKEY);
+            }
+            cursor.signal_in -= 1;
+            if cursor.signal_in == 0 {
+                cursor.signal_in = every;
+            } else if also != Some(sequence) {
+                request.unsignaled();
+            }
+            cursor.sequence += 1;
+            cursor.slot = if cursor.slot + 1 == layout.depth { 0 } else { cursor.slot + 1 };
+            cursor.target = if cursor.target + 1 == layout.target_slots { 0 } else { cursor.target + 1 };
+        }
+    }
+
+    /// Posts what was [staged](Self::stage), with one doorbell.
+    ///
+    /// # Errors
+    /// The queue pair refuses it.
+    #[inline]
+    pub fn ring(&mut self) -> Result<()> {
+        let op = self.session.plan.op;
+        let (sends, _) = self.session.qp.halves();
+        sends.complete().context(|| format!("post {op}"))
     }
 
     /// Posts `count` receives.
