@@ -5,6 +5,8 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::duplicate_mod, reason = "each of the files says for itself what it shares with the others")]
 
+#[path = "async_events.rs"]
+mod async_events;
 #[path = "atomics.rs"]
 mod atomics;
 #[path = "channel.rs"]
@@ -37,6 +39,8 @@ mod resize_cq;
 mod rnr;
 #[path = "srq.rs"]
 mod srq;
+#[path = "states.rs"]
+mod states;
 #[path = "ud.rs"]
 mod ud;
 #[path = "write_lists.rs"]

@@ -248,5 +248,5 @@ fn a_new_queue_pair_is_in_reset_and_prints_what_it_is() {
     assert!(text.contains("Uc") && text.contains("Reset"), "{text}");
     let cap = a.qp.cap();
     assert!(cap.max_send_wr >= 64 && cap.max_recv_wr >= 64 && cap.max_send_sge >= 16);
-    assert_eq!(a.qp.pd().context().name(), "shm");
+    assert_eq!(a.qp.pd().context().name(), common::device());
 }

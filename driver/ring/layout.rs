@@ -20,7 +20,7 @@ use std::mem::{offset_of, size_of};
 use tbrdma_proto::limits;
 
 /// First word of a segment: "tbrdma" and the layout's number. Another layout is another number.
-pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tbrdma\x00\x03");
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tbrdma\x00\x04");
 
 /// Bytes of a segment, address space and not memory: the largest of these that the process may map. Peers map what they are told,
 /// if it is one of these.
@@ -133,7 +133,7 @@ pub(crate) struct QpWords {
     // Line 4. The connected peer, when something is out of the ordinary; the owner reads it for every doorbell of receives.
     /// The peer waits for a receive: tell it.
     pub(crate) waiting: AtomicU64,
-    /// First fault a peer found here: async event number + 1.
+    /// What a peer found here that is worth an event: a bit for each async event number.
     pub(crate) fault: AtomicU64,
     spare_waiting: [AtomicU64; 6],
     // Lines 5 and 6. A request to the peer's agent (owner), and its answer (peer's agent).

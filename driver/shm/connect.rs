@@ -159,7 +159,7 @@ impl ShmQp {
         Ok(())
     }
 
-    /// Heeds the fault that the peer found here, if it found one. It is taken and acted on in one step, with the send queue held, so that a
+    /// Heeds what the peer found here, if it found something: an event, and if it was a fault the error state. It is taken and acted on in one step, with the send queue held, so that a
     /// reset in between does not make it a fault of the next connection.
     pub(crate) fn heed_fault(&self) {
         let fault = &self.words().fault;
@@ -167,17 +167,20 @@ impl ShmQp {
             return;
         }
         let mut send = self.send.intrude();
-        let Some(kind) =
-            (fault.swap(0, Ordering::AcqRel) as u32).checked_sub(1).and_then(AsyncEventKind::from_raw)
-        else {
-            return;
+        let found = fault.swap(0, Ordering::AcqRel);
+        let is_fatal = |kind: &&AsyncEventKind| {
+            let harmless = [AsyncEventKind::SrqLimitReached, AsyncEventKind::CommEst];
+            found & 1 << kind.raw() != 0 && !harmless.contains(kind)
         };
-        if kind == AsyncEventKind::SrqLimitReached {
+        if found & 1 << AsyncEventKind::SrqLimitReached.raw() != 0 {
             self.raise_srq_limit();
-            return;
         }
+        if found & 1 << AsyncEventKind::CommEst.raw() != 0 && self.state() != QpState::Reset {
+            self.raise(AsyncEventKind::CommEst);
+        }
+        let Some(kind) = AsyncEventKind::ALL.iter().find(is_fatal) else { return };
         let SendState { remote, queue, .. } = &mut *send;
-        self.fail_locked(remote.as_ref(), queue, Some(kind));
+        self.fail_locked(remote.as_ref(), queue, Some(*kind));
         drop(send);
         self.announce_sent(true);
     }

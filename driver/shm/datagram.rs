@@ -1,7 +1,7 @@
 //! Datagrams: SEND on a UD queue pair, to whoever an address handle leads to.
 
 use super::core::{Destination, lock, qp_words, slot_of};
-use super::landing;
+use super::landing::{self, Arrival};
 use super::qp::{ShmQp, announce_remote};
 use super::send::{Progress, SendFifo, Step, Work};
 use super::take::{ring_of, ring_shape, watch_limit};
@@ -135,7 +135,7 @@ impl ShmQp {
                 imm_data: work.wr.imm_data,
                 src_qp: self.qpn.get(),
             };
-            ring.set_order(number, if landed { landing::LANDED } else { landing::PLACED });
+            ring.set_order(number, Arrival { landed, slid: self.core.lid }.word());
             ring.ring().deliver(number, &delivery, to.qpn.get());
         } else {
             ring.ring().give_back(number);

@@ -1,6 +1,6 @@
 //! Executing the work request of a connected queue pair: every operation, against the peer's segment.
 
-use super::agent::{self, Job};
+use super::agent::Job;
 use super::qp::ShmQp;
 use super::remote::{Readiness, Remote};
 use super::send::{Doorbell, Progress, Step, Wait, Work};
@@ -246,8 +246,7 @@ impl ShmQp {
     /// Tells the peer's queue pair that we found a fault of this kind: a reliable one goes to the error state there too.
     pub(crate) fn report(&self, remote: &Remote, kind: AsyncEventKind) {
         if self.qp_type == QpType::Rc {
-            remote.words.fault.store(kind as u64 + 1, Ordering::Release);
-            agent::ring(&remote.peer, remote.slot);
+            remote.note(kind);
         }
     }
 

@@ -11,10 +11,22 @@ use crate::ring::receive::{Posting, ReceiveShape};
 use crate::sys::mapping;
 use tbrdma_proto::{Access, Mtu, PdHandle, limits};
 
-/// What the delivery's order word says of a datagram that is where it belongs.
-pub(crate) const PLACED: u32 = 0;
-/// And of one that is in its landing place.
-pub(crate) const LANDED: u32 = 1;
+/// What the delivery's order word says of a datagram: whether it is in its landing place, and not where it belongs, and its sender's LID.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) landed: bool,
+    pub(crate) slid: u16,
+}
+
+impl Arrival {
+    pub(crate) fn word(self) -> u32 {
+        u32::from(self.landed) | u32::from(self.slid) << 16
+    }
+
+    pub(crate) fn of(word: u32) -> Self {
+        Self { landed: word & 1 != 0, slid: (word >> 16) as u16 }
+    }
+}
 
 /// Bytes of a place: the longest message behind its header area, in whole lines.
 const ROOM: u64 = (limits::GRH_BYTES as u64 + Mtu::B4096.bytes() as u64).next_multiple_of(64);

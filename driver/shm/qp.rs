@@ -251,8 +251,7 @@ impl ShmQp {
             if let Some(kind) = event {
                 self.raise(kind);
             }
-            if matches!(self.receives, Receives::Shared(_))
-                && self.qp_type.is_connected()
+            if matches!(&self.receives, Receives::Shared(srq) if srq.shared_slot().is_some())
                 && !self.last_wqe_reported.swap(true, Ordering::AcqRel)
             {
                 self.raise(AsyncEventKind::QpLastWqeReached);

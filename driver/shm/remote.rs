@@ -5,10 +5,10 @@ use super::take::ring_shape;
 use crate::mem::Held;
 use crate::ring::layout::{self, CqWords, QpWords, SrqWords};
 use crate::ring::receive::{ReceiveRing, ReceiveShape};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use std::sync::Arc;
-use tbrdma_proto::{PdHandle, QpState, QpType};
+use tbrdma_proto::{AsyncEventKind, PdHandle, QpState, QpType};
 
 /// The peer's queue pair.
 pub(crate) struct Remote {
@@ -23,6 +23,8 @@ pub(crate) struct Remote {
     our_qp: u64,
     /// Where its receives are; found when the queue pair is first seen.
     queue: Option<RemoteQueue>,
+    /// It has been told that somebody sends.
+    has_greeted: AtomicBool,
     /// Wakes the channel on which it waits for our messages.
     pub(crate) wake: Option<Arc<EventFd>>,
 }
@@ -44,6 +46,12 @@ impl RemoteQueue {
     pub(crate) fn ring(&self) -> ReceiveRing<'_> {
         ReceiveRing::again(&self.words, self.shape)
     }
+}
+
+/// Tells the owner of a queue pair what we found there.
+pub(crate) fn note(peer: &Peer, words: &QpWords, slot: u32, kind: AsyncEventKind) {
+    words.fault.fetch_or(1 << kind.raw(), Ordering::Release);
+    super::agent::ring(peer, slot);
 }
 
 /// May we send to it?
@@ -73,6 +81,7 @@ impl Remote {
             our_context: 0,
             our_qp: 0,
             queue: None,
+            has_greeted: AtomicBool::new(false),
             wake,
         })
     }
@@ -96,8 +105,24 @@ impl Remote {
         } else if state < QpState::Rtr as u32 || !expects_us {
             Readiness::NotYet
         } else {
+            if state == QpState::Rtr as u32 {
+                self.greet();
+            }
             Readiness::Ready
         }
+    }
+
+    /// A message is about to come to a queue pair that cannot send yet: its owner hears of it, once.
+    #[cold]
+    fn greet(&self) {
+        if !self.has_greeted.swap(true, Ordering::Relaxed) {
+            self.note(AsyncEventKind::CommEst);
+        }
+    }
+
+    /// Tells the owner of the queue pair what we found there.
+    pub(crate) fn note(&self, kind: AsyncEventKind) {
+        note(&self.peer, &self.words, self.slot, kind);
     }
 
     /// Its receive queue.

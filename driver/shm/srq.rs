@@ -2,7 +2,7 @@
 
 use super::core::{Core, lock, qp_words, srq_words};
 use super::cq::{Of, ShmCq, Source};
-use super::landing;
+use super::landing::{self, Arrival};
 use super::peer::SELF_CLAIMER;
 use super::qp::ShmQp;
 use super::receive::check_receive;
@@ -431,8 +431,8 @@ impl ShmSrq {
         }
         member.next_order = member.next_order.wrapping_add(1);
         let (cq, in_order) = (member.cq, member.in_order);
-        let landed = !in_order && ring.order(number) == landing::LANDED;
-        let lost = landed && !self.fetch_landed(number, delivery.byte_len);
+        let arrival = if in_order { Arrival::of(0) } else { Arrival::of(ring.order(number)) };
+        let lost = arrival.landed && !self.fetch_landed(number, delivery.byte_len);
         let wc = WorkCompletion {
             wr_id: self.wr_ids[slot].load(Ordering::Relaxed),
             status: if lost { WcStatus::LocProtErr } else { delivery.status },
@@ -442,6 +442,7 @@ impl ShmSrq {
             qp_num: Qpn::new(qpn).unwrap_or_default(),
             src_qp: Qpn::new(delivery.src_qp).unwrap_or_default(),
             wc_flags: delivery.flags,
+            slid: arrival.slid,
             wq_index: self.retire(state, number),
             ..WorkCompletion::default()
         };

@@ -115,8 +115,7 @@ pub(crate) fn watch_limit(srq: &SrqWords, words: &QpWords, peer: &Peer, slot: u3
     let (posted, taken) = (srq.posted.load(Ordering::Relaxed), srq.next_receive.load(Ordering::Relaxed));
     let left = u64::from((posted as u32).wrapping_sub(taken as u32));
     if left < srq.limit.load(Ordering::Relaxed) && srq.limit.swap(0, Ordering::AcqRel) != 0 {
-        words.fault.store(AsyncEventKind::SrqLimitReached as u64 + 1, Ordering::Release);
-        super::agent::ring(peer, slot);
+        super::remote::note(peer, words, slot, AsyncEventKind::SrqLimitReached);
     }
 }
 
