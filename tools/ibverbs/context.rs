@@ -4,6 +4,7 @@ use crate::abi::*;
 use crate::cq::Cq;
 use crate::device::Device;
 use crate::errno::Errno;
+use crate::event::Events;
 use crate::export::export;
 use crate::fork;
 use crate::object::{Object, give, take_back};
@@ -14,11 +15,10 @@ use core::ffi::c_int;
 use core::mem::offset_of;
 use core::ptr;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tbrdma::{AsyncEvents, MemoryRegion, ProtectionDomain};
@@ -42,9 +42,10 @@ impl<T> Copy for Known<T> {}
 // SAFETY: an address; who follows it holds the table's lock, and objects leave the table before they go.
 unsafe impl<T: Sync> Send for Known<T> {}
 
-/// Objects by the device's numbers for them, which is how events name them.
+/// Objects by the device's numbers for them, which is how events name them, and the contexts that they are made from.
 #[derive(Default)]
 pub(crate) struct Objects {
+    pub(crate) contexts: Vec<Known<Context>>,
     pub(crate) qps: HashMap<u32, Known<Qp>>,
     pub(crate) cqs: HashMap<u32, Known<Cq>>,
     pub(crate) srqs: HashMap<u32, Known<Srq>>,
@@ -57,7 +58,8 @@ pub(crate) struct Handles {
     pub(crate) mrs: HashMap<u32, Arc<MemoryRegion>>,
 }
 
-/// An open device: one, however often it is imported.
+/// An open device: one a process, however often it is opened or imported. A device has one port with one address, by which
+/// queue pairs of all contexts are reached.
 pub(crate) struct Opened {
     pub(crate) context: tbrdma::Context,
     pub(crate) device: &'static Device,
@@ -67,13 +69,21 @@ pub(crate) struct Opened {
     next_handle: AtomicU32,
     /// Known by its inode: an import is told a descriptor, which may be a duplicate.
     command: OwnedFd,
+    generation: u32,
 }
 
-/// All open devices, for imports.
+/// All open devices.
 static OPENED: Mutex<Vec<Weak<Opened>>> = Mutex::new(Vec::new());
 
 impl Opened {
     fn open(device: &'static Device) -> Result<Arc<Self>, Errno> {
+        // Held until the device is open: two threads that open it get the same.
+        let mut all = lock(&OPENED);
+        let generation = fork::generation();
+        let same = |opened: &Arc<Self>| ptr::eq(opened.device, device) && opened.generation == generation;
+        if let Some(opened) = all.iter().filter_map(Weak::upgrade).find(same) {
+            return Ok(opened);
+        }
         let context = tbrdma::open(&device.spec)?;
         let command = memfd_create(c"tbrdma-device", MFdFlags::MFD_CLOEXEC)?;
         let opened = Arc::new(Self {
@@ -84,8 +94,8 @@ impl Opened {
             handles: Mutex::default(),
             next_handle: AtomicU32::new(0),
             command,
+            generation,
         });
-        let mut all = lock(&OPENED);
         all.retain(|opened| opened.strong_count() > 0);
         all.push(Arc::downgrade(&opened));
         Ok(opened)
@@ -111,10 +121,8 @@ impl Opened {
 pub(crate) struct Context {
     c: UnsafeCell<verbs_context>,
     pub(crate) opened: Arc<Opened>,
-    /// Readable while there are events.
-    pub(crate) async_fd: Epoll,
-    command: OwnedFd,
-    generation: u32,
+    pub(crate) events: Events,
+    _command: OwnedFd,
 }
 
 // SAFETY: the C structure does not change once the program has it; the rest is made for threads.
@@ -130,14 +138,14 @@ impl Object for Context {
 
 impl Context {
     fn make(opened: Arc<Opened>) -> Result<*mut ibv_context, Errno> {
-        let async_fd = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        async_fd.add(opened.events.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        let events = Events::new(&opened.events)?;
         let command = opened.command.try_clone().map_err(|_| Errno::last())?;
-        let verbs = verbs(opened.device, command.as_raw_fd(), async_fd.0.as_raw_fd());
-        let generation = fork::generation();
-        let context =
-            give(Box::new(Self { c: UnsafeCell::new(verbs), opened, async_fd, command, generation }));
-        Ok(context.wrapping_byte_add(offset_of!(verbs_context, context)).cast())
+        let verbs = verbs(opened.device, command.as_raw_fd(), events.fd());
+        let context = give(Box::new(Self { c: UnsafeCell::new(verbs), opened, events, _command: command }));
+        // SAFETY: just made.
+        let made = unsafe { &*context };
+        made.objects().contexts.push(Known(context));
+        Ok(made.c())
     }
 
     pub(crate) fn c(&self) -> *mut ibv_context {
@@ -159,7 +167,7 @@ impl Context {
 
     /// Was it opened by this process, and not by one that it was forked from?
     pub(crate) fn is_own(&self) -> bool {
-        self.generation == fork::generation()
+        self.opened.generation == fork::generation()
     }
 
     /// `ENODEV` in a child of the process that opened it.
@@ -263,6 +271,7 @@ export! {
 
     "IBVERBS_1.1" errno fn ibv_close_device(context: &Context) -> c_int {
         if context.is_own() {
+            context.objects().contexts.retain(|known| !ptr::eq(known.0, context));
             // SAFETY: the program gives it back, with nothing left that was made from it.
             drop(unsafe { take_back(context) });
         }

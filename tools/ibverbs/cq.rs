@@ -117,7 +117,7 @@ impl Cq {
         unsafe { (*self.c()).cq_context }
     }
 
-    fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         // SAFETY: this field does not change.
         let context = unsafe { (*self.c()).context };
         // SAFETY: a completion queue in use.
@@ -153,6 +153,7 @@ export! {
         cq.users.none()?;
         // From here on nobody reads events of it.
         context.objects().cqs.remove(&cq.inner.number());
+        context.events.purge(cq);
         // SAFETY: we are among the channel's users, if there is one.
         let channel = cq.channel.map(|known| unsafe { &*known.0 });
         if let Some(channel) = channel {

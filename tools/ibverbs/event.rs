@@ -2,49 +2,147 @@
 
 use crate::abi::*;
 use crate::acks::Acks;
-use crate::context::Context;
+use crate::context::{Context, Known, lock};
 use crate::cq::Cq;
+use crate::errno::Errno;
 use crate::export::export;
 use crate::object::{Object, Out};
 use crate::qp::Qp;
 use crate::srq::Srq;
 use crate::wait;
-use core::ffi::c_int;
-use tbrdma::EventSource;
+use core::ffi::{c_int, c_void};
+use nix::sys::epoll::Epoll;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Mutex;
+use tbrdma::{AsyncEvents, EventSource};
 use tbrdma_proto::AsyncEventKind;
 
-/// The next event whose object still is, and the reading of it.
-fn next(context: &Context) -> Option<ibv_async_event> {
-    // While this is held no object is destroyed: the one found stays until its event is acknowledged.
-    let objects = context.objects();
-    loop {
-        let event = context.opened.events.try_next()?;
-        let element = match event.source {
-            EventSource::QueuePair(qpn) => objects.qps.get(&qpn.get()).map(|known| {
-                // SAFETY: in the table of objects, which is locked.
+/// The object of an event.
+#[derive(Clone, Copy)]
+enum Source {
+    Qp(Known<Qp>),
+    Cq(Known<Cq>),
+    Srq(Known<Srq>),
+    Port(c_int),
+}
+
+impl Source {
+    /// The object as the program knows it, and its acknowledgements.
+    fn object(&self) -> (ibv_async_event_element, Option<&Acks>) {
+        match self {
+            Self::Qp(known) => {
+                // SAFETY: its events are forgotten before it is destroyed.
                 let qp = unsafe { &*known.0 };
-                qp.async_events.read();
-                ibv_async_event_element { qp: qp.c() }
+                (ibv_async_event_element { qp: qp.c() }, Some(&qp.async_events))
+            }
+            Self::Cq(known) => {
+                // SAFETY: as above.
+                let cq = unsafe { &*known.0 };
+                (ibv_async_event_element { cq: cq.c() }, Some(&cq.async_events))
+            }
+            Self::Srq(known) => {
+                // SAFETY: as above.
+                let srq = unsafe { &*known.0 };
+                (ibv_async_event_element { srq: srq.c() }, Some(&srq.async_events))
+            }
+            Self::Port(number) => (ibv_async_event_element { port_num: *number }, None),
+        }
+    }
+}
+
+/// The events of one context that nobody has read, oldest first.
+///
+/// The device has one queue of events for all contexts of this process: whoever looks into it first hands them out.
+pub(crate) struct Events {
+    queue: Mutex<VecDeque<(Source, AsyncEventKind)>>,
+    /// Readable while there are some.
+    has_some: EventFd,
+    /// What the program waits at: this, and the device's.
+    set: Epoll,
+}
+
+impl Events {
+    pub(crate) fn new(device: &AsyncEvents) -> Result<Self, Errno> {
+        let has_some = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let set = wait::any_of(&[device.as_fd(), has_some.as_fd()])?;
+        Ok(Self { queue: Mutex::default(), has_some, set })
+    }
+
+    pub(crate) fn fd(&self) -> c_int {
+        self.set.0.as_raw_fd()
+    }
+
+    fn push(&self, source: Source, kind: AsyncEventKind) {
+        lock(&self.queue).push_back((source, kind));
+        let _ = self.has_some.write(1);
+    }
+
+    fn pop(&self) -> Option<ibv_async_event> {
+        let mut queue = lock(&self.queue);
+        let (source, kind) = queue.pop_front()?;
+        if queue.is_empty() {
+            let _ = self.has_some.read();
+        }
+        let (element, acks) = source.object();
+        if let Some(acks) = acks {
+            acks.read();
+        }
+        Some(ibv_async_event { element, event_type: kind.raw() })
+    }
+
+    /// Forgets the events of an object, which is no longer in the table of objects.
+    pub(crate) fn purge<T>(&self, object: &T) {
+        let object: *const T = object;
+        let mut queue = lock(&self.queue);
+        queue.retain(|(source, _)| {
+            let about: *const c_void = match source {
+                Source::Qp(known) => known.0.cast(),
+                Source::Cq(known) => known.0.cast(),
+                Source::Srq(known) => known.0.cast(),
+                Source::Port(_) => core::ptr::null(),
+            };
+            about != object.cast()
+        });
+        if queue.is_empty() {
+            let _ = self.has_some.read();
+        }
+    }
+}
+
+/// Hands out what the device has, and takes the next event of this context.
+fn next(context: &Context) -> Option<ibv_async_event> {
+    // While this is held no object is destroyed, and no context closed.
+    let objects = context.objects();
+    while let Some(event) = context.opened.events.try_next() {
+        let source = match event.source {
+            EventSource::QueuePair(qpn) => objects.qps.get(&qpn.get()).map(|known| {
+                // SAFETY: in the table of objects, which is locked; so for the others.
+                (Source::Qp(*known), unsafe { &*known.0 }.context())
             }),
             EventSource::CompletionQueue(number) => objects.cqs.get(&number).map(|known| {
                 // SAFETY: as above.
-                let cq = unsafe { &*known.0 };
-                cq.async_events.read();
-                ibv_async_event_element { cq: cq.c() }
+                (Source::Cq(*known), unsafe { &*known.0 }.context())
             }),
             EventSource::SharedReceiveQueue(number) => objects.srqs.get(&number).map(|known| {
                 // SAFETY: as above.
-                let srq = unsafe { &*known.0 };
-                srq.async_events.read();
-                ibv_async_event_element { srq: srq.c() }
+                (Source::Srq(*known), unsafe { &*known.0 }.context())
             }),
-            EventSource::Port(number) => Some(ibv_async_event_element { port_num: number.into() }),
-            _ => Some(ibv_async_event_element { port_num: 0 }),
+            source => {
+                let number = if let EventSource::Port(number) = source { number.into() } else { 0 };
+                for known in &objects.contexts {
+                    // SAFETY: as above.
+                    unsafe { &*known.0 }.events.push(Source::Port(number), event.kind);
+                }
+                None
+            }
         };
-        if let Some(element) = element {
-            return Some(ibv_async_event { element, event_type: event.kind.raw() });
+        if let Some((source, owner)) = source {
+            owner.events.push(source, event.kind);
         }
     }
+    context.events.pop()
 }
 
 /// The acknowledgements of an event's object, if it has one.
@@ -82,7 +180,7 @@ fn acks<'a>(event: &ibv_async_event) -> Option<&'a Acks> {
 
 export! {
     "IBVERBS_1.1" minus_one fn ibv_get_async_event(context: &Context, event: Out<'_, ibv_async_event>) -> c_int {
-        event.put(wait::until_found(&context.async_fd, || next(context))?);
+        event.put(wait::until_found(&context.events.set, || next(context))?);
         Ok(0)
     }
 

@@ -66,7 +66,7 @@ macro_rules! nothing {
     ($($name:ty),+) => { $( impl Nothing for $name { fn nothing() -> Self { Self::default() } } )+ };
 }
 
-nothing!((), c_int, u8, u16, u32, u64);
+nothing!((), c_int, isize, u8, u16, u32, u64);
 
 /// A function with C's calling convention, for a table: `function! { errno fn name(argument: &Type) -> c_int { body } }`.
 macro_rules! function {

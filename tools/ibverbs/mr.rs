@@ -126,7 +126,7 @@ export! {
     "IBVERBS_1.1" errno fn ibv_rereg_mr(
         _mr: &Mr,
         _flags: c_int,
-        _pd: Option<&Pd>,
+        _pd: *mut ibv_pd,
         _addr: *mut c_void,
         _length: usize,
         _access: c_int,

@@ -191,6 +191,7 @@ export! {
         }
         let uses = qp.uses()?.all().collect::<Vec<_>>();
         context.objects().qps.remove(&qp.control.qp_num().get());
+        context.events.purge(qp);
         qp.async_events.wait("a queue pair");
         for users in uses {
             users.remove();

@@ -167,7 +167,7 @@ export! {
         room: usize,
         flags: u32,
         size: usize,
-    ) -> c_int {
+    ) -> isize {
         let all = || {
             if flags != 0 {
                 return Err(Errno::EOPNOTSUPP);
@@ -183,9 +183,9 @@ export! {
                     count += 1;
                 }
             }
-            Ok(count as c_int)
+            Ok(count as isize)
         };
-        Ok(all().unwrap_or_else(|errno| -errno.0))
+        Ok(all().unwrap_or_else(|errno| -(errno.0 as isize)))
     }
 
     /// As files of the kernel name the kinds: InfiniBand's and RoCE's first are one.

@@ -68,7 +68,7 @@ impl Srq {
         self.max_wr
     }
 
-    fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         // SAFETY: a shared receive queue in use.
         unsafe { context_of(self.c.context) }
     }
@@ -109,6 +109,7 @@ export! {
         }
         srq.users.none()?;
         context.objects().srqs.remove(&srq.number);
+        context.events.purge(srq);
         srq.async_events.wait("a shared receive queue");
         // SAFETY: a shared receive queue counts among the users of its domain.
         unsafe { &*Pd::of(srq.c.pd) }.users.remove();
