@@ -40,6 +40,23 @@ fn the_error_state_flushes_sends_and_receives_in_order() {
 }
 
 #[test]
+fn the_request_that_failed_completes_before_what_is_flushed_for_it() {
+    let (mut a, b) = pair("rc");
+    for id in 0..4 {
+        a.post_recv(100 + id, 0..8);
+    }
+    let (slice, beyond) = (a.mr.slice(0..8), b.mr.remote().at(u64::MAX / 2));
+    a.qp.post(|wr| {
+        wr.write(slice, beyond).id(1);
+        wr.send_inline(b"x").id(2);
+    })
+    .unwrap();
+    let all = a.take(6);
+    assert_eq!((all[0].wr_id, all[0].status), (1, WcStatus::RemAccessErr));
+    assert!(all[1..].iter().all(|wc| wc.status == WcStatus::WrFlushErr));
+}
+
+#[test]
 fn what_is_posted_in_the_error_state_is_flushed() {
     let (mut a, _b) = pair("rc");
     a.qp.to_error().unwrap();

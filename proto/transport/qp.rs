@@ -468,6 +468,10 @@ impl Qp {
             self.actions.push_back(Action::Event(event));
         }
         self.requester.flush();
+        // What failed completes before what is flushed for it: programs look at the first completion that is no success.
+        while let Some(completion) = self.requester.poll_completion(&self.shared) {
+            self.actions.push_back(completion);
+        }
         self.responder.flush(&self.shared, &mut self.actions);
     }
 

@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tbrdma::{AsyncEvents, MemoryRegion, ProtectionDomain};
+use tbrdma::{AsyncEvents, ProtectionDomain};
 
 /// Takes a lock that a panic may have left: what it guards is whole after each statement.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -55,7 +55,7 @@ pub(crate) struct Objects {
 #[derive(Default)]
 pub(crate) struct Handles {
     pub(crate) pds: HashMap<u32, ProtectionDomain>,
-    pub(crate) mrs: HashMap<u32, Arc<MemoryRegion>>,
+    pub(crate) mrs: HashMap<u32, crate::mr::Registered>,
 }
 
 /// An open device: one a process, however often it is opened or imported. A device has one port with one address, by which
@@ -204,9 +204,9 @@ fn verbs(device: &Device, cmd_fd: c_int, async_fd: c_int) -> verbs_context {
         attach_counters_point_flow: EMPTY,
         create_counters: EMPTY,
         destroy_counters: EMPTY,
-        reg_dm_mr: None,
-        alloc_dm: None,
-        free_dm: None,
+        reg_dm_mr: Some(crate::dm::reg_dm_mr),
+        alloc_dm: Some(crate::dm::alloc_dm),
+        free_dm: Some(crate::dm::free_dm),
         modify_flow_action_esp: EMPTY,
         destroy_flow_action: EMPTY,
         create_flow_action_esp: EMPTY,

@@ -141,8 +141,12 @@ export! {
         Ok(Cq::create(context.own()?, &request)?.cast())
     }
 
-    "IBVERBS_1.1" errno fn ibv_resize_cq(_cq: &Cq, _cqe: c_int) -> c_int {
-        Err(Errno::EOPNOTSUPP)
+    "IBVERBS_1.1" errno fn ibv_resize_cq(cq: &Cq, cqe: c_int) -> c_int {
+        cq.context().own()?;
+        cq.inner.resize(u32::try_from(cqe).map_err(|_| Errno::EINVAL)?)?;
+        // SAFETY: the program does not look at the size while it changes it.
+        unsafe { (*cq.c()).cqe = cq.inner.cqe() as c_int };
+        Ok(())
     }
 
     "IBVERBS_1.1" errno fn ibv_destroy_cq(cq: &Cq) -> c_int {

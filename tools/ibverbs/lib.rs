@@ -8,7 +8,7 @@
 //! | `abi/` | the structures of `infiniband/verbs.h` |
 //! | `export.rs`, `object.rs`, `errno.rs` | how calls come in, what pointers become, how failures go out |
 //! | `device.rs`, `context.rs`, `query.rs` | devices, open devices, what they say |
-//! | `pd.rs`, `mr.rs`, `mw.rs`, `ah.rs`, `channel.rs`, `cq.rs`, `srq.rs`, `qp.rs` | an object each |
+//! | `pd.rs`, `mr.rs`, `mw.rs`, `dm.rs`, `ah.rs`, `channel.rs`, `cq.rs`, `srq.rs`, `qp.rs` | an object each |
 //! | `post.rs`, `poll.rs`, `wr.rs`, `lock.rs` | the data path |
 //! | `event.rs`, `acks.rs`, `wait.rs` | asynchronous events, acknowledgements, blocking calls |
 //! | `names.rs`, `system.rs`, `kernel.rs`, `driver.rs` | the rest that has to be there |
@@ -25,6 +25,7 @@ mod channel;
 mod context;
 mod cq;
 mod device;
+mod dm;
 mod driver;
 mod errno;
 mod event;

@@ -4,6 +4,7 @@ use crate::abi::*;
 use crate::ah::Ah;
 use crate::errno::Errno;
 use crate::export::function;
+use crate::mw::binding;
 use crate::object::Object;
 use crate::qp::Qp;
 use crate::srq::Srq;
@@ -64,7 +65,13 @@ fn push_send(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr) -> Result<(), Er
         }
         // SAFETY: these have a key there.
         Opcode::SendWithInv | Opcode::LocalInv => to.imm_data = unsafe { wr.imm_data.assume_init() },
-        Opcode::BindMw => return Err(Errno::EOPNOTSUPP),
+        Opcode::BindMw => {
+            // SAFETY: the operation has this arm.
+            let bind = unsafe { wr.more.bind_mw };
+            to.set_bind(&binding(bind.mw, bind.rkey, &bind.bind_info)?);
+            list.raw(to, &[]);
+            return Ok(());
+        }
         Opcode::Send | Opcode::SendWithImm => {}
     }
     if qp.is_datagram {

@@ -3,6 +3,7 @@
 use crate::abi::*;
 use crate::context::Context;
 use crate::device::text;
+use crate::dm::MAX_DM_SIZE;
 use crate::errno::Errno;
 use crate::export::{export, function};
 use crate::object::Out;
@@ -42,7 +43,7 @@ fn device_attr(context: &Context) -> ibv_device_attr {
         atomic_cap: attr.atomic_cap.raw() as c_int,
         max_ee: 0,
         max_rdd: 0,
-        max_mw: 0,
+        max_mw: number(attr.max_mw),
         max_raw_ipv6_qp: 0,
         max_raw_ethy_qp: 0,
         max_mcast_grp: 0,
@@ -86,6 +87,15 @@ fn port_attr(attr: &PortAttr) -> ibv_port_attr {
         port_cap_flags2: 0,
     }
 }
+
+/// Memory is the kernel's: it need not be there before it is used, whatever the operation. Regions of all addresses are not offered.
+const ODP_CAPS: ibv_odp_caps = ibv_odp_caps {
+    general_caps: 1, // IBV_ODP_SUPPORT
+    // Send, receive, write, read, atomics, receives of shared queues.
+    rc_odp_caps: 0x3f,
+    uc_odp_caps: 0x27,
+    ud_odp_caps: 0x23,
+};
 
 /// Writes as much of a value as the program has room for: its structure may be an older, shorter one, or a newer, longer one.
 fn put_front<T: Copy>(value: &T, to: *mut T, room: usize) -> Result<(), Errno> {
@@ -233,6 +243,8 @@ function! {
         // SAFETY: numbers, for which zero is a value, and means that something is not offered.
         let mut all: ibv_device_attr_ex = unsafe { core::mem::zeroed() };
         all.orig_attr = attr_now;
+        all.odp_caps = ODP_CAPS;
+        all.max_dm_size = MAX_DM_SIZE;
         all.device_cap_flags_ex = attr_now.device_cap_flags.into();
         all.phys_port_cnt_ex = attr_now.phys_port_cnt.into();
         put_front(&all, attr, room)

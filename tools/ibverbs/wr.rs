@@ -5,7 +5,7 @@ use crate::ah::Ah;
 use crate::errno::Errno;
 use crate::export::function;
 use crate::lock::Held;
-use crate::mw::Mw;
+use crate::mw::binding;
 use crate::object::Object;
 use crate::post::bytes;
 use crate::qp::Qp;
@@ -90,7 +90,7 @@ const fn bit(opcode: Opcode) -> u64 {
 
 /// The operations that a queue pair of this type can be created with.
 pub(crate) fn offered(qp_type: QpType) -> u64 {
-    let all = Opcode::ALL.iter().filter(|opcode| qp_type.allows(**opcode) && **opcode != Opcode::BindMw);
+    let all = Opcode::ALL.iter().filter(|opcode| qp_type.allows(**opcode));
     all.fold(0, |bits, opcode| bits | bit(*opcode))
 }
 
@@ -237,8 +237,11 @@ function! {
     }
 
     /// Binds a window.
-    plain fn bind_mw(qp: &QpEx, _mw: &Mw, _rkey: u32, _info: &ibv_mw_bind_info) {
-        qp.with(|_| Err(Errno::EOPNOTSUPP))
+    plain fn bind_mw(qp: &QpEx, mw: *mut ibv_mw, rkey: u32, info: &ibv_mw_bind_info) {
+        match binding(mw, rkey, info) {
+            Ok(bind) => qp.begin(Opcode::BindMw, |wr| wr.set_bind(&bind)),
+            Err(errno) => qp.with(|_| Err(errno)),
+        }
     }
 
     /// RDMA WRITE.
