@@ -120,6 +120,45 @@ raw_enum! {
     }
 }
 
+/// On-demand paging works (`IBV_ODP_SUPPORT`).
+pub const ODP_SUPPORT: u64 = 1;
+/// Of SENDs from such memory (`IBV_ODP_SUPPORT_SEND`).
+pub const ODP_SUPPORT_SEND: u32 = 1;
+/// Of receives into it (`IBV_ODP_SUPPORT_RECV`).
+pub const ODP_SUPPORT_RECV: u32 = 1 << 1;
+/// Of RDMA WRITEs from and to it (`IBV_ODP_SUPPORT_WRITE`).
+pub const ODP_SUPPORT_WRITE: u32 = 1 << 2;
+/// Of RDMA READs (`IBV_ODP_SUPPORT_READ`).
+pub const ODP_SUPPORT_READ: u32 = 1 << 3;
+/// Of atomics (`IBV_ODP_SUPPORT_ATOMIC`).
+pub const ODP_SUPPORT_ATOMIC: u32 = 1 << 4;
+/// Of receives of a shared queue (`IBV_ODP_SUPPORT_SRQ_RECV`).
+pub const ODP_SUPPORT_SRQ_RECV: u32 = 1 << 5;
+
+/// What may be done with memory registered `ON_DEMAND` (`struct ibv_odp_caps`): here the CPU copies, so pages come by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OdpCaps {
+    /// [`ODP_SUPPORT`], or 0 for none at all.
+    pub general: u64,
+    /// `ODP_SUPPORT_*` bits by transport.
+    pub rc: u32,
+    /// As above.
+    pub uc: u32,
+    /// As above.
+    pub ud: u32,
+}
+
+impl OdpCaps {
+    /// There is no such memory.
+    pub const NONE: Self = Self { general: 0, rc: 0, uc: 0, ud: 0 };
+    /// Whatever a transport does.
+    pub const ALL: Self = {
+        let ud = ODP_SUPPORT_SEND | ODP_SUPPORT_RECV | ODP_SUPPORT_SRQ_RECV;
+        let uc = ud | ODP_SUPPORT_WRITE;
+        Self { general: ODP_SUPPORT, rc: uc | ODP_SUPPORT_READ | ODP_SUPPORT_ATOMIC, uc, ud }
+    };
+}
+
 /// What a device can do (`struct ibv_device_attr`, and `max_inline_data` besides).
 ///
 /// The default is every bound at the value in this module, and a device without names: whoever makes a
@@ -184,6 +223,8 @@ pub struct DeviceAttr {
     pub phys_port_cnt: u8,
     /// Payload bytes that may be copied into a work request.
     pub max_inline_data: u32,
+    /// What may be done with memory registered `ON_DEMAND`.
+    pub odp_caps: OdpCaps,
 }
 
 impl Default for DeviceAttr {
@@ -225,6 +266,7 @@ impl Default for DeviceAttr {
             local_ca_ack_delay: 15,
             phys_port_cnt: PHYS_PORT_CNT,
             max_inline_data: MAX_INLINE_DATA,
+            odp_caps: OdpCaps::ALL,
         }
     }
 }

@@ -5,6 +5,8 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::duplicate_mod, reason = "each of the files says for itself what it shares with the others")]
 
+#[path = "access_flags.rs"]
+mod access_flags;
 #[path = "async_events.rs"]
 mod async_events;
 #[path = "atomics.rs"]

@@ -198,7 +198,8 @@ impl MemoryRegion {
         ))?;
         let outcome = self.memory.change_rights(pd.handle(), access);
         if matches!(outcome, Ok(()) | Err(Error::Busy { .. })) {
-            self.access = (access - Access::ZERO_BASED) | (self.access & Access::ZERO_BASED);
+            self.access =
+                (access & (Access::all() - Access::ZERO_BASED)) | (self.access & Access::ZERO_BASED);
             self.pd = pd;
         }
         outcome

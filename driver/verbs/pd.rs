@@ -51,14 +51,15 @@ impl ProtectionDomain {
         self.inner.handle
     }
 
-    fn check(len: usize, access: Access) -> Result<()> {
+    /// The rights of a region of `len` bytes, without the bits that a device may ignore and that mean nothing here.
+    fn check(len: usize, access: Access) -> Result<Access> {
         let call = "reg_mr";
         access.validate().map_err(|error| Error::InvalidArgument { call, reason: error.to_string() })?;
         if len == 0 || len as u64 > limits::MAX_MR_SIZE {
             let reason = format!("a region of {len} bytes; it must have 1 to {}", limits::MAX_MR_SIZE);
             return Err(Error::InvalidArgument { call, reason });
         }
-        Ok(())
+        Ok(access & Access::all())
     }
 
     /// Allocates `len` zeroed bytes, page aligned, and registers them. This is the memory peers reach fastest: they map it.
@@ -66,7 +67,7 @@ impl ProtectionDomain {
     /// # Errors
     /// The length is zero or too large, the access flags contradict each other, or the device has no more regions.
     pub fn alloc(&self, len: usize, access: Access) -> Result<MemoryRegion> {
-        Self::check(len, access)?;
+        let access = Self::check(len, access)?;
         let memory = self.context().device.alloc_memory(self.handle(), len, access)?;
         Ok(MemoryRegion::new(self, memory))
     }
@@ -87,7 +88,7 @@ impl ProtectionDomain {
     /// As for [`alloc`](Self::alloc).
     pub fn register(&self, bytes: impl Into<Box<[u8]>>, access: Access) -> Result<MemoryRegion> {
         let memory = ForeignMemory::from_bytes(bytes);
-        Self::check(memory.len(), access)?;
+        let access = Self::check(memory.len(), access)?;
         let iova = memory.address() as u64;
         self.register_at(memory, access, iova)
     }
@@ -113,7 +114,7 @@ impl ProtectionDomain {
         access: Access,
         iova: u64,
     ) -> Result<MemoryRegion> {
-        Self::check(memory.len(), access)?;
+        let access = Self::check(memory.len(), access)?;
         crate::sys::mapping::check(memory.address(), memory.len(), access.contains(Access::LOCAL_WRITE))
             .map_err(Error::os(
                 "reg_mr",

@@ -42,7 +42,7 @@ use super::Profile;
 use super::switches::{
     DepthRounding, DepthUnit, FlowMode, Match, Presence, QpCapError, Rkey, Switches, Transports, WriteMode,
 };
-use crate::limits::{AtomicCap, DeviceAttr, LinkLayer, PortAttr};
+use crate::limits::{AtomicCap, DeviceAttr, LinkLayer, OdpCaps, PortAttr};
 use crate::qp::Mtu;
 
 /// Bytes of a frame, by which depth is counted and messages are matched with receives.
@@ -87,6 +87,7 @@ impl Profile {
             max_cqe: 2 * (MAX_FRAMES + 1),
             max_mr: 100,
             max_mw: 0,
+            odp_caps: OdpCaps::NONE,
             max_pd: 11,
             max_qp_rd_atom: 0,
             max_qp_init_rd_atom: 0,
