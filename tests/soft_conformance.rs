@@ -33,6 +33,8 @@ mod rdma_read;
 mod rdma_write;
 #[path = "receive_errors.rs"]
 mod receive_errors;
+#[path = "refusals.rs"]
+mod refusals;
 #[path = "rereg.rs"]
 mod rereg;
 #[path = "resize_cq.rs"]
