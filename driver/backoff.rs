@@ -4,11 +4,16 @@
 //! call): if 20 us have passed since the first look, or if 64 polls took so long that this thread must have been off its core, then every
 //! further 16th poll gives the core away (`sched_yield`) until something arrives. So a pair that answers within microseconds
 //! makes no system call, and two spinners that share a core, or a spinner beside a busy machine, do not starve anyone.
+//!
+//! What ended one spell will probably end the next. If it ended while the core was being given away, then 2 us are enough before the next one does the
+//! same: two pollers that the scheduler has put on one core would else spin 20 us for each message, each in the other's way.
 
 use std::time::{Duration, Instant};
 
 /// An empty spell this long starts to yield.
 const PATIENCE: Duration = Duration::from_micros(20);
+/// The same after one that ended while yielding.
+const SHORT_PATIENCE: Duration = Duration::from_micros(2);
 /// Polls between two looks at the clock.
 const POLLS_PER_LOOK: u32 = 64;
 /// Polls between two yields once yielding.
@@ -20,12 +25,16 @@ pub(crate) struct Backoff {
     polls: u32,
     since: Option<Instant>,
     yielding: bool,
+    /// The last spell ended while yielding.
+    yielded: bool,
 }
 
 impl Backoff {
     /// Something arrived: the spell is over.
     #[inline]
     pub(crate) fn reset(&mut self) {
+        // A spell of fewer polls did not yield: then the mark is of an earlier one.
+        self.yielded = self.yielding && self.polls >= POLLS_PER_YIELD;
         self.polls = 0;
     }
 
@@ -47,7 +56,7 @@ impl Backoff {
         if !was_yielding && self.polls.is_multiple_of(POLLS_PER_LOOK) {
             let now = Instant::now();
             let since = *self.since.get_or_insert(now);
-            self.yielding = now.duration_since(since) > PATIENCE;
+            self.yielding = now.duration_since(since) > if self.yielded { SHORT_PATIENCE } else { PATIENCE };
         }
         was_yielding
     }

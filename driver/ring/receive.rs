@@ -169,6 +169,12 @@ impl<'a> ReceiveRing<'a> {
         prefetch(&slot[POSTED]);
     }
 
+    /// Owner: starts to fetch the posting of receive `number` for writing, while no sender looks at it.
+    #[inline]
+    pub(crate) fn prefetch_to_post(&self, number: u32) {
+        prefetch_for_writing(&self.head(number)[POSTED]);
+    }
+
     /// Sender: ends receive `number`; everything written before is visible to the owner once it sees this.
     #[inline(always)]
     pub(crate) fn deliver(&self, number: u32, delivery: &Delivery, receiver_qpn: u32) {
@@ -259,6 +265,18 @@ impl<'a> Posting<'a> {
             Sge { addr: pair[0].load(Ordering::Relaxed), length: word as u32, lkey: (word >> 32) as u32 }
         })
     }
+}
+
+/// Asks the processor for a line that will be written soon. A hint, too.
+#[inline(always)]
+fn prefetch_for_writing(word: &AtomicU64) {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    // SAFETY: prefetching has no effect that a program can see, whatever the address; processors without the instruction do nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{0}]", in(reg) std::ptr::from_ref(word), options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(any(not(target_arch = "x86_64"), loom))]
+    let _ = word;
 }
 
 /// Asks the processor for a line it will be read from soon. A hint: without it nothing changes but the time.

@@ -14,9 +14,13 @@ use tbrdma_proto::{PostErrorKind, QpState, Qpn, WcFlags, WcOpcode, WcStatus, Wor
 pub(crate) struct OwnReceives {
     /// Where the ring is in our segment.
     pub(crate) at: u64,
+    /// It has twice as many slots as there can be receives. So the slot of the next receive was last read by a sender a whole queue ago, and
+    /// can be fetched for writing before it is needed: else each post would wait for the peer to let go of the line it has just read.
     pub(crate) shape: ReceiveShape,
+    /// How many receives there can be; a power of two.
+    depth: u32,
     words: Held<[AtomicU64]>,
-    /// What the caller named each receive, by slot.
+    /// What the caller named each receive.
     wr_ids: Box<[AtomicU64]>,
     /// Written by the one thread that posts.
     posted: AtomicU32,
@@ -26,7 +30,8 @@ pub(crate) struct OwnReceives {
 
 impl OwnReceives {
     pub(crate) fn create(core: &Core, max_wr: u32, max_sge: u32) -> Result<Self> {
-        let shape = ReceiveShape::new(max_wr, max_sge);
+        let depth = max_wr.max(1).next_power_of_two();
+        let shape = ReceiveShape::new(2 * depth, max_sge);
         let at = core.allocate_lines("create_qp", shape.bytes())?;
         let words = Held::many(&core.segment, at, shape.words())
             .filter(|words| ReceiveRing::new(words, shape).is_some())
@@ -34,8 +39,9 @@ impl OwnReceives {
         let receives = Self {
             at,
             shape,
+            depth,
             words,
-            wr_ids: (0..shape.depth).map(|_| AtomicU64::new(0)).collect(),
+            wr_ids: (0..depth).map(|_| AtomicU64::new(0)).collect(),
             posted: AtomicU32::new(0),
             polled: AtomicU32::new(0),
         };
@@ -65,7 +71,7 @@ impl OwnReceives {
 
     #[inline]
     fn wr_id(&self, number: u32) -> &AtomicU64 {
-        &self.wr_ids[(number & (self.shape.depth - 1)) as usize]
+        &self.wr_ids[(number & (self.depth - 1)) as usize]
     }
 }
 
@@ -88,8 +94,8 @@ impl ShmQp {
         let mut refused = None;
         for (index, wr) in batch.wrs.iter().enumerate() {
             let sges = batch.sges_of(wr);
-            if posted.wrapping_sub(own.polled()) >= own.shape.depth {
-                refused = Some((index, PostRefusal::QueueFull { depth: own.shape.depth }));
+            if posted.wrapping_sub(own.polled()) >= own.depth {
+                refused = Some((index, PostRefusal::QueueFull { depth: own.depth }));
                 break;
             }
             if let Err(reason) = check_receive(sges.len(), self.cap.max_recv_sge) {
@@ -102,6 +108,7 @@ impl ShmQp {
         }
         own.posted.store(posted, Ordering::Release);
         publish_fence();
+        ring.prefetch_to_post(posted);
         let words = self.words();
         if TellMe(&words.waiting).take()
             && let Some(peer) = self.core.peers.by_context(words.peer_context.load(Ordering::Relaxed))
