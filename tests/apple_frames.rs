@@ -77,7 +77,7 @@ fn sends_count_until_their_completion_is_polled() {
 
 #[test]
 fn what_is_past_the_depth_is_lost_where_nobody_says_so() {
-    for backend in ["shm"] {
+    for backend in BACKENDS {
         let (mut a, mut b) = pair_shaped(backend, "overrun=silent,rounding=off", |init| init.max_recv_wr(5));
         assert_eq!(b.qp.cap().max_recv_wr, 4);
         for id in 0..8 {

@@ -31,8 +31,8 @@ pub struct PairSpec {
     pub psn: Psn,
     /// Bytes of the region that each node has.
     pub region: usize,
-    /// What the devices do otherwise than others.
-    pub habits: Habits,
+    /// What the device of each node does otherwise than others.
+    pub habits: [Habits; 2],
 }
 
 impl Default for PairSpec {
@@ -51,7 +51,7 @@ impl Default for PairSpec {
             connection: Connection::default(),
             psn: Psn::masked(0xff_fff0),
             region: 1 << 20,
-            habits: Habits::default(),
+            habits: [Habits::default(); 2],
         }
     }
 }
@@ -110,7 +110,7 @@ impl Pair {
                     recv_cq: 0,
                     srq: None,
                     port: PortAttr::default(),
-                    habits: spec.habits,
+                    habits: spec.habits[node],
                 },
             );
         }

@@ -6,7 +6,7 @@ use tbrdma_proto::{Habits, Opcode, QpType, Time, WcStatus, WorkCompletion};
 const END: Time = Time(1_000_000_000);
 
 fn pair(habits: Habits) -> Pair {
-    Pair::new(&PairSpec { qp_type: QpType::Uc, habits, ..PairSpec::default() }).unwrap()
+    Pair::new(&PairSpec { qp_type: QpType::Uc, habits: [habits; 2], ..PairSpec::default() }).unwrap()
 }
 
 /// Sends `len` bytes of node 0 to node 1, and runs until nothing happens: the sender's completion.

@@ -11,7 +11,7 @@ use tbrdma_proto::{Psn, Qpn};
 use wire_common::{any_headers, any_headers_of, bytes_of, plain};
 
 /// Bytes of the headers of each opcode: 12 of the base header, and as the specification's figures have them.
-const HEADER_BYTES: [(u8, usize); 39] = [
+const HEADER_BYTES: [(u8, usize); 41] = [
     (0x00, 12), // RC SEND
     (0x01, 12),
     (0x02, 12),
@@ -50,7 +50,9 @@ const HEADER_BYTES: [(u8, usize); 39] = [
     (0x64, 12 + 8), // UD SEND
     (0x65, 12 + 8 + 4),
     (0x81, 12 + 16), // CNP
-    (0xff, 0),       // nobody's
+    (0xc0, 12 + 4),  // credits of tbrdma's own
+    (0xc1, 12 + 4),
+    (0xff, 0), // nobody's
 ];
 
 #[test]
@@ -71,12 +73,14 @@ fn an_opcode_says_service_and_place() {
             0 => (Service::Rc, "RC "),
             1 => (Service::Uc, "UC "),
             3 => (Service::Ud, "UD "),
+            6 => (Service::Uc, "UC CREDIT"),
             _ => (Service::Cnp, "CNP"),
         };
         assert_eq!(opcode.service(), service);
         let text = opcode.to_string();
         assert!(text.starts_with(prefix), "{text}");
-        assert_eq!(text.contains("_WITH_IMMEDIATE"), opcode.has_imm(), "{text}");
+        let has_number = matches!(opcode.operation(), Operation::CreditRequest | Operation::Credit);
+        assert_eq!(text.contains("_WITH_IMMEDIATE") || has_number, opcode.has_imm(), "{text}");
         assert_eq!(text.contains("_WITH_INVALIDATE"), opcode.has_ieth(), "{text}");
         if text.contains("FIRST") || text.contains("MIDDLE") {
             assert!(!opcode.is_last(), "{text}");
@@ -89,7 +93,9 @@ fn an_opcode_says_service_and_place() {
         }
         assert_eq!(text.contains("SEND"), opcode.operation() == Operation::Send, "{text}");
         assert_eq!(text.contains("RDMA_WRITE"), opcode.operation() == Operation::Write, "{text}");
-        let answer = text.contains("RESPONSE") || text.contains("ACKNOWLEDGE") || text == "CNP";
+        let answer = text.contains("RESPONSE")
+            || text.contains("ACKNOWLEDGE")
+            || ["CNP", "UC CREDIT"].contains(&&*text);
         assert_eq!(opcode.is_request(), !answer, "{text}");
     }
 }

@@ -316,7 +316,10 @@ impl Qp {
     /// nothing.
     #[inline]
     pub fn pending(&self, now: Time) -> Pending {
-        if self.owes_cnp || self.requester.is_ready(&self.shared) {
+        if self.owes_cnp
+            || self.requester.is_ready(&self.shared)
+            || self.requester.is_asking(now, &self.shared)
+        {
             return Pending::More;
         }
         self.responder.pending(now)
@@ -370,7 +373,7 @@ impl Qp {
     /// When to call [`handle_timeout`](Self::handle_timeout), or `None` until something else happens.
     #[inline]
     pub fn poll_timeout(&self) -> Option<Time> {
-        match (self.requester.poll_timeout(), self.responder.poll_timeout()) {
+        match (self.requester.poll_timeout(&self.shared), self.responder.poll_timeout()) {
             (Some(sending), Some(answering)) => Some(sending.min(answering)),
             (sending, answering) => sending.or(answering),
         }

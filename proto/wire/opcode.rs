@@ -36,6 +36,10 @@ pub enum Operation {
     FetchAdd,
     /// A congestion notification.
     Congestion,
+    /// A question for receives: of tbrdma's own, see `transport/responder/grants.rs`.
+    CreditRequest,
+    /// Its answer.
+    Credit,
 }
 
 /// Defines the opcodes with what each means, once.
@@ -169,6 +173,10 @@ opcodes! {
     UdSendOnlyWithImm = 0x65, "UD SEND_ONLY_WITH_IMMEDIATE", Ud, Send, [FIRST LAST DETH IMM];
     /// Congestion notification packet.
     Cnp = 0x81, "CNP", Cnp, Congestion, [];
+    /// "How many messages may I send you?", and how many were sent so far as immediate data. In the range that table 38 leaves to manufacturers.
+    UcCreditRequest = 0xc0, "UC CREDIT_REQUEST", Uc, CreditRequest, [FIRST LAST IMM];
+    /// "So many since we were connected."
+    UcCredit = 0xc1, "UC CREDIT", Uc, Credit, [FIRST LAST IMM];
 }
 
 impl PacketOpcode {
@@ -241,6 +249,7 @@ impl PacketOpcode {
                 | Operation::Acknowledge
                 | Operation::AtomicAcknowledge
                 | Operation::Congestion
+                | Operation::Credit
         )
     }
 }

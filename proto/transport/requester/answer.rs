@@ -4,7 +4,7 @@
 //! beyond what was ever sent is a ghost (IBTA volume 1, section 9.7.5.1.2). Both are ignored.
 
 use super::timers::FOR_EVER;
-use super::{Requester, sent_slot};
+use super::{Requester, is_reliable, sent_slot};
 use crate::flags::Access;
 use crate::planted::{self, Bug};
 use crate::qp::rnr_timer;
@@ -38,6 +38,11 @@ impl Requester {
         actions: &mut VecDeque<Action>,
     ) {
         let headers = &incoming.packet.headers;
+        if !is_reliable(ctx) {
+            // Nothing else is said to an unreliable requester.
+            self.handle_credit(now, headers);
+            return;
+        }
         let mut distance = headers.bth.psn.distance_from(Self::psn(ctx, self.unacked));
         let outstanding = (self.sent - self.unacked) as u32;
         if planted::is(Bug::GhostAck) && distance.unsigned_abs() >= outstanding && outstanding > 0 {

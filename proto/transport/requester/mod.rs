@@ -9,11 +9,13 @@
 //! | `transmit` | what may be sent now, and what that changes |
 //! | `packets` | the packets |
 //! | `answer` | acknowledgements, data that was read, refusals |
+//! | `held` | how many messages of an unreliable connection may go, where they wait for receives |
 //! | `credits` | how many receives the peer says it has |
 //! | `timers` | silence, and waiting for a receiver that is not ready |
 
 mod answer;
 mod credits;
+mod held;
 mod packets;
 mod queue;
 mod timers;
@@ -34,6 +36,7 @@ use crate::rules::SendRules;
 use crate::time::Time;
 use crate::work::{SendWr, Sge, WcStatus, WorkCompletion};
 use credits::Credits;
+use held::Allowance;
 use queue::SendQueue;
 use std::collections::VecDeque;
 use timers::Timers;
@@ -84,6 +87,7 @@ pub(super) struct Requester {
     /// A work request failed: the queue pair must change its state.
     failed: bool,
     credits: Credits,
+    allowance: Allowance,
     timers: Timers,
     congestion: AdaptiveWindow,
     recovery: GoBackN,
@@ -113,6 +117,7 @@ impl Requester {
             presumed_lost: None,
             failed: false,
             credits: Credits::default(),
+            allowance: Allowance::default(),
             timers: Timers::default(),
             congestion: AdaptiveWindow::new(config.port.active_mtu.bytes()),
             recovery: GoBackN::default(),
@@ -148,6 +153,7 @@ impl Requester {
         self.waited = None;
         self.failed = false;
         self.credits = Credits::default();
+        self.allowance = Allowance::default();
         self.timers = Timers::default();
     }
 

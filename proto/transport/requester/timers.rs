@@ -57,7 +57,10 @@ impl Timers {
 impl Requester {
     /// The next deadline.
     #[inline]
-    pub(in crate::transport) fn poll_timeout(&self) -> Option<Time> {
+    pub(in crate::transport) fn poll_timeout(&self, ctx: &Shared) -> Option<Time> {
+        if !is_reliable(ctx) {
+            return self.asks_at(ctx);
+        }
         let next = match self.timers.rnr {
             Some(rnr) => rnr,
             None => self.timers.timeout.min(self.timers.probe),

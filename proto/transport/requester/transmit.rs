@@ -27,7 +27,7 @@ impl Requester {
             // It fails when all before it are finished.
             return false;
         }
-        !is_reliable(ctx) || self.may_send(ctx, fresh)
+        if is_reliable(ctx) { self.may_send(ctx, fresh) } else { !self.is_held(ctx) }
     }
 
     /// The rules of a reliable connection: window, receiver not ready, answers on their way, fence, credits.
@@ -84,7 +84,7 @@ impl Requester {
             }
             return Some(self.packet(now, ctx));
         }
-        None
+        self.ask(now, ctx)
     }
 
     /// Begins the next work request: numbers its packets, and checks what can be checked. One that needs no packets,
@@ -114,6 +114,9 @@ impl Requester {
             _ if wqe.is_apart(ctx) => wqe.packets,
             _ => 1,
         };
+        if wqe.opcode.consumes_receive() {
+            self.allowance.spend();
+        }
         self.ssn = self.ssn.wrapping_add(requests);
         wqe.ssn = self.ssn;
     }

@@ -37,6 +37,11 @@ impl Landing {
         self.held
     }
 
+    /// Whether one is held.
+    pub(super) const fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// Forgets what was filled: the next message starts at the first byte.
     pub(super) const fn rewind(&mut self) {
         self.entry = 0;

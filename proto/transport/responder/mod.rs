@@ -6,12 +6,14 @@
 //! | `rc` | requests on a reliable connection: which is expected, which is repeated, how one is refused |
 //! | `uc`, `ud` | messages of an unreliable connection; datagrams |
 //! | `message` | the packets of SEND and WRITE, the same on both connections |
+//! | `grants` | how many messages an unreliable sender that waits for receives may send |
 //! | `landing` | the receive that a message goes to |
 //! | `answers` | what a reliable responder has to say, in order, and what it keeps to say again |
 //!
 //! Every rule is checked before anything of a packet takes effect (IBTA volume 1, sections 9.7.4 and 9.8).
 
 mod answers;
+mod grants;
 mod landing;
 mod message;
 mod rc;
@@ -22,6 +24,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use self::answers::{Answers, Kind, MSN_MASK, Reply, What};
+use self::grants::Grants;
 use self::landing::Landing;
 use self::message::Message;
 use super::receive_queue::ReceiveQueue;
@@ -78,6 +81,7 @@ pub(super) struct Responder {
     reported_last: bool,
     /// By when what nobody asked to acknowledge is acknowledged, so that the requester does not take it for lost.
     owed: Option<Time>,
+    grants: Grants,
 }
 
 /// How long an acknowledgement that was not asked for may wait for one that is: well below what any requester takes for silence.
@@ -102,6 +106,7 @@ impl Responder {
             starved: false,
             reported_last: false,
             owed: None,
+            grants: Grants::default(),
         }
     }
 
@@ -115,6 +120,7 @@ impl Responder {
         self.starved = false;
         self.reported_last = false;
         self.owed = None;
+        self.grants.stop();
     }
 
     /// To RTR.
@@ -125,6 +131,7 @@ impl Responder {
         self.message = Message::None;
         self.told = false;
         self.owed = None;
+        self.grants = Grants::default();
         self.answers.reset(if ctx.qp_type == QpType::Rc { ctx.attr.max_dest_rd_atomic } else { 0 });
     }
 
@@ -146,6 +153,7 @@ impl Responder {
             // A requester without credits learns that there are some (IBTA volume 1, section 9.7.7.2).
             self.answers.say_again(self.expected, self.msn);
         }
+        self.consider_granting(ctx);
         Ok(number)
     }
 
@@ -184,6 +192,7 @@ impl Responder {
             self.answers.drop_replies();
         }
         self.owed = None;
+        self.grants.stop();
         self.message = Message::None;
         while !(planted::is(Bug::ReceiveNotFlushed) && self.queue.len() == 1) && self.hold_own_receive() {
             self.complete(ctx, actions, WcStatus::WrFlushErr, true, WorkCompletion::default());
@@ -197,6 +206,7 @@ impl Responder {
     /// Whether there is something to send. Ask again after anything else was called.
     pub(super) fn pending(&self, _now: Time) -> Pending {
         match self.answers.front() {
+            None if self.grants.is_owed() => Pending::AckOnly,
             None => Pending::Nothing,
             Some(Reply { what: What::Ack, .. }) if self.answers.len() == 1 => Pending::AckOnly,
             Some(Reply { what: What::Atomic, psn, .. }) if self.answers.old_value(psn).is_none() => {
@@ -209,7 +219,11 @@ impl Responder {
     /// The next packet to send. In ERR there is one as long as a refusal has not left. Look at [`take_fatal`](Self::take_fatal)
     /// afterwards.
     pub(super) fn poll_transmit(&mut self, _now: Time, ctx: &Shared, host: &impl Host) -> Option<Transmit> {
-        let mut reply = self.answers.front()?;
+        let Some(mut reply) = self.answers.front() else {
+            let grant = self.grants.is_owed().then(|| self.grant(ctx));
+            self.counters.sent_pkts += u64::from(grant.is_some());
+            return grant;
+        };
         if let What::Read { rkey, addr, left, .. } = reply.what {
             let len = u64::from(left.min(ctx.mtu));
             if len > 0 && host.check_remote(ctx.pd, rkey, Access::REMOTE_READ, addr, len).is_err() {

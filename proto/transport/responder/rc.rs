@@ -107,7 +107,9 @@ impl Responder {
             Operation::ReadResponse
             | Operation::Acknowledge
             | Operation::AtomicAcknowledge
-            | Operation::Congestion => return Err(Refusal::Invalid),
+            | Operation::Congestion
+            | Operation::CreditRequest
+            | Operation::Credit => return Err(Refusal::Invalid),
         }
         if opcode.is_last() {
             self.count_message();

@@ -7,12 +7,12 @@ use super::{Refusal, Responder};
 use crate::planted::{self, Bug};
 use crate::transport::shared::{Fatal, Shared};
 use crate::transport::{Action, Host, Incoming};
-use crate::wire::Operation;
+use crate::wire::{Operation, PacketOpcode};
 use crate::work::{WcStatus, WorkCompletion};
 
 /// How far behind a PSN may be and still be taken for a copy, or a latecomer, of what is over. Beyond it the peer is taken to have
 /// started anew.
-const STALE_WINDOW: u32 = 1 << 14;
+pub(super) const STALE_WINDOW: u32 = 1 << 14;
 
 impl Responder {
     /// Takes in a request of the unreliable connected service.
@@ -27,6 +27,10 @@ impl Responder {
         actions: &mut VecDeque<Action>,
     ) -> Result<(), Fatal> {
         let headers = &incoming.packet.headers;
+        if headers.bth.opcode == PacketOpcode::UcCreditRequest {
+            self.handle_credit_request(headers, ctx);
+            return Ok(());
+        }
         let distance = headers.bth.psn.distance_from(self.expected);
         if distance < 0 && distance.unsigned_abs() <= self.behind {
             // Messages arrive once and in order, or not at all.
@@ -51,7 +55,13 @@ impl Responder {
         if !self.message.fits(headers) {
             return Ok(());
         }
-        let outcome = match headers.bth.opcode.operation() {
+        let opcode = headers.bth.opcode;
+        let (is_send, is_write) =
+            (opcode.operation() == Operation::Send, opcode.operation() == Operation::Write);
+        if is_send && opcode.is_first() || is_write && opcode.has_imm() {
+            self.grants.count();
+        }
+        let outcome = match opcode.operation() {
             Operation::Send => self.send_packet(incoming, ctx, host, actions),
             Operation::Write => self.write_packet(incoming, ctx, host, actions),
             _ => Err(Refusal::Invalid),

@@ -48,6 +48,8 @@ impl Seen {
                 | Operation::Acknowledge
                 | Operation::AtomicAcknowledge
                 | Operation::Congestion
+                | Operation::CreditRequest
+                | Operation::Credit
         )
     }
 
