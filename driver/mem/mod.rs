@@ -4,6 +4,7 @@
 mod adopt;
 mod bytes;
 mod copy;
+mod crc;
 mod exclusive;
 mod foreign;
 mod heap;

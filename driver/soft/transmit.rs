@@ -3,9 +3,9 @@
 //! Only the last packet of a train may be shorter than the first. The transport puts a mere acknowledgement behind everything else, so it rides at
 //! the end of a train of requests.
 //!
-//! The payload is copied into the train while its iCRC is computed. That looks like a copy too many, but memory of a region may change at
-//! any moment; gathered in place, it could change between the iCRC and the kernel's copy, and the packet would be dropped as damaged. And the
-//! copy costs little: the bytes are in the first cache when the iCRC, and then the kernel, read them.
+//! The payload is copied into the train, and its iCRC computed in the same pass. That looks like a copy too many, but memory of a region may
+//! change at any moment; gathered in place, it could change between the iCRC and the kernel's copy, and the packet would be dropped as
+//! damaged. And it costs little: the bytes are in registers for the iCRC anyway, and in a near cache when the kernel reads them.
 
 use super::core::Core;
 use super::path::Path;
@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::io::ErrorKind;
 use tbrdma_proto::transport::{Payload, Qp, Span, To, Transmit};
 use tbrdma_proto::wire::MAX_HEADER_BYTES;
-use tbrdma_proto::wire::icrc::{ICRC_BYTES, seal};
+use tbrdma_proto::wire::icrc::{ICRC_BYTES, IcrcHasher};
 use tbrdma_proto::{Gid, Time};
 
 /// Packets that one queue pair may send before others get their turn: an answer to a large READ would otherwise fill every buffer on
@@ -88,11 +88,15 @@ impl Depot<'_> {
         let mut encoded = [0; MAX_HEADER_BYTES];
         headers.encode(&mut encoded);
         front.copy_from_slice(encoded.get(..front.len()).unwrap_or_default());
+        let mut hasher = IcrcHasher::new(&path.flow, ident, len);
+        hasher.update(front);
         let (body, rest) = rest.split_at_mut(payload);
-        rest.fill(0);
-        let is_whole = gather(&self.qp.core, qp, &transmit.payload, body);
+        let is_whole = gather(&self.qp.core, qp, &transmit.payload, body, &mut hasher);
         // If the region has gone since, the packet is not sent, as if it had been lost.
-        if is_whole && seal(&path.flow, ident, packet).is_ok() {
+        if is_whole && let Some((padding, icrc)) = rest.split_last_chunk_mut() {
+            padding.fill(0);
+            hasher.update(padding);
+            *icrc = hasher.finish().to_le_bytes();
             self.train.end_packet();
         }
     }
@@ -114,30 +118,35 @@ impl Depot<'_> {
     }
 }
 
-/// Copies a payload together. False if some of it is not there any more.
+/// Copies a payload together, and takes it into the iCRC. False if some of it is not there any more.
 #[inline]
-fn gather(core: &Core, qp: &Qp, payload: &Payload, mut body: &mut [u8]) -> bool {
+fn gather(core: &Core, qp: &Qp, payload: &Payload, mut body: &mut [u8], hasher: &mut IcrcHasher) -> bool {
     for span in qp.spans(payload) {
-        let filled = match span {
+        let Some((room, rest)) = std::mem::take(&mut body).split_at_mut_checked(span.bytes()) else {
+            return false;
+        };
+        body = rest;
+        match span {
             Span::Bytes(bytes) => {
-                let Some(room) = body.get_mut(..bytes.len()) else { return false };
                 room.copy_from_slice(bytes);
-                bytes.len()
+                hasher.update(room);
             }
             Span::Region { key, addr, len } => {
                 let Some(place) = core.bytes_at(key, addr, len) else { return false };
-                let Some(room) = body.get_mut(..len as usize) else { return false };
-                let filled = place.read_into(room);
-                if len >= LONG
-                    && let Some(next) = core.bytes_at(key, addr.wrapping_add(len.into()), len)
-                {
-                    // More often than not it is the next packet's, and comes while this one's iCRC is computed.
+                if len < LONG {
+                    place.read_into(room);
+                    hasher.update(room);
+                    continue;
+                }
+                if let Some(next) = core.bytes_at(key, addr.wrapping_add(len.into()), len) {
+                    // More often than not it is the next packet's, and comes while this one is copied.
                     next.prefetch();
                 }
-                filled
+                if hasher.update_by(|crc| place.read_into_with_crc(room, crc)).is_none() {
+                    return false;
+                }
             }
-        };
-        body = body.get_mut(filled..).unwrap_or_default();
+        }
     }
     body.is_empty()
 }

@@ -245,3 +245,23 @@ proptest! {
         prop_assert_eq!(pieces.finish(), whole.finish());
     }
 }
+
+#[test]
+fn a_crc_that_another_has_computed_is_taken_on_trust() {
+    let payload: Vec<u8> = (0..=255).collect();
+    let flow = v6(4791);
+    let mut whole = IcrcHasher::new(&flow, 0, 12 + 256 + 4);
+    let mut other = whole.clone();
+    for hasher in [&mut whole, &mut other] {
+        hasher.update(&[4, 0, 0xff, 0xff, 9, 0, 0, 17, 0, 0, 0, 1]);
+    }
+    whole.update(&payload);
+    assert_eq!(other.update_by(|_| None), None, "and nothing is taken");
+    let continued = other.update_by(|crc| {
+        let mut hasher = crc32fast::Hasher::new_with_initial(crc);
+        hasher.update(&payload);
+        Some(hasher.finalize())
+    });
+    assert_eq!(continued, Some(()));
+    assert_eq!(whole.finish(), other.finish());
+}

@@ -159,6 +159,17 @@ pub enum Span<'a> {
     Bytes(&'a [u8]),
 }
 
+impl Span<'_> {
+    /// How many bytes it has.
+    #[inline]
+    pub const fn bytes(&self) -> usize {
+        match self {
+            Self::Region { len, .. } => *len as usize,
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// What a queue pair has to send, as far as whether to hurry is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {

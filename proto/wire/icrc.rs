@@ -197,6 +197,15 @@ impl IcrcHasher {
         self.crc.update(rest);
     }
 
+    /// Takes bytes behind the base transport header whose CRC somebody else computes, who copies them for instance: `compute` is told the
+    /// CRC-32 of what was taken so far, and answers that of all with these bytes. `None` takes nothing.
+    #[inline]
+    pub fn update_by(&mut self, compute: impl FnOnce(u32) -> Option<u32>) -> Option<()> {
+        let crc = compute(self.crc.clone().finalize())?;
+        self.crc = Hasher::new_with_initial(crc);
+        Some(())
+    }
+
     /// The iCRC. It is stored as `to_le_bytes`.
     #[inline]
     pub fn finish(self) -> u32 {
