@@ -9,7 +9,7 @@
 //! | `export.rs`, `object.rs`, `errno.rs` | how calls come in, what pointers become, how failures go out |
 //! | `device.rs`, `context.rs`, `query.rs` | devices, open devices, what they say |
 //! | `pd.rs`, `mr.rs`, `mw.rs`, `dm.rs`, `ah.rs`, `channel.rs`, `cq.rs`, `srq.rs`, `qp.rs` | an object each |
-//! | `post.rs`, `poll.rs`, `wr.rs`, `lock.rs` | the data path |
+//! | `post.rs`, `poll.rs`, `wr.rs`, `lock.rs`, `pace.rs` | the data path |
 //! | `event.rs`, `acks.rs`, `wait.rs` | asynchronous events, acknowledgements, blocking calls |
 //! | `names.rs`, `system.rs`, `kernel.rs`, `driver.rs` | the rest that has to be there |
 //!
@@ -38,6 +38,7 @@ mod mr;
 mod mw;
 mod names;
 mod object;
+mod pace;
 mod pd;
 mod poll;
 mod post;

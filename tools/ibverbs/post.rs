@@ -6,6 +6,7 @@ use crate::errno::Errno;
 use crate::export::function;
 use crate::mw::binding;
 use crate::object::Object;
+use crate::pace::step_aside;
 use crate::qp::Qp;
 use crate::srq::Srq;
 use crate::wr::work_request;
@@ -199,9 +200,17 @@ function! {
     errno fn post_send(qp: &Qp, first: *mut ibv_send_wr, bad: *mut *mut ibv_send_wr) -> c_int {
         let mut sends = qp.sends.lock();
         let mut list = sends.queue.start();
-        let refused = push_all(first, qp.cap.max_send_wr, |wr| push_send(&mut list, qp, wr));
+        let mut ends_in_a_write = false;
+        let refused = push_all(first, qp.cap.max_send_wr, |wr| {
+            ends_in_a_write = wr.opcode == Opcode::RdmaWrite.raw();
+            push_send(&mut list, qp, wr)
+        });
         let posted = sends.queue.complete();
+        let give_way = ends_in_a_write && sends.pace.posted();
         drop(sends);
+        if give_way {
+            step_aside();
+        }
         report(outcome(first, posted, refused), bad)
     }
 

@@ -7,6 +7,7 @@ use crate::export::function;
 use crate::lock::Held;
 use crate::mw::binding;
 use crate::object::Object;
+use crate::pace::{Pace, step_aside};
 use crate::post::bytes;
 use crate::qp::Qp;
 use core::ffi::{c_int, c_void};
@@ -31,6 +32,7 @@ pub(crate) struct Sends {
     wrong: Option<Errno>,
     /// Between a start and a completion.
     started: bool,
+    pub(crate) pace: Pace,
 }
 
 impl Sends {
@@ -43,6 +45,7 @@ impl Sends {
             inline: Vec::new(),
             wrong: None,
             started: false,
+            pace: Pace::default(),
         }
     }
 
@@ -192,12 +195,19 @@ function! {
             return Err(Errno::EINVAL);
         }
         sends.started = false;
+        let ends_in_a_write = sends.current.as_ref().is_some_and(|wr| wr.opcode == Opcode::RdmaWrite);
         sends.push();
         if let Some(errno) = sends.wrong.take() {
             let _ = sends.queue.start();
             return Err(errno);
         }
-        sends.queue.complete().map_err(|error| {
+        let posted = sends.queue.complete();
+        let give_way = ends_in_a_write && sends.pace.posted();
+        drop(sends);
+        if give_way {
+            step_aside();
+        }
+        posted.map_err(|error| {
             crate::log::say(&error);
             Errno(error.errno())
         })
