@@ -369,3 +369,58 @@ fn shared_receive_queues_and_datagrams_raise_events_too() {
         assert_eq!(a.one().wr_id, round);
     }
 }
+
+/// A side of a ping-pong whose sends and receives complete in queues of their own, both of one channel, with a send queue of one.
+struct Side {
+    node: Node,
+    channel: CompletionChannel,
+    sends: CompletionQueue,
+    receives: CompletionQueue,
+}
+
+impl Side {
+    fn new() -> Self {
+        let mut node = Node::new(QpType::Rc);
+        let channel = node.ctx.create_comp_channel().unwrap();
+        let sends = node.ctx.create_cq_on(4, &channel).unwrap();
+        let receives = node.ctx.create_cq_on(4, &channel).unwrap();
+        let init = QpInit::rc(&sends).recv_cq(&receives).max_send_wr(1);
+        node.qp = node.pd.create_qp(init).unwrap();
+        Self { node, channel, sends, receives }
+    }
+
+    /// Waits for the event of a receive, and takes it.
+    fn receive(&mut self, id: u64) {
+        while self.channel.wait(Some(PATIENCE)).unwrap().expect("an event") != self.receives {}
+        assert_eq!(self.receives.poll(&mut [WorkCompletion::default(); 2]).len(), 1);
+        self.node.post_recv(id, 0..8);
+        self.receives.req_notify(false).unwrap();
+    }
+}
+
+#[test]
+fn an_answer_comes_after_the_completion_of_what_it_answers() {
+    const ROUNDS: u64 = 300;
+    let (mut a, mut b) = (Side::new(), Side::new());
+    join(&mut a.node, &mut b.node, &Connection::default());
+    for side in [&mut a, &mut b] {
+        side.node.post_recv(0, 0..8);
+        side.receives.req_notify(false).unwrap();
+    }
+    let answering = std::thread::spawn(move || {
+        for round in 0..ROUNDS {
+            b.receive(round);
+            // A look that finds nothing takes in what the network has, beside the thread that does so otherwise.
+            while b.sends.poll(&mut [WorkCompletion::default()]).is_empty() && round > 0 {}
+            b.node.post_send(round, 0..8);
+        }
+        b
+    });
+    for round in 0..ROUNDS {
+        a.node.post_send(round, 0..8);
+        a.receive(round);
+        let polled = a.sends.poll(&mut [WorkCompletion::default(); 2]).len();
+        assert_eq!(polled, 1, "the send of round {round} has not completed when its answer is here");
+    }
+    drop(answering.join().unwrap());
+}

@@ -5,6 +5,7 @@ use super::engine::Receiver;
 use super::path::Handles;
 use super::qp::SoftQp;
 use super::service::Service;
+use super::signals::Signals;
 use super::srq::SoftSrq;
 use super::timers::Timers;
 use crate::error::{Error, Result};
@@ -87,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) service: Service,
     /// Completion queues that are armed.
     pub(crate) armed: AtomicU32,
+    /// Events that are held back.
+    pub(crate) signals: Mutex<Signals>,
     /// The application has polled since the service thread last looked here.
     pub(crate) polled: AtomicBool,
     /// Queue pairs that could not send all they had at their doorbell, and whether there are any.
@@ -135,6 +138,7 @@ impl Core {
             receiver: Mutex::new(Receiver::default()),
             service,
             armed: AtomicU32::new(0),
+            signals: Mutex::default(),
             polled: AtomicBool::new(false),
             unfinished_list: Mutex::new(Vec::new()),
             unfinished: AtomicU32::new(0),

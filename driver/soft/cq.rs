@@ -97,7 +97,7 @@ impl SoftCq {
         if fires {
             self.event.store(true, Ordering::Release);
             if let Some(channel) = &self.channel {
-                let _ = channel.signal();
+                lock(&self.core.signals).raise(channel);
             }
         }
     }

@@ -69,7 +69,18 @@ impl Core {
     /// One pass, unless somebody else is at it. True if it found anything to do.
     pub(crate) fn pass(&self, now: Time, who: Who) -> bool {
         let Ok(mut receiver) = self.receiver.try_lock() else { return false };
-        let receiver = &mut *receiver;
+        let somebody_waits = self.armed.load(Ordering::SeqCst) != 0;
+        if !somebody_waits {
+            return self.pass_through(&mut receiver, now, who, false);
+        }
+        lock(&self.signals).hold();
+        let busy = self.pass_through(&mut receiver, now, who, true);
+        lock(&self.signals).release();
+        busy
+    }
+
+    /// The pass itself. If somebody waits for an event, no acknowledgement is put aside: it shall leave before the event wakes the program.
+    fn pass_through(&self, receiver: &mut Receiver, now: Time, who: Who, somebody_waits: bool) -> bool {
         if self.link.deadline().is_some_and(|deadline| deadline <= now) {
             self.link.poll(now);
         }
@@ -86,7 +97,7 @@ impl Core {
                     self.keep_timer(qpn, &mut inner);
                     continue;
                 }
-                Pending::AckOnly => who == Who::Application && !due.contains(&qpn),
+                Pending::AckOnly => who == Who::Application && !somebody_waits && !due.contains(&qpn),
                 Pending::More => false,
             };
             if may_wait {

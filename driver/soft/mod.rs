@@ -31,6 +31,7 @@ pub(crate) mod path;
 pub(crate) mod post;
 pub(crate) mod qp;
 pub(crate) mod service;
+pub(crate) mod signals;
 pub(crate) mod srq;
 pub(crate) mod timers;
 pub(crate) mod transmit;

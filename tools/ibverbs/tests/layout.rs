@@ -4,11 +4,7 @@
 
 mod common;
 
-#[allow(dead_code)]
-#[path = "../abi/mod.rs"]
-mod abi;
-
-use abi::*;
+use common::verbs::abi::*;
 use core::mem::offset_of;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

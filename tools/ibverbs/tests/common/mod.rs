@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-#[path = "../../../../tests/common/skip.rs"]
-mod skip;
+#[path = "../../../../tests/common/process.rs"]
+pub(crate) mod process;
+#[macro_use]
+pub(crate) mod verbs;
 
 #[allow(unused_imports)]
-pub(crate) use skip::skip;
+pub(crate) use process::skip;
 
 /// The built library: Cargo puts it beside the test.
 #[allow(dead_code)]
