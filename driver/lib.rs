@@ -49,6 +49,8 @@ mod error;
 #[cfg(not(loom))]
 pub mod floor;
 #[cfg(not(loom))]
+mod keys;
+#[cfg(not(loom))]
 mod link;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
@@ -69,8 +71,6 @@ mod soft;
 mod sys;
 #[cfg(not(loom))]
 mod verbs;
-#[cfg(not(loom))]
-mod windows;
 
 #[cfg(not(loom))]
 pub use {

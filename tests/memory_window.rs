@@ -232,6 +232,19 @@ fn a_send_gives_nothing_back_that_is_not_its_to_give() {
     other.expect(8, WcStatus::RemAccessErr);
     assert_eq!(write(&mut a, part.addr, part.rkey), WcStatus::Success);
 
+    // By a message that is refused for its length.
+    let (mut a, mut b) = pair("rc");
+    let (_mr, mw, part) = bound(&mut b, MwType::Type2);
+    b.post_recv(1, 0..4);
+    a.qp.post(|wr| _ = wr.send_inline_with_inv(&[0; 5], part.rkey).id(2)).unwrap();
+    a.expect(2, WcStatus::RemInvReqErr);
+    let mr = bindable(&b);
+    let mut own = b.pd.create_qp(tbrdma::QpInit::rc(&b.cq)).unwrap();
+    b.expect(1, WcStatus::LocLenErr);
+    own.connect(&own.address()).unwrap();
+    own.post(|wr| _ = wr.bind_mw(&mw.bind_to(&mr, 0..8, REMOTE)).id(3)).unwrap();
+    assert_eq!(b.one().status, WcStatus::MwBindErr, "the window is still bound");
+
     // Memory that only its owner may use.
     let (mut a, mut b) = pair("rc");
     let own = b.pd.alloc(64, Access::LOCAL_WRITE).unwrap();

@@ -9,12 +9,12 @@ use super::core::{Core, header, lock, qp_words, ready_set, slot_of};
 use super::peer::Peer;
 use super::qp::ShmQp;
 use super::send::Progress;
+use crate::keys::Keys;
 use crate::mem::Place;
 use crate::ring::layout::QpWords;
 use crate::ring::mailbox::{Mailbox, Operands};
 use crate::sync::Ordering;
 use crate::sys::mapping;
-use crate::windows::Windows;
 use std::sync::Mutex;
 use tbrdma_proto::{Access, PdHandle, QpState};
 

@@ -7,6 +7,7 @@ use super::peer::Peers;
 use super::qp::ShmQp;
 use super::srq::ShmSrq;
 use crate::error::{Error, Result};
+use crate::keys::Keys;
 use crate::mem::{Extents, GRANULE, LocalRegions, Segment};
 use crate::ring::layout::{self, CqWords, HEAP_AT, Header, MAGIC, QpWords, SEGMENT_SIZES, SrqWords};
 use crate::ring::ready::ReadySet;
@@ -15,7 +16,6 @@ use crate::sync::{AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::sys::{process, random, socket};
 use crate::verbs::event::EventQueue;
-use crate::windows::Windows;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tbrdma_proto::{AddressVector, CableEnd, Gid, PdHandle, Profile, Region, RegionTable, limits};
@@ -193,7 +193,7 @@ impl Core {
     }
 }
 
-impl Windows for Core {
+impl Keys for Core {
     fn region_table(&self) -> &Mutex<RegionTable<()>> {
         &self.table
     }

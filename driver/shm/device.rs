@@ -11,8 +11,8 @@ use crate::device::{
     CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest, SendToken,
 };
 use crate::error::{Error, Result};
+use crate::keys::Keys;
 use crate::verbs::event::EventQueue;
-use crate::windows::Windows;
 use std::sync::{Arc, Weak};
 use tbrdma_proto::{
     Access, AddressVector, CableEnd, Gid, Guid, MwType, PdHandle, Presence, Profile, check_address_vector,

@@ -5,10 +5,10 @@ use super::qp::ShmQp;
 use super::remote::{Readiness, Remote};
 use super::send::{Doorbell, Progress, Step, Wait, Work};
 use super::transfer::{Direction, Fault, Local, RemoteSpan, Seen, Transfer};
+use crate::keys::{Keys, local_status};
 use crate::ring::busy::Busy;
 use crate::ring::receive::Delivery;
 use crate::sync::Ordering;
-use crate::windows::{Windows, local_status};
 use tbrdma_proto::{
     Access, AsyncEventKind, Opcode, PdHandle, QpType, Qpn, SendFlags, WcFlags, WcOpcode, WcStatus,
 };
@@ -206,7 +206,8 @@ impl ShmQp {
             Ok(receive) => receive,
             Err(step) => return step,
         };
-        if !progress.invalidated {
+        // One that is too long is refused before anything else happens.
+        if !progress.invalidated && receive.room() >= work.length {
             let transfer = self.transfer(remote, doorbell.seen, Access::empty(), Direction::Put, receive.pd);
             match transfer.invalidate(work.wr.imm_data, progress) {
                 Ok(()) => progress.invalidated = true,

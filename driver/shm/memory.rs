@@ -4,12 +4,12 @@ use super::core::{Core, header, lock, pages, qp_words};
 use super::peer::ForeignPath;
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
+use crate::keys::Keys;
 use crate::mem::{Adopted, Claim, ForeignMemory, Held, Place, RegionBytes, Room, Segment};
 use crate::ring::busy::{Busy, withdraw_fence};
 use crate::ring::layout::{QPS, region_at};
 use crate::ring::region::{Backing, RegionEntry};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
-use crate::windows::Windows;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tbrdma_proto::{Access, PdHandle, Region, RegionTable};
@@ -159,7 +159,7 @@ impl DeviceMemory for ShmMemory {
 
 impl Drop for ShmMemory {
     fn drop(&mut self) {
-        self.core.unbind_region(self.region.key);
+        self.core.end_region(self.region.key);
         let let_go = self.deregister().is_ok();
         match &self.bytes {
             // A peer that does not let go may still write: then the bytes are never used for anything else again.

@@ -8,6 +8,7 @@ use super::send::{SendFifo, SendState};
 use super::srq::ShmSrq;
 use crate::device::{DeviceQp, DeviceSrq, QpRequest, ReceiveBatch, Refused, SendBatch, SendToken};
 use crate::error::{PostRefusal, Result};
+use crate::keys::Keys;
 use crate::mem::Held;
 use crate::ring::arm::{Arm, TellMe, publish_fence};
 use crate::ring::busy::ANYONE;
@@ -16,7 +17,6 @@ use crate::ring::guard::OwnedLock;
 use crate::ring::layout::{self, CqWords, QPS, QpWords};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::verbs::event::{AsyncEvent, EventSource};
-use crate::windows::Windows;
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::{
     AsyncEventKind, PdHandle, QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, SendRules, limits,

@@ -9,6 +9,7 @@ use super::signals::Signals;
 use super::srq::SoftSrq;
 use super::timers::Timers;
 use crate::error::{Error, Result};
+use crate::keys::Keys;
 use crate::link::Link;
 use crate::mem::{Extents, LocalRegions, Segment};
 use crate::ring::layout::SEGMENT_SIZES;
@@ -16,7 +17,6 @@ use crate::slots::Slots;
 use crate::sync::{AtomicBool, AtomicU32};
 use crate::sys::random;
 use crate::verbs::event::EventQueue;
-use crate::windows::Windows;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -175,7 +175,7 @@ impl Core {
     }
 }
 
-impl Windows for Core {
+impl Keys for Core {
     fn region_table(&self) -> &Mutex<RegionTable<()>> {
         &self.table
     }

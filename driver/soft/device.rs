@@ -10,9 +10,9 @@ use crate::device::{
     CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest, SendToken,
 };
 use crate::error::{Error, Result};
+use crate::keys::Keys;
 use crate::link::Link;
 use crate::verbs::event::EventQueue;
-use crate::windows::Windows;
 use std::sync::Arc;
 use tbrdma_proto::{Access, AddressVector, Gid, Guid, MwType, PdHandle, Profile};
 

@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::srq::SoftSrq;
-use crate::windows::Windows;
+use crate::keys::Keys;
 use tbrdma_proto::transport::{Host, Receive};
 use tbrdma_proto::{Access, BindError, MwBind, PdHandle, Qpn, RegionError};
 

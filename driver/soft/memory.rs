@@ -3,11 +3,11 @@
 use super::core::{Core, lock};
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
+use crate::keys::Keys;
 use crate::mem::{Claim, ForeignMemory, Place, RegionBytes};
 use crate::shm::core::pages;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::sys::random;
-use crate::windows::Windows;
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::{Access, PdHandle, Region};
 
@@ -126,7 +126,7 @@ impl DeviceMemory for SoftMemory {
 
 impl Drop for SoftMemory {
     fn drop(&mut self) {
-        self.core.unbind_region(self.region.key);
+        self.core.end_region(self.region.key);
         self.withdraw();
         if let RegionBytes::Segment { offset } = self.bytes {
             self.core.free_pages(offset, self.region.length);

@@ -1,5 +1,6 @@
-//! Memory windows as both devices keep them: proto's table decides, and what it has decided is written to the entries that the data path
-//! reads. Binding and invalidating take the table's lock, since they change what it says; a message never does.
+//! What becomes of keys once they are given out, the same on both devices: windows are bound, keys invalidated, regions changed and revoked.
+//! proto's table decides, and what it has decided is written to the entries that the data path reads, with the table's lock held. A
+//! message never takes that lock.
 
 use crate::error::{Error, Result};
 use crate::sys::random;
@@ -9,8 +10,8 @@ use tbrdma_proto::{
     RegionTableError, WcStatus,
 };
 
-/// A device's tables of regions, as far as windows are concerned.
-pub(crate) trait Windows {
+/// A device's tables of regions.
+pub(crate) trait Keys {
     /// What decides.
     fn region_table(&self) -> &Mutex<RegionTable<()>>;
     /// Lets the data path find a part of the region with key `of` under its own key; false if there is no such region.
@@ -67,9 +68,12 @@ pub(crate) trait Windows {
         self.regions_locked().unbind_queue_pair(qpn, |key| self.withdraw_key(key));
     }
 
-    /// The region ends, whoever has bound windows to it.
-    fn unbind_region(&self, key: u32) {
-        self.regions_locked().unbind_region(key, |key| self.withdraw_key(key));
+    /// The region ends, whoever has bound windows to it, and nobody binds another one.
+    fn end_region(&self, key: u32) {
+        let mut table = self.regions_locked();
+        table.unbind_region(key, |key| self.withdraw_key(key));
+        let revoked = table.revoke(key);
+        debug_assert!(revoked.is_ok(), "{revoked:?}");
     }
 
     /// Gives a region another domain and other rights. Who is using it by the old ones is the caller's to wait for.
