@@ -10,7 +10,7 @@ use crate::ring::busy::Busy;
 use crate::ring::receive::Delivery;
 use crate::sync::Ordering;
 use tbrdma_proto::{
-    Access, AsyncEventKind, Opcode, PdHandle, QpType, Qpn, SendFlags, WcFlags, WcOpcode, WcStatus,
+    Access, AsyncEventKind, Habits, Opcode, PdHandle, QpType, Qpn, SendFlags, WcFlags, WcOpcode, WcStatus,
 };
 
 impl ShmQp {
@@ -349,7 +349,8 @@ impl ShmQp {
             }
         }
         // Where frames must match, the receiver is told that they do not.
-        let told = delivery.status == WcStatus::LocLenErr && self.rules.habits.match_frames;
+        let told =
+            delivery.status == WcStatus::LocLenErr && self.rules.habits.contains(Habits::MATCHES_FRAMES);
         let dropped = delivery.status != WcStatus::Success && self.qp_type == QpType::Uc && !told;
         if dropped {
             receive.put_back(progress, doorbell);

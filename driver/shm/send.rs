@@ -175,7 +175,7 @@ impl ShmQp {
         let mut direct = remote.filter(|remote| {
             disposition == PostDisposition::Execute
                 && queue.pending.is_empty()
-                && self.rules.habits.is_none()
+                && self.rules.habits.is_empty()
                 && remote.readiness() == Readiness::Ready
         });
         doorbell.ready = direct.is_some();

@@ -12,7 +12,7 @@ use crate::ring::receive::{Delivery, Posting, ReceiveRing, ReceiveShape};
 use crate::ring::shared_receive::SharedReceiveRing;
 use crate::sync::{AtomicU64, Ordering};
 use std::time::Duration;
-use tbrdma_proto::{AsyncEventKind, PdHandle, QpType, limits, rnr_timer};
+use tbrdma_proto::{AsyncEventKind, Habits, PdHandle, QpType, limits, rnr_timer};
 
 /// A receive that is ours to fill and end.
 pub(crate) struct TakenReceive<'a> {
@@ -138,7 +138,9 @@ impl ShmQp {
                 Step::Wait(Wait::Receive(timer))
             }
             // No timer ends this: a device that holds a message holds it until it can be taken.
-            QpType::Uc if self.rules.habits.holds_uc => Step::Wait(Wait::Receive(Duration::MAX)),
+            QpType::Uc if self.rules.habits.contains(Habits::HOLDS_UC) => {
+                Step::Wait(Wait::Receive(Duration::MAX))
+            }
             _ => Step::Done(length),
         }
     }

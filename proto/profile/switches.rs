@@ -1,5 +1,7 @@
 //! The switches: one for each habit by which devices differ. The defaults are those of network cards.
 
+use bitflags::bitflags;
+
 use crate::limits;
 use crate::qp::QpType;
 use crate::work::Opcode;
@@ -344,49 +346,47 @@ switches! {
 
 impl Switches {
     /// Those that the transport goes by.
-    pub const fn habits(&self) -> Habits {
-        Habits {
-            holds_uc: matches!(self.flow, FlowMode::HoldUc),
-            match_frames: matches!(self.matching, Match::Frames),
-            loses_writes: matches!(self.write, WriteMode::Lost),
-            loses_empty_sends: matches!(self.empty_send, EmptySend::Lost),
-        }
+    pub fn habits(&self) -> Habits {
+        let mut habits = Habits::empty();
+        habits.set(Habits::HOLDS_UC, self.flow == FlowMode::HoldUc);
+        habits.set(Habits::MATCHES_FRAMES, self.matching == Match::Frames);
+        habits.set(Habits::LOSES_WRITES, self.write == WriteMode::Lost);
+        habits.set(Habits::LOSES_EMPTY_SENDS, self.empty_send == EmptySend::Lost);
+        habits
     }
 }
 
-/// The habits that decide what becomes of a message. The default has none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Habits {
-    /// A UC message waits for its receive: [`FlowMode::HoldUc`].
-    pub holds_uc: bool,
-    /// A message and its receive must take equally many frames: [`Match::Frames`].
-    pub match_frames: bool,
-    /// [`WriteMode::Lost`].
-    pub loses_writes: bool,
-    /// [`EmptySend::Lost`].
-    pub loses_empty_sends: bool,
+bitflags! {
+    /// The habits that decide what becomes of a message. The default has none.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Habits: u8 {
+        /// A UC message waits for its receive: [`FlowMode::HoldUc`].
+        const HOLDS_UC = 1;
+        /// A message and its receive must take equally many frames: [`Match::Frames`].
+        const MATCHES_FRAMES = 1 << 1;
+        /// [`WriteMode::Lost`].
+        const LOSES_WRITES = 1 << 2;
+        /// [`EmptySend::Lost`].
+        const LOSES_EMPTY_SENDS = 1 << 3;
+    }
 }
 
 impl Habits {
     /// Whether a message of `length` bytes fits a receive with room for `room`.
     #[inline]
     pub const fn fits(self, length: u64, room: u64) -> bool {
-        length <= room && (!self.match_frames || super::apple::frames(length) == super::apple::frames(room))
+        length <= room
+            && (!self.contains(Self::MATCHES_FRAMES)
+                || super::apple::frames(length) == super::apple::frames(room))
     }
 
     /// Whether the device takes a posted request of `length` bytes, completes it with success, and does nothing.
     #[inline]
     pub const fn loses(self, opcode: Opcode, length: u64) -> bool {
         match opcode {
-            Opcode::RdmaWrite | Opcode::RdmaWriteWithImm => self.loses_writes,
-            Opcode::Send | Opcode::SendWithImm => self.loses_empty_sends && length == 0,
+            Opcode::RdmaWrite | Opcode::RdmaWriteWithImm => self.contains(Self::LOSES_WRITES),
+            Opcode::Send | Opcode::SendWithImm => self.contains(Self::LOSES_EMPTY_SENDS) && length == 0,
             _ => false,
         }
-    }
-
-    /// Whether there are none.
-    #[inline]
-    pub const fn is_none(self) -> bool {
-        !(self.holds_uc || self.match_frames || self.loses_writes || self.loses_empty_sends)
     }
 }

@@ -19,7 +19,7 @@ fn send(pair: &mut Pair, opcode: Opcode, len: u32) -> WorkCompletion {
 
 #[test]
 fn a_lost_write_completes_and_writes_nothing() {
-    let mut pair = pair(Habits { loses_writes: true, ..Habits::default() });
+    let mut pair = pair(Habits::LOSES_WRITES);
     pair.bytes(0, 0, 64).unwrap().fill(5);
     pair.post_recv(1, 1, &[]).unwrap();
     for opcode in [Opcode::RdmaWrite, Opcode::RdmaWriteWithImm] {
@@ -32,7 +32,7 @@ fn a_lost_write_completes_and_writes_nothing() {
 
 #[test]
 fn a_lost_empty_send_completes_and_no_receive_does() {
-    let mut pair = pair(Habits { loses_empty_sends: true, ..Habits::default() });
+    let mut pair = pair(Habits::LOSES_EMPTY_SENDS);
     let room = pair.sge(1, 0, 64);
     pair.post_recv(1, 1, &[room]).unwrap();
     assert_eq!(send(&mut pair, Opcode::Send, 0).status, WcStatus::Success);
@@ -44,7 +44,7 @@ fn a_lost_empty_send_completes_and_no_receive_does() {
 
 #[test]
 fn a_receive_of_another_number_of_frames_fails_and_the_connection_goes_on() {
-    let mut pair = pair(Habits { match_frames: true, ..Habits::default() });
+    let mut pair = pair(Habits::MATCHES_FRAMES);
     for (sent, room, fits) in [
         (16_384, 16_384, true),
         (16_384, 4096, false),

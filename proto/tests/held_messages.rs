@@ -7,7 +7,7 @@ use tbrdma_proto::{Habits, Opcode, QpState, QpType, Time, WcOpcode, WcStatus};
 const BYTES: u32 = 3000;
 
 fn pair(plan: &str, seed: u64, holds: [bool; 2]) -> Pair {
-    let habits = holds.map(|holds_uc| Habits { holds_uc, ..Habits::default() });
+    let habits = holds.map(|holds| if holds { Habits::HOLDS_UC } else { Habits::empty() });
     let spec =
         PairSpec { qp_type: QpType::Uc, plan: plan.parse().unwrap(), seed, habits, ..PairSpec::default() };
     Pair::new(&spec).unwrap()

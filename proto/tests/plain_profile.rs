@@ -6,7 +6,7 @@ use tbrdma_proto::{FlowMode, LinkLayer, Mtu, PortState, Profile, RegionTable, li
 fn plain_narrows_nothing() {
     let Profile { name, device, port, switches } = Profile::plain();
     assert_eq!((name, switches.flow), ("plain", FlowMode::Nic));
-    assert!(switches.habits().is_none());
+    assert!(switches.habits().is_empty());
     assert_eq!(device.max_sge, limits::MAX_SGE);
     assert_eq!(device.max_inline_data, limits::MAX_INLINE_DATA);
     assert_eq!(device.max_qp_wr, limits::MAX_QP_WR);

@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use super::{Requester, Shared};
+use crate::profile::Habits;
 use crate::qp::{QpState, QpType};
 use crate::time::Time;
 use crate::transport::{Payload, To, Transmit};
@@ -47,17 +48,20 @@ impl Requester {
     /// Whether the next message must wait for a receive of the peer's.
     #[inline]
     pub(super) fn is_held(&self, ctx: &Shared) -> bool {
-        ctx.habits.holds_uc && matches!(ctx.qp_type, QpType::Uc) && self.allowance.is_spent() && {
-            let cursor = self.queue.cursor;
-            let wqe = self.queue.at(cursor);
-            // What has begun goes on; what fails, or is lost, needs no receive.
-            cursor == self.queue.begun
-                && cursor != self.queue.posted
-                && ctx.state == QpState::Rts
-                && wqe.opcode.consumes_receive()
-                && wqe.status == WcStatus::Success
-                && !ctx.habits.loses(wqe.opcode, wqe.length.into())
-        }
+        ctx.habits.contains(Habits::HOLDS_UC)
+            && matches!(ctx.qp_type, QpType::Uc)
+            && self.allowance.is_spent()
+            && {
+                let cursor = self.queue.cursor;
+                let wqe = self.queue.at(cursor);
+                // What has begun goes on; what fails, or is lost, needs no receive.
+                cursor == self.queue.begun
+                    && cursor != self.queue.posted
+                    && ctx.state == QpState::Rts
+                    && wqe.opcode.consumes_receive()
+                    && wqe.status == WcStatus::Success
+                    && !ctx.habits.loses(wqe.opcode, wqe.length.into())
+            }
     }
 
     /// When the peer is to be asked for receives; none if nothing waits for any.

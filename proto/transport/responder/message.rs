@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::{Refusal, Responder};
 use crate::flags::{Access, WcFlags};
 use crate::planted::{self, Bug};
+use crate::profile::Habits;
 use crate::transport::shared::Shared;
 use crate::transport::{Action, Host, Incoming};
 use crate::wire::{Headers, Operation};
@@ -77,7 +78,10 @@ impl Responder {
             return Err(Refusal::Invalid);
         }
         self.landing.check(len, ctx.max_msg_size, host)?;
-        if ctx.habits.match_frames && opcode.is_last() && !self.landing.matches(len, ctx.habits) {
+        if ctx.habits.contains(Habits::MATCHES_FRAMES)
+            && opcode.is_last()
+            && !self.landing.matches(len, ctx.habits)
+        {
             return Err(Refusal::TooLong);
         }
         if let Some(key) = headers.ieth

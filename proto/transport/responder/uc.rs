@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::message::Message;
 use super::{Refusal, Responder};
 use crate::planted::{self, Bug};
+use crate::profile::Habits;
 use crate::transport::shared::{Fatal, Shared};
 use crate::transport::{Action, Host, Incoming};
 use crate::wire::{Operation, PacketOpcode};
@@ -73,7 +74,7 @@ impl Responder {
                 Err(Fatal { event: None })
             }
             // The receiver is told that the two sides disagree about the length; the connection goes on.
-            Err(Refusal::TooLong) if ctx.habits.match_frames => {
+            Err(Refusal::TooLong) if ctx.habits.contains(Habits::MATCHES_FRAMES) => {
                 self.message = Message::None;
                 self.complete(ctx, actions, WcStatus::LocLenErr, true, WorkCompletion::default());
                 Ok(())
