@@ -16,23 +16,23 @@ pub(crate) struct Options {
     /// one device shm [TBRDMA_DEVICES, commas between them].
     #[arg(long, value_name = "DEVICE")]
     device: Vec<String>,
-    /// What the devices pretend to be: plain, rxe, connectx or apple-tb5, and perhaps switches, as in apple-tb5,qps=3 [TBRDMA_PROFILE].
+    /// What the devices pretend to be: plain, rxe, connectx or apple-tb5, and perhaps switches, as in apple-tb5,qps=3 (TBRDMA_PROFILE).
     #[arg(long, value_name = "NAME")]
     profile: Option<OsString>,
     /// What goes wrong, with packets (loss, burst, delay, reorder, dup, corrupt, rate, queue, partition), as in loss=1%,delay=50us~20us, and in verbs
-    /// (wc, qp_err, rnr, event, remove, refuse), as in wc=5:RETRY_EXC_ERR,refuse=create_qp:3:ENOMEM [TBRDMA_FAULT].
+    /// (wc, qp_err, rnr, event, remove, refuse), as in wc=5:RETRY_EXC_ERR,refuse=create_qp:3:ENOMEM (TBRDMA_FAULT).
     #[arg(long, value_name = "PLAN")]
     fault: Option<OsString>,
-    /// The seed of the faults; without one it is drawn, and told [TBRDMA_SEED].
+    /// The seed of the faults; without one it is drawn, and told (TBRDMA_SEED).
     #[arg(long)]
     seed: Option<OsString>,
-    /// The rate and the latency of the links, as in 64Gbps,5us [TBRDMA_LINK].
+    /// The rate and the latency of the links, as in 64Gbps,5us (TBRDMA_LINK).
     #[arg(long, value_name = "RATE,LATENCY")]
     link: Option<OsString>,
-    /// A file for every packet, as pcapng; %p becomes the process's number [TBRDMA_CAPTURE].
+    /// A file for every packet, as pcapng; %p becomes the process's number (TBRDMA_CAPTURE).
     #[arg(long, value_name = "FILE")]
     capture: Option<OsString>,
-    /// A file for every call and completion; %p becomes the process's number [TBRDMA_TRACE].
+    /// A file for every call and completion; %p becomes the process's number (TBRDMA_TRACE).
     #[arg(long, value_name = "FILE")]
     trace: Option<OsString>,
     /// When the program ends, tell what it asked for, what failed and why, and what it did not give back [TBRDMA_EXPLAIN=1].
@@ -41,7 +41,7 @@ pub(crate) struct Options {
     /// Pretend the files /dev/infiniband/NAME, for programs that look for them, as UCX does [TBRDMA_DEVICE_FILES=1].
     #[arg(long)]
     device_files: bool,
-    /// A TOML file of settings: devices (a list), profile, fault, seed, link, capture, trace, explain, device_files [TBRDMA_CONFIG].
+    /// A TOML file of settings: devices (a list), profile, fault, seed, link, capture, trace, explain, device_files (TBRDMA_CONFIG).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the variables for a shell, instead of starting a program: eval "$(tbrdma-run --print-env)".
