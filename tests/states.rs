@@ -168,9 +168,11 @@ fn a_drained_send_queue_holds_what_is_posted_and_goes_on_later() {
 #[test]
 fn draining_ends_what_has_begun_and_says_so() {
     let (mut a, mut b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 7));
-    // Begun: it waits for a receive. The next has not begun.
+    // Begun: it waits for a receive. One behind it may have begun too, if a packet of it has left.
     a.post_send(1, 0..8);
-    a.post_send(2, 0..8);
+    if common::on_shm() {
+        a.post_send(2, 0..8);
+    }
     a.qp.modify(
         &QpAttr { en_sqd_async_notify: true, ..to(QpState::Sqd) },
         QpAttrMask::STATE | QpAttrMask::EN_SQD_ASYNC_NOTIFY,
@@ -178,6 +180,10 @@ fn draining_ends_what_has_begun_and_says_so() {
     .unwrap();
     assert!(a.qp.query().sq_draining);
     a.expect_no_event();
+    if !common::on_shm() {
+        // What is posted now has certainly not begun.
+        a.post_send(2, 0..8);
+    }
     b.post_recv(3, 0..8);
     b.post_recv(4, 0..8);
     a.expect(1, WcStatus::Success);
