@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::{Error, Result, one_line};
-use crate::plan::{Benchmark, Op, Plan, Transport, Wait};
+use crate::plan::{Benchmark, Memory, Op, Plan, Transport, Wait};
 
 /// The address of `--server` without a value, and the port of an address without one.
 pub const DEFAULT_HOST: &str = "127.0.0.1";
@@ -108,6 +108,9 @@ pub struct Flags {
     /// How to wait for completions [default: poll]
     #[arg(long, value_enum)]
     pub wait: Option<Wait>,
+    /// Whose memory messages leave from and arrive in [default: library]
+    #[arg(long, value_enum)]
+    pub memory: Option<Memory>,
     /// Hand the message over inside the work request
     #[arg(long)]
     pub inline: bool,
@@ -199,6 +202,7 @@ impl Flags {
             ("--duration", self.duration.is_some()),
             ("--warmup", self.warmup.is_some()),
             ("--wait", self.wait.is_some()),
+            ("--memory", self.memory.is_some()),
             ("--inline", self.inline),
             ("--json", self.json.is_some()),
             ("--profile", self.profile.is_some()),
@@ -239,6 +243,7 @@ impl Flags {
             profile: self.profile.clone(),
             fault: self.fault.clone(),
             seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
+            memory: self.memory.unwrap_or_default(),
         })
     }
 }

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`cli`], [`plan`] | the flags; what they ask for, as a value that both sides check |
 //! | [`peer`], [`control`] | finding the other side; what the two say to each other, outside the measurements |
-//! | [`session`], [`wire`], [`completions`] | the verbs objects of a side; posting, waiting and checking with them |
+//! | [`session`], [`memory`], [`wire`], [`completions`] | the verbs objects of a side; posting, waiting and checking with them |
 //! | [`pingpong`], [`stream`] | the measurements |
 //! | [`floor`], [`memcpy`] | what the same cores do without a library |
 //! | [`pattern`] | the bytes of every message |
@@ -31,6 +31,7 @@ pub mod floor;
 pub mod histogram;
 pub mod ledger;
 pub mod memcpy;
+pub mod memory;
 pub mod pattern;
 pub mod peer;
 pub mod pingpong;

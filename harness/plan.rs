@@ -72,6 +72,19 @@ pub enum Wait {
     Event,
 }
 
+/// Whose memory messages leave from and arrive in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Memory {
+    /// Allocated by the library.
+    #[default]
+    Library,
+    /// From the heap, registered in place.
+    Registered,
+    /// From the heap, registered in place and adopted: mapped by the peer where that is possible.
+    Adopted,
+}
+
 macro_rules! names {
     ($type:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
         impl std::fmt::Display for $type {
@@ -164,6 +177,9 @@ pub struct Plan {
     /// Where the faults' dice start; the responder's start one further.
     #[serde(default)]
     pub seed: Option<u64>,
+    /// Whose memory both sides use.
+    #[serde(default)]
+    pub memory: Memory,
 }
 
 impl Plan {
@@ -301,6 +317,7 @@ mod tests {
             profile: None,
             fault: None,
             seed: None,
+            memory: super::Memory::Library,
         }
     }
 

@@ -81,7 +81,7 @@ fn measure(flags: &Flags, mut plan: Plan) -> Result<u8> {
         None => Responder::start().map(|(child, channel)| (Some(child), channel))?,
     };
     let measured = initiate(flags, &plan, &open, own_core, &allowed, &mut channel);
-    let (found, environment) = match measured {
+    let (found, environment, memory) = match measured {
         Ok(found) => found,
         Err(error) => {
             let error = give_up(&mut channel, error);
@@ -93,7 +93,7 @@ fn measure(flags: &Flags, mut plan: Plan) -> Result<u8> {
     drop(channel);
     drop(child);
     let sides = if flags.connect.is_some() { "two programs" } else { BY_THE_HARNESS };
-    let (report, picture) = assemble(&plan, &open, found, environment, sides);
+    let (report, picture) = assemble(&plan, &open, found, environment, memory, sides);
     if let Some(json) = json {
         json.write(&report.to_json()?)?;
     }
@@ -149,7 +149,7 @@ fn initiate(
     own_core: Option<usize>,
     allowed: &[usize],
     channel: &mut Channel,
-) -> Result<(Found, Environment)> {
+) -> Result<(Found, Environment, &'static str)> {
     let timeout = flags.timeout();
     let progress = Progress::new(plan.benchmark, flags.quiet);
     progress.stage("connecting");
@@ -164,6 +164,7 @@ fn initiate(
     }
     let mut environment = Environment::survey(own_core, allowed);
     let (session, _) = Session::establish(open, plan, Role::Initiator, channel)?;
+    let memory = session.incoming.says();
     let (switches, steal) = (Switches::now(), steal_ticks());
     let found = match plan.benchmark {
         Benchmark::Pingpong => {
@@ -206,7 +207,7 @@ fn initiate(
     environment.pinned.responder = pinned;
     environment.involuntary_context_switches =
         BothSides { initiator: own.involuntary, responder: switches.involuntary };
-    Ok((found, environment))
+    Ok((found, environment, memory))
 }
 
 fn assemble(
@@ -214,6 +215,7 @@ fn assemble(
     open: &OpenDevice,
     found: Found,
     environment: Environment,
+    memory: &'static str,
     sides: &'static str,
 ) -> (Report, String) {
     let mut report = Report {
@@ -243,7 +245,7 @@ fn assemble(
         depth: plan.depth,
         post_list: plan.post_list,
         signal_every: plan.signal_every,
-        memory: "allocated by the library",
+        memory,
         sides,
         fault: plan.fault.clone(),
         seed: plan.seed,

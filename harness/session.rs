@@ -5,13 +5,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tbrdma::{
-    Access, AddressHandle, Context as Device, MemoryRegion, OpenOptions, ProtectionDomain, QpAddress, QpInit,
-    QueuePair, RemoteRegion,
+    Access, AddressHandle, Context as Device, OpenOptions, ProtectionDomain, QpAddress, QpInit, QueuePair,
+    RemoteRegion,
 };
 
 use crate::completions::Completions;
 use crate::control::{Channel, Endpoint, Message};
 use crate::error::{Context, Error, Result};
+use crate::memory::Area;
 use crate::plan::{Benchmark, GRH_BYTES, Op, Plan, QKEY, Transport};
 use crate::watch::Watch;
 
@@ -122,9 +123,9 @@ pub struct Session {
     /// Completions of receives.
     pub receives: Completions,
     /// Where messages leave from, and where reads and atomics put their results.
-    pub outgoing: MemoryRegion,
+    pub outgoing: Area,
     /// Where messages arrive, and what the peer reads or changes.
-    pub incoming: MemoryRegion,
+    pub incoming: Area,
     /// The peer's `incoming`.
     pub remote: RemoteRegion,
     /// Only for UD.
@@ -154,7 +155,8 @@ impl Session {
         let local = Access::LOCAL_WRITE;
         let region = |count: u32, access: Access| {
             let bytes = usize::try_from(plan.stride() * u64::from(count.max(1))).unwrap_or(usize::MAX);
-            pd.alloc(bytes, access).context(|| format!("register {bytes} bytes with {access:?}"))
+            Area::new(&pd, plan.memory, bytes, access)
+                .context(|| format!("register {bytes} bytes with {access:?}"))
         };
         let outgoing = region(slots.outgoing, local)?;
         let incoming = region(slots.incoming, local | remote_access(plan.op))?;

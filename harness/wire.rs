@@ -1,9 +1,10 @@
 //! The thin file between the measurements and the verbs: posting messages of a plan, waiting for them, checking them.
 
-use tbrdma::{MemoryRegion, WorkCompletion};
+use tbrdma::WorkCompletion;
 
 use crate::completions::failure;
 use crate::error::{Context, Result};
+use crate::memory::Area;
 use crate::pattern::Pattern;
 use crate::plan::{Benchmark, Op, QKEY};
 use crate::session::{Session, header_bytes, message_start};
@@ -454,7 +455,7 @@ impl Wire {
 
 /// Marks the message at `start` with its number.
 #[inline]
-fn stamp(outgoing: &MemoryRegion, plain: &mut [u8], start: usize, sequence: u64) {
+fn stamp(outgoing: &Area, plain: &mut [u8], start: usize, sequence: u64) {
     let bytes = sequence.to_ne_bytes();
     match plain.get_mut(start..start + bytes.len()) {
         Some(place) => place.copy_from_slice(&bytes),

@@ -90,6 +90,18 @@ fn sizes_that_are_odd_small_and_large() {
 }
 
 #[test]
+fn memory_of_the_program() {
+    for (memory, said) in [("library", "library"), ("registered", "process"), ("adopted", "adopted")] {
+        for benchmark in ["pingpong", "bw"] {
+            for op in ["send", "write"] {
+                let result = measured(&[benchmark, "--op", op, "--size", "200", "--memory", memory]);
+                assert!(result["memory"].as_str().unwrap().contains(said), "{}", result["memory"]);
+            }
+        }
+    }
+}
+
+#[test]
 fn inline_data_and_waiting_asleep() {
     for op in ["send", "send-imm", "write", "write-imm"] {
         assert_eq!(measured(&["pingpong", "--op", op, "--inline", "--size", "32"])["inline"], true);

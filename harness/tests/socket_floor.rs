@@ -74,6 +74,7 @@ fn a_flood_moves_bytes() {
         profile: None,
         fault: None,
         seed: None,
+        memory: tbrdma_bench::plan::Memory::Library,
     };
     let mut flood = Flood::new(&plan, way(Wait::Poll));
     let rate = with_responder(Some(way(Wait::Poll)), |channel| flood.measure(channel, &watch(), TIMEOUT));

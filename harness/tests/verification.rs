@@ -30,6 +30,7 @@ fn plan(benchmark: Benchmark, op: Op) -> Plan {
         profile: None,
         fault: None,
         seed: None,
+        memory: tbrdma_bench::plan::Memory::Library,
     }
 }
 
