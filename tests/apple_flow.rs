@@ -1,11 +1,11 @@
 //! Credit flow on a Mac's Thunderbolt port: a SEND waits for its receive, and what WRITEs and empty SENDs do.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
-use tbrdma::{WcStatus, WorkCompletion};
+use tbrdma::{Connection, QpType, WcStatus, WorkCompletion};
 
 mod common;
-use common::apple::{BACKENDS, pair};
-use common::{expect_nothing, pattern};
+use common::apple::{BACKENDS, open, pair};
+use common::{Node, expect_nothing, join, pattern};
 
 #[test]
 fn a_send_waits_until_there_is_a_receive() {
@@ -128,4 +128,30 @@ fn without_the_switch_a_card_drops_what_finds_no_receive() {
     a.expect(1, WcStatus::Success);
     b.post_recv(2, 0..8);
     b.expect_nothing();
+}
+
+#[test]
+fn a_send_completion_is_not_delivery() {
+    // All that one side sends is lost on the cable, but what it hears is not.
+    let lossy = tbrdma::OpenOptions::new().profile("apple-tb5").fault("loss=50%").seed(7);
+    let (mut a, mut b) = {
+        let a = Node::of(&lossy.open("lossy_cable=udp:lo").unwrap(), QpType::Uc, |init| init);
+        let b = Node::of(&open("udp:lo", "apple-tb5"), QpType::Uc, |init| init);
+        (a, b)
+    };
+    join(&mut a, &mut b, &Connection::default());
+    for id in 0..200 {
+        b.post_recv(id, 0..64);
+    }
+    for id in 0..100 {
+        a.post_send(id, 0..64);
+        a.expect(id, WcStatus::Success);
+    }
+    let mut wcs = [WorkCompletion::default(); 200];
+    let mut arrived = 0;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < common::QUIET || (arrived == 0 && begun.elapsed() < common::PATIENCE) {
+        arrived += b.cq.poll(&mut wcs).len();
+    }
+    assert!((1..100).contains(&arrived), "{arrived} of 100 arrived");
 }

@@ -7,7 +7,7 @@ use common::{failure, run, stdout};
 
 #[test]
 fn wrong_flags_are_one_line_and_exit_code_2() {
-    let wrong: [(&[&str], &str); 16] = [
+    let wrong: [(&[&str], &str); 17] = [
         (&["nonsense"], "nonsense"),
         (&["pingpong", "--nonsense"], "--nonsense"),
         (&["pingpong", "--op", "shout"], "write-imm"),
@@ -23,6 +23,7 @@ fn wrong_flags_are_one_line_and_exit_code_2() {
         (&["pingpong", "--op", "write", "--transport", "ud"], "does not exist on --transport ud"),
         (&["pingpong", "--op", "cas", "--size", "16"], "exactly 8 bytes"),
         (&["pingpong", "--op", "write", "--wait", "event"], "no completion"),
+        (&["pingpong", "--profile", "apple-tb4"], "apple-tb5"),
         (&["rate", "--depth", "16", "--signal-every", "32"], "--signal-every 32 is outside 1..=16"),
     ];
     for (arguments, part) in wrong {
@@ -78,4 +79,22 @@ fn help_and_devices_are_no_errors() {
         let part = if part == "PORT_ACTIVE" { "Active (4)" } else { part };
         assert!(text.contains(part), "{part} in {text}");
     }
+}
+
+#[test]
+fn a_profile_refuses_what_its_device_has_not() {
+    let (code, line) = failure(&["pingpong", "--profile", "apple-tb5"]);
+    assert_eq!(code, Some(1));
+    assert!(line.contains("RC queue pairs"), "{line}");
+    let (code, line) = failure(&["pingpong", "--profile", "apple-tb5", "--transport", "uc", "--inline"]);
+    assert_eq!(code, Some(2));
+    assert!(line.contains("--inline"), "{line}");
+}
+
+#[test]
+fn devices_are_listed_as_their_profile_has_them() {
+    let listed = run(&["devices", "--device", "shm", "--profile", "connectx"]);
+    assert_eq!(listed.status.code(), Some(0));
+    let text = stdout(&listed);
+    assert!(text.contains("connectx") && text.contains("4119") && text.contains("0x02c9"), "{text}");
 }

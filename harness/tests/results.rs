@@ -181,3 +181,21 @@ fn the_schema_refuses_what_is_no_result() {
     bad.as_object_mut().unwrap().remove("environment");
     assert!(!validator.is_valid(&bad));
 }
+
+#[test]
+fn devices_go_by_a_profile_and_the_result_names_it() {
+    let profile = "apple-tb5,mr-size=reported";
+    for device in ["shm", "udp:lo"] {
+        for (benchmark, size, depth) in
+            [("pingpong", "4k", None), ("bw", "16k", Some("16")), ("rate", "8", None)]
+        {
+            let mut arguments = vec![benchmark, "--op", "send", "--transport", "uc", "--size", size];
+            arguments.extend(["--device", device, "--profile", profile]);
+            // Frames of 4 KiB bound how much is under way.
+            arguments.extend(depth.into_iter().flat_map(|depth| ["--depth", depth]));
+            let result = measured(&arguments);
+            assert_eq!(result["profile"], profile, "{device} {benchmark}");
+            assert_eq!((&result["errors"], &result["verified"]), (&Value::from(0), &Value::from(true)));
+        }
+    }
+}
