@@ -79,3 +79,9 @@ fn over_memory_of_the_programs_own() {
 fn over_memory_that_only_its_owner_reaches() {
     all(Some("Heap"), &[("TBRDMA_SHM_FOREIGN", "agent")]);
 }
+
+#[test]
+fn over_memory_that_was_adopted() {
+    all(Some("Heap adopt"), &[]);
+    all(Some("Pages adopt"), &[]);
+}
