@@ -1,5 +1,6 @@
 //! The threads of this process: which of them are the library's own, and whether there are any others.
 
+use super::process::{process_id, yield_now};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::gettid;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -9,9 +10,12 @@ use std::time::{Duration, Instant};
 /// How long a thread that has ended may still be listed.
 const LINGERING: Duration = Duration::from_millis(20);
 
-/// The library's own threads, by their ids; 0 until a thread has begun. And when one ended last.
+/// How long one that has been announced may take to begin.
+const BEGINNING: Duration = Duration::from_millis(100);
+
+/// The library's own threads: the process and the id of each, 0 until it has begun. And when one ended last.
 struct Own {
-    ids: Vec<Arc<AtomicI32>>,
+    ids: Vec<(i32, Arc<AtomicI32>)>,
     last_end: Option<Instant>,
 }
 
@@ -28,7 +32,7 @@ impl OwnThread {
     /// A thread that is about to be started.
     pub(crate) fn announce() -> Self {
         let id = Arc::new(AtomicI32::new(0));
-        own().ids.push(Arc::clone(&id));
+        own().ids.push((process_id(), Arc::clone(&id)));
         Self(id)
     }
 
@@ -41,17 +45,21 @@ impl OwnThread {
 impl Drop for OwnThread {
     fn drop(&mut self) {
         let mut own = own();
-        own.ids.retain(|id| !Arc::ptr_eq(id, &self.0));
+        own.ids.retain(|(_, id)| !Arc::ptr_eq(id, &self.0));
         own.last_end = Some(Instant::now());
     }
 }
 
 /// Is the calling thread the only one of this process, but for the library's own? False also where that cannot be found out.
 pub(crate) fn alone() -> bool {
+    let asked = Instant::now();
+    let process = process_id();
     loop {
         let Some(listed) = listed() else { return false };
         let own = own();
-        let ours: Vec<i32> = own.ids.iter().map(|id| id.load(Ordering::Acquire)).collect();
+        // A child of fork has the list of its parent, and none of its threads.
+        let here = own.ids.iter().filter(|(of, _)| *of == process);
+        let ours: Vec<i32> = here.map(|(_, id)| id.load(Ordering::Acquire)).collect();
         let recent = own.last_end.is_some_and(|end| end.elapsed() < LINGERING);
         drop(own);
         let me = gettid().as_raw();
@@ -59,10 +67,10 @@ pub(crate) fn alone() -> bool {
             return true;
         }
         // One that is not known may be one of ours: about to begin, or just ended.
-        if !ours.contains(&0) && !recent {
+        if !ours.contains(&0) && !recent || asked.elapsed() > BEGINNING {
             return false;
         }
-        super::process::yield_now();
+        yield_now();
     }
 }
 
