@@ -317,6 +317,14 @@ fn bytes_that_are_handed_over_are_adopted_beside_other_threads() {
 }
 
 #[test]
+fn what_would_take_long_to_move_stays() {
+    let end = Loop::new();
+    // Never touched: it costs nothing.
+    let memory = ForeignMemory::from_bytes(vec![0; (256 << 20) + 3 * PAGE]).adopt();
+    assert_eq!(end.pd.register_foreign(memory, all_access()).unwrap().path(), MemoryPath::ProcessVm);
+}
+
+#[test]
 fn nothing_is_left_of_many_adoptions() {
     let mut end = Loop::new();
     let before = census::segments();

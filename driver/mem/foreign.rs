@@ -46,7 +46,7 @@ impl ForeignMemory {
     /// allocates, until the last registration of them ends. A peer then reaches them in less than 0.1 us instead of about 1 us, the time of a system call.
     ///
     /// It is a wish. Memory stays what it is, and everything works as without, where a device has no use for this; without a whole page; if it is not
-    /// private anonymous memory (but a file, shared already, huge pages, a stack) or more than 1 GiB; if another registration has a part of
+    /// private anonymous memory (but a file, shared already, huge pages, a stack) or more than 256 MiB; if another registration has a part of
     /// it and it is not adopted; and, for memory that was not handed over, if the process has threads besides the caller. What became of it
     /// tells [`MemoryRegion::path`](crate::MemoryRegion::path).
     ///
