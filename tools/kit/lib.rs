@@ -1,13 +1,15 @@
-//! What the checks against other people's software have in common: Debian's packages, unpacked and not installed; a network namespace; and
-//! counting what passed, failed and was skipped.
+//! What the checks against other people's software have in common: Debian's packages, unpacked and not installed; a network namespace;
+//! started programs; and counting what passed, failed and was skipped.
 
 #![forbid(unsafe_code)]
 
 pub mod debian;
 mod folder;
 mod namespace;
+mod process;
 mod report;
 
 pub use folder::Folder;
 pub use namespace::enter_network_namespace;
+pub use process::Process;
 pub use report::{Counts, Report, Skip};

@@ -3,7 +3,7 @@
 //! The first run downloads about 100 MB. Later runs find the folder ready and ask the network nothing.
 
 use crate::kernel;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,10 +11,10 @@ use tbrdma_kit::debian::{self, Apt};
 use tbrdma_kit::{Folder, Skip};
 
 /// Changes when what is unpacked, or how, changes.
-const LAYOUT: &str = "3";
+const LAYOUT: &str = "4";
 
 /// What runs in the guest, apart from the kernel.
-const GUEST_PACKAGES: [&str; 7] = [
+const GUEST_PACKAGES: [&str; 13] = [
     "busybox-static",
     "ibverbs-utils",
     "ibverbs-providers",
@@ -22,7 +22,28 @@ const GUEST_PACKAGES: [&str; 7] = [
     "libnl-3-200",
     "libnl-route-3-200",
     "libc6",
+    "perftest",
+    "librdmacm1",
+    "libibumad3",
+    "libpci3",
+    "libudev1",
+    "zlib1g",
 ];
+
+/// Libraries that the programs need here too, which a machine without RDMA may not have. Not the C library: this machine's own is meant.
+const HOST_LIBRARIES: [&str; 8] = [
+    "libibverbs.so.1",
+    "libmlx5.so.1",
+    "libefa.so.1",
+    "librdmacm.so.1",
+    "libibumad.so.3",
+    "libpci.so.3",
+    "libnl-3.so.200",
+    "libnl-route-3.so.200",
+];
+
+/// Where a Debian package may have put a library.
+pub(crate) const LIBRARY_FOLDERS: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 
 /// What the guest's verbs program is compiled against.
 const BUILD_PACKAGES: [&str; 3] = ["libc6-dev", "linux-libc-dev", "libibverbs-dev"];
@@ -31,6 +52,7 @@ const BUILD_PACKAGES: [&str; 3] = ["libc6-dev", "linux-libc-dev", "libibverbs-de
 const EMULATOR: &str = "qemu-system-x86";
 
 const GUEST: &str = "guest";
+const HOST: &str = "host";
 const VMLINUX: &str = "vmlinux";
 const MODULES: &str = "modules";
 
@@ -55,6 +77,11 @@ impl Cache {
     /// A file or folder of the guest's system.
     pub(crate) fn guest(&self, path: &str) -> PathBuf {
         self.0.path(GUEST).join(path)
+    }
+
+    /// A folder of the libraries that the programs need on this machine.
+    pub(crate) fn host_libraries(&self) -> PathBuf {
+        self.0.path(HOST)
     }
 
     /// A file or folder of the emulator's system.
@@ -93,11 +120,24 @@ fn fill(root: &Path) -> Result<()> {
     }
     kernel::extract(&guest_root.join("boot"), &root.join(VMLINUX))?;
     kernel::select_modules(&guest_root.join("lib/modules"), &root.join(MODULES))?;
+    fs::create_dir_all(root.join(HOST))?;
+    for library in HOST_LIBRARIES {
+        fs::copy(find_library(&guest_root, library)?, root.join(HOST).join(library))?;
+    }
     // What is left of a kernel package is 400 MB that nobody needs.
     for done in [debs, guest_root.join("boot"), guest_root.join("lib/modules")] {
         fs::remove_dir_all(done)?;
     }
     Ok(())
+}
+
+/// A library below the root of unpacked packages.
+pub(crate) fn find_library(root: &Path, name: &str) -> Result<PathBuf> {
+    LIBRARY_FOLDERS
+        .iter()
+        .map(|folder| root.join(folder).join(name))
+        .find(|path| path.exists())
+        .with_context(|| format!("none of the guest's packages has {name}"))
 }
 
 /// The package of the newest kernel.

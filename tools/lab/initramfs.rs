@@ -1,6 +1,6 @@
 //! The guest's file system: one archive in the cpio format "newc" that the kernel unpacks into memory.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, LIBRARY_FOLDERS, find_library};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,14 +8,37 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Debian's own programs, unmodified.
-const PROGRAMS: [&str; 5] =
-    ["ibv_rc_pingpong", "ibv_uc_pingpong", "ibv_srq_pingpong", "ibv_ud_pingpong", "ibv_devinfo"];
+const PROGRAMS: [&str; 13] = [
+    "ibv_rc_pingpong",
+    "ibv_uc_pingpong",
+    "ibv_srq_pingpong",
+    "ibv_ud_pingpong",
+    "ibv_devinfo",
+    "ib_send_lat",
+    "ib_send_bw",
+    "ib_write_lat",
+    "ib_write_bw",
+    "ib_read_lat",
+    "ib_read_bw",
+    "ib_atomic_lat",
+    "ib_atomic_bw",
+];
 
 /// The libraries they and the verbs program need.
-const LIBRARIES: [&str; 4] = ["libc.so.6", "libibverbs.so.1", "libnl-3.so.200", "libnl-route-3.so.200"];
-
-/// Where a Debian package may have put a library.
-const LIBRARY_FOLDERS: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
+const LIBRARIES: [&str; 12] = [
+    "libc.so.6",
+    "libm.so.6",
+    "libibverbs.so.1",
+    "libmlx5.so.1",
+    "libefa.so.1",
+    "librdmacm.so.1",
+    "libibumad.so.3",
+    "libpci.so.3",
+    "libudev.so.1",
+    "libz.so.1",
+    "libnl-3.so.200",
+    "libnl-route-3.so.200",
+];
 
 const INIT: &str = include_str!("guest/init");
 const VERBS_C: &str = include_str!("guest/verbs.c");
@@ -33,10 +56,10 @@ pub(crate) fn build(cache: &Cache) -> Result<PathBuf> {
         archive.file(&format!("bin/{program}"), 0o755, &read(&cache.guest(&format!("usr/bin/{program}")))?);
     }
     for library in LIBRARIES {
-        archive.file(&format!("lib/{library}"), 0o755, &read(&find_library(cache, library)?)?);
+        archive.file(&format!("lib/{library}"), 0o755, &read(&find_library(&cache.guest(""), library)?)?);
     }
     let loader = "ld-linux-x86-64.so.2";
-    archive.file(&format!("lib64/{loader}"), 0o755, &read(&find_library(cache, loader)?)?);
+    archive.file(&format!("lib64/{loader}"), 0o755, &read(&find_library(&cache.guest(""), loader)?)?);
     // libibverbs looks for its drivers where it was built to; which ABI number is part of the file's name.
     let drivers = "usr/lib/x86_64-linux-gnu/libibverbs";
     for entry in fs::read_dir(cache.guest(drivers))? {
@@ -71,7 +94,7 @@ fn compile(cache: &Cache) -> Result<Vec<u8>> {
         .arg("-libverbs")
         .arg(format!(
             "-Wl,-rpath-link,{}",
-            find_library(cache, "libnl-3.so.200")?.with_file_name("").display()
+            find_library(&cache.guest(""), "libnl-3.so.200")?.with_file_name("").display()
         ))
         .arg(format!("-Wl,-rpath-link,{}", cache.guest(LIBRARY_FOLDERS[1]).display()))
         .output()
@@ -85,14 +108,6 @@ fn compile(cache: &Cache) -> Result<Vec<u8>> {
     fs::remove_file(source)?;
     fs::remove_file(program)?;
     Ok(bytes)
-}
-
-fn find_library(cache: &Cache, name: &str) -> Result<PathBuf> {
-    LIBRARY_FOLDERS
-        .iter()
-        .map(|folder| cache.guest(&format!("{folder}/{name}")))
-        .find(|path| path.exists())
-        .with_context(|| format!("none of the guest's packages has {name}"))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

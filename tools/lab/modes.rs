@@ -24,7 +24,7 @@ const MTU: u32 = 4200;
 /// In the environment of the process that has a network namespace of its own.
 const ROLE: &str = "TBRDMA_LAB_ROLE";
 
-const TAP: &str = "tap0";
+pub(crate) const TAP: &str = "tap0";
 
 /// The guest's frames come in UDP datagrams to us; TCP goes through qemu's own user network. Nothing needs a right that not everybody has.
 pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
@@ -146,6 +146,7 @@ pub(crate) fn in_namespace(report: &mut Report, capture: Option<&Path>, verbose:
     checks::pingpong::run(&mut bench, report);
     checks::operations::run(&mut bench, report);
     checks::refusals::run(&mut bench, report);
+    checks::perftest::run(&bench, report, &cache);
     // A context of its own beside the first one.
     let faulty = OpenOptions::new().fault("loss=4%,corrupt=2%,dup=4%,reorder=4%:500us").seed(3);
     bench.ours = Ours::Device(Box::new(Device::open(&name, &faulty)?));

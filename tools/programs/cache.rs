@@ -1,6 +1,7 @@
 //! The programs and the libraries they need: Debian packages, unpacked into a folder of ours. Nothing is installed.
 
 use anyhow::{Context, Result};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tbrdma_kit::Folder;
@@ -67,11 +68,13 @@ impl Cache {
     }
 }
 
-/// The folder of libraries below such a root: its name has the machine's in it.
-pub(crate) fn libraries(root: &Path) -> Result<PathBuf> {
+/// The folders of libraries below such a root, for the loader: their name has the machine's in it.
+pub(crate) fn libraries(root: &Path) -> Result<OsString> {
     let folders = fs::read_dir(root.join("usr/lib"))?;
     let mut folders = folders.filter_map(|entry| Some(entry.ok()?.path()));
-    folders
+    let first = folders
         .find(|folder| folder.join("libibverbs.so.1").exists())
-        .with_context(|| format!("no libibverbs.so.1 in a folder below {}/usr/lib", root.display()))
+        .with_context(|| format!("no libibverbs.so.1 in a folder below {}/usr/lib", root.display()))?;
+    let second = root.join("lib").join(first.file_name().unwrap_or_default());
+    Ok(std::env::join_paths([first, second])?)
 }

@@ -6,7 +6,6 @@
 //! | `cache` | Debian's packages, unpacked into a folder |
 //! | `stage` | a place of our own to run them in: network, `/tmp`, `/dev/shm` |
 //! | `census` | what is there, to see what was left behind |
-//! | `process` | a started program, its deadline and what it said |
 //! | `pair` | a server and its client |
 //! | `cases/` | what is run: a file a family of programs |
 //! | `pyverbs` | rdma-core's own tests, in Python |
@@ -19,7 +18,6 @@ mod cases;
 mod census;
 mod killed;
 mod pair;
-mod process;
 mod pyverbs;
 mod stage;
 

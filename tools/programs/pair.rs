@@ -1,8 +1,8 @@
 //! A server and its client, which is how most RDMA programs come.
 
-use crate::process::Process;
 use crate::stage::Stage;
 use anyhow::{Context, Result};
+use tbrdma_kit::Process;
 
 /// Where the server is.
 pub(crate) const HOST: &str = "127.0.0.1";
@@ -22,9 +22,9 @@ pub(crate) fn start(
     words: impl Fn(u16, Option<&str>) -> Vec<String>,
 ) -> Result<Pair> {
     let port = stage.port()?;
-    let mut server = Process::start(stage, options, &words(port, None))?;
+    let mut server = stage.start(options, &words(port, None))?;
     server.until_listening(port)?;
-    let client = Process::start(stage, options, &words(port, Some(HOST)))?;
+    let client = stage.start(options, &words(port, Some(HOST)))?;
     Ok(Pair { server, client, port })
 }
 

@@ -6,7 +6,6 @@
 
 use crate::cases::{DEVICES, Device};
 use crate::census::Census;
-use crate::process::Process;
 use crate::stage::Stage;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
@@ -62,7 +61,7 @@ fn words(tests: &Path, more: &[&str]) -> Vec<String> {
 }
 
 fn list(stage: &Stage, device: Device, tests: &Path) -> Result<Vec<String>> {
-    let said = Process::start(stage, &device.options(None), &words(tests, &["--list-tests"]))?.succeed()?;
+    let said = stage.start(&device.options(None), &words(tests, &["--list-tests"]))?.succeed()?;
     let mut all: Vec<_> =
         said.lines().filter(|line| line.starts_with("tests.")).map(ToOwned::to_owned).collect();
     all.sort();
@@ -91,7 +90,7 @@ fn skips(device: Device) -> Result<BTreeMap<&'static str, &'static str>> {
 fn one(stage: &Stage, device: Device, tests: &Path, test: &str) -> Result<String> {
     let before = Census::take(stage)?;
     let arguments = ["--dev", device.name, "-v", test];
-    let said = Process::start(stage, &device.options(None), &words(tests, &arguments))?.succeed()?;
+    let said = stage.start(&device.options(None), &words(tests, &arguments))?.succeed()?;
     before.check_again(stage)?;
     // `test_x (tests.test_y.Z.test_x)`, what it is about, and how it ended.
     let verdict = said.lines().find_map(|line| line.rsplit_once(" ... ").map(|(_, verdict)| verdict));

@@ -6,11 +6,13 @@ use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_child_subreaper;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tbrdma_kit::{Skip, enter_network_namespace};
+use std::sync::atomic::{AtomicU32, Ordering};
+use tbrdma_kit::{Process, Skip, enter_network_namespace};
 
 /// Folders that a program might leave something in.
 pub(crate) const PRIVATE: [&str; 2] = ["/tmp", "/dev/shm"];
@@ -24,7 +26,7 @@ const BUSYBOX: &str = "bin/busybox";
 pub(crate) struct Stage {
     run: PathBuf,
     debian: PathBuf,
-    libraries: PathBuf,
+    libraries: OsString,
     /// Where we keep what programs say.
     pub(crate) scratch: PathBuf,
     pub(crate) verbose: bool,
@@ -94,8 +96,10 @@ impl Stage {
         self.shared.as_ref().map(|reason| Skip::new(reason.clone()).into())
     }
 
-    /// A program of Debian's under tbrdma-run, on a device.
-    pub(crate) fn command(&self, options: &[String], words: &[String]) -> Command {
+    /// Starts a program of Debian's under tbrdma-run with these options.
+    pub(crate) fn start(&self, options: &[String], words: &[String]) -> Result<Process> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let output = self.scratch.join(format!("output-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let mut command = Command::new(&self.run);
         command.args(options).arg("--");
         if let Some((program, arguments)) = words.split_first() {
@@ -105,7 +109,8 @@ impl Stage {
         command
             .env("PYTHONPATH", self.file("usr/lib/python3/dist-packages"))
             .env("PYTHONDONTWRITEBYTECODE", "1");
-        command
+        let line = format!("tbrdma-run {} -- {}", options.join(" "), words.join(" "));
+        Process::start(command, line, output, self.verbose)
     }
 
     /// A file of Debian's.

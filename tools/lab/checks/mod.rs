@@ -2,5 +2,6 @@
 
 pub(crate) mod faults;
 pub(crate) mod operations;
+pub(crate) mod perftest;
 pub(crate) mod pingpong;
 pub(crate) mod refusals;

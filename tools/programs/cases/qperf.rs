@@ -2,7 +2,6 @@
 
 use super::{Case, Device, words};
 use crate::pair::{self, HOST};
-use crate::process::Process;
 use anyhow::{Result, ensure};
 
 const TESTS: [&str; 21] = [
@@ -36,7 +35,7 @@ pub(crate) fn cases() -> Vec<Case> {
             let pair = pair::start(stage, &options, |port, host| command(device, port, host, test))?;
             let port = pair.port;
             let said = pair.client.succeed()?;
-            Process::start(stage, &options, &command(device, port, Some(HOST), "quit"))?.succeed()?;
+            stage.start(&options, &command(device, port, Some(HOST), "quit"))?.succeed()?;
             // It ends with a status of its own when it is told to quit.
             pair.server.end()?;
             judge(&said, test)

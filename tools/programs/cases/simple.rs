@@ -1,35 +1,32 @@
 //! Programs that only look: ibv_devices, ibv_devinfo, ibv_asyncwatch.
 
 use super::{Case, words};
-use crate::process::Process;
 use anyhow::{Result, ensure};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::new("ibv_devices", |stage, device| {
-            let said = Process::start(stage, &device.options(None), &words(["ibv_devices"]))?.succeed()?;
+            let said = stage.start(&device.options(None), &words(["ibv_devices"]))?.succeed()?;
             let line = said.lines().find(|line| line.split_whitespace().next() == Some(device.name));
             ensure!(line.is_some(), "no device {} in {said:?}", device.name);
             Ok(line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" "))
         }),
         Case::new("ibv_devinfo", |stage, device| {
-            let said = Process::start(stage, &device.options(None), &words(["ibv_devinfo"]))?.succeed()?;
+            let said = stage.start(&device.options(None), &words(["ibv_devinfo"]))?.succeed()?;
             see(&said, &[&format!("hca_id:\t{}", device.name), "PORT_ACTIVE"])
         }),
         Case::new("ibv_devinfo -v", |stage, device| {
-            let said =
-                Process::start(stage, &device.options(None), &words(["ibv_devinfo", "-v"]))?.succeed()?;
+            let said = stage.start(&device.options(None), &words(["ibv_devinfo", "-v"]))?.succeed()?;
             see(&said, &["PORT_ACTIVE", "max_qp_wr:", "device_cap_flags:", "GID[  0]:"])
         }),
         Case::new("ibv_devinfo -l", |stage, device| {
-            let said =
-                Process::start(stage, &device.options(None), &words(["ibv_devinfo", "-l"]))?.succeed()?;
+            let said = stage.start(&device.options(None), &words(["ibv_devinfo", "-l"]))?.succeed()?;
             see(&said, &["1 HCA found", device.name])
         }),
         Case::new("ibv_asyncwatch", |stage, device| {
             // It waits for events, for ever.
             let command = words(["ibv_asyncwatch", "-d", device.name]);
-            let mut process = Process::start(stage, &device.options(None), &command)?;
+            let mut process = stage.start(&device.options(None), &command)?;
             process
                 .until("it watched", |process| Ok(process.output().contains("async event").then_some(())))?;
             process.kill()?;

@@ -1,11 +1,9 @@
 //! A started program.
 
-use crate::stage::Stage;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(90);
 const STEP: Duration = Duration::from_millis(5);
 
 /// A program that runs; killed when it is dropped.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     /// What was started, for people.
     line: String,
@@ -25,25 +23,27 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(stage: &Stage, options: &[String], words: &[String]) -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let output = stage.scratch.join(format!("output-{number}"));
-        let file = File::create(&output)?;
-        let mut command = stage.command(options, words);
+    /// Starts a command, whose output goes to a file; `line` is what is told to people. The file is removed at the end, and shown before if that is wanted.
+    ///
+    /// # Errors
+    /// The program cannot be started, or the file cannot be made.
+    pub fn start(mut command: Command, line: String, output: PathBuf, verbose: bool) -> Result<Self> {
+        let file = File::create(&output).with_context(|| format!("cannot write {}", output.display()))?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = command.spawn().context("cannot start tbrdma-run")?;
-        let line = format!("tbrdma-run {} -- {}", options.join(" "), words.join(" "));
-        Ok(Self { child, line, output, begun: Instant::now(), verbose: stage.verbose })
+        let child = command.spawn().with_context(|| format!("cannot start `{line}`"))?;
+        Ok(Self { child, line, output, begun: Instant::now(), verbose })
     }
 
     /// What it has said so far.
-    pub(crate) fn output(&self) -> String {
+    pub fn output(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()).into_owned()
     }
 
     /// Waits until `is_there` says something, while it runs.
-    pub(crate) fn until<T>(
+    ///
+    /// # Errors
+    /// It ended before, or took too long.
+    pub fn until<T>(
         &mut self,
         what: &str,
         mut is_there: impl FnMut(&Self) -> Result<Option<T>>,
@@ -62,13 +62,19 @@ impl Process {
         }
     }
 
-    /// Waits until it listens at a port.
-    pub(crate) fn until_listening(&mut self, port: u16) -> Result<()> {
+    /// Waits until it listens at a TCP port. Trying to connect would be taken for a client.
+    ///
+    /// # Errors
+    /// It ended before, or took too long.
+    pub fn until_listening(&mut self, port: u16) -> Result<()> {
         self.until(&format!("it listened at port {port}"), |_| Ok(is_listening(port)?.then_some(())))
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
+    ///
+    /// # Errors
+    /// It took too long.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
@@ -81,19 +87,28 @@ impl Process {
     }
 
     /// Waits for its end, which must be with 0, and returns what it said.
-    pub(crate) fn succeed(mut self) -> Result<String> {
+    ///
+    /// # Errors
+    /// It ended otherwise, or took too long.
+    pub fn succeed(mut self) -> Result<String> {
         let status = self.wait()?;
         ensure!(status.success(), "`{}`: {status}{}", self.line, self.last_words());
         Ok(self.output())
     }
 
     /// Waits for its end, whatever comes of it.
-    pub(crate) fn end(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// It took too long.
+    pub fn end(mut self) -> Result<()> {
         self.wait().map(drop)
     }
 
     /// Ends it with SIGKILL.
-    pub(crate) fn kill(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn kill(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
@@ -123,7 +138,7 @@ impl Drop for Process {
     }
 }
 
-/// Whether somebody listens at a TCP port. Trying to connect would be taken for a client.
+/// Whether somebody listens at a TCP port of our network.
 fn is_listening(port: u16) -> Result<bool> {
     let wanted = format!(":{port:04X}");
     for table in ["tcp", "tcp6"] {
