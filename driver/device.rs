@@ -278,6 +278,9 @@ pub(crate) trait DeviceCq: Send + Sync {
     fn resize(&self, cqe: u32) -> Result<()>;
     fn poll(&self, out: &mut [WorkCompletion]) -> usize;
     fn arm(&self, solicited_only: bool);
+    /// If a completion event was raised since the last was taken, its place among those of the context's other queues: the lowest came first. Equal where
+    /// that is not known.
+    fn event_order(&self) -> Option<u64>;
     /// Takes the mark that a completion event was raised since the last call.
     fn take_event(&self) -> bool;
     /// The device's number for it, to tell whether a queue pair may be attached.

@@ -87,6 +87,10 @@ impl DeviceCq for ProfiledCq {
         self.inner.arm(solicited_only);
     }
 
+    fn event_order(&self) -> Option<u64> {
+        self.inner.event_order()
+    }
+
     fn take_event(&self) -> bool {
         self.inner.take_event()
     }

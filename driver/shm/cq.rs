@@ -334,6 +334,11 @@ impl DeviceCq for ShmCq {
         Arm(&self.words().arm).arm(solicited_only);
     }
 
+    fn event_order(&self) -> Option<u64> {
+        // Sends complete when they are posted, so theirs comes before that of an answer in any case.
+        (self.words().event.load(Ordering::Acquire) != 0).then_some(0)
+    }
+
     fn take_event(&self) -> bool {
         self.words().event.swap(0, Ordering::AcqRel) != 0
     }

@@ -32,7 +32,7 @@ impl ShmQp {
             match remote.readiness() {
                 Readiness::Ready => doorbell.ready = true,
                 _ if !reliable => return Step::Done(work.length as u32),
-                Readiness::Gone => return Step::Failed(WcStatus::RetryExcErr),
+                Readiness::Gone => return Step::Wait(Wait::Gone),
                 Readiness::NotYet => return Step::Wait(Wait::Ready),
             }
         }

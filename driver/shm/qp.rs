@@ -221,13 +221,18 @@ impl ShmQp {
         }
     }
 
-    /// The connected context has ended. Only if it is still that one: a new connection is not concerned.
+    /// The connected context has ended, and its queue pair was working until then. Only if it is still that one: a new connection is not concerned.
     pub(crate) fn bereave(&self, context: u64) {
         let mut send = self.send.intrude();
         if self.words().peer_context.load(Ordering::Relaxed) != context {
             return;
         }
+        if self.state() == QpState::Err {
+            drop(send);
+            return self.raise(AsyncEventKind::QpFatal);
+        }
         let SendState { remote, queue, .. } = &mut *send;
+        self.give_up(remote.as_ref(), queue);
         self.fail_locked(remote.as_ref(), queue, Some(AsyncEventKind::QpFatal));
         drop(send);
         self.announce_sent(true);

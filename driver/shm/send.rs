@@ -90,7 +90,14 @@ pub(crate) enum Wait {
     Ready,
     /// The peer's agent.
     Agent,
+    /// A peer that has ended, destroyed its queue pair or let it fail. No adapter would know: it sends again until it has waited long enough, and a
+    /// program that has finished meanwhile never learns of it.
+    Gone,
 }
+
+/// Between a peer's end and that of our queue pairs, and the longest that a send waits for a peer that is gone, whatever its timeouts say: time for a
+/// program whose peer has simply finished before it to finish as well, as it would on hardware. Death is known everywhere within a second.
+pub(crate) const GRACE: Duration = Duration::from_millis(500);
 
 /// What became of one attempt.
 pub(crate) enum Step {
@@ -356,6 +363,14 @@ impl ShmQp {
         self.send.intrude().queue.pending.front()?.waiting?.1
     }
 
+    /// The send that waits for a peer that will not come back fails; the others are flushed after it. The caller announces.
+    pub(crate) fn give_up(&self, remote: Option<&Remote>, queue: &mut SendFifo) {
+        if let Some(mut pending) = queue.pending.pop_front_if(|pending| pending.waiting.is_some()) {
+            self.let_go(remote, &mut pending.progress);
+            self.push_completion(&pending.wr, pending.number, WcStatus::RetryExcErr, 0);
+        }
+    }
+
     /// Flushes everything that waits. The caller announces.
     pub(crate) fn flush_sends(&self, remote: Option<&Remote>, queue: &mut SendFifo) {
         while let Some(mut pending) = queue.pending.pop_front() {
@@ -405,7 +420,7 @@ impl ShmQp {
     fn wait(patience: &Patience, wait: Wait, waiting: &mut Option<(Wait, Option<Instant>)>) -> Step {
         let timeout_status = match wait {
             Wait::Receive(_) => WcStatus::RnrRetryExcErr,
-            Wait::Ready | Wait::Agent => WcStatus::RetryExcErr,
+            Wait::Ready | Wait::Agent | Wait::Gone => WcStatus::RetryExcErr,
         };
         if matches!(wait, Wait::Receive(_)) && patience.rnr_retry == 0 {
             return Step::Failed(timeout_status);
@@ -416,12 +431,13 @@ impl ShmQp {
                 _ => Step::Wait(wait),
             },
             _ => {
+                let answer =
+                    patience.ack_timeout.map(|timeout| timeout * (u32::from(patience.retry_cnt) + 1));
                 let bound = match wait {
                     Wait::Receive(_) if patience.rnr_retry == FOR_EVER => None,
                     Wait::Receive(timer) => Some(timer * u32::from(patience.rnr_retry)),
-                    Wait::Ready | Wait::Agent => {
-                        patience.ack_timeout.map(|timeout| timeout * (u32::from(patience.retry_cnt) + 1))
-                    }
+                    Wait::Ready | Wait::Agent => answer,
+                    Wait::Gone => Some(answer.map_or(GRACE, |answer| answer.min(GRACE))),
                 };
                 *waiting = Some((wait, bound.map(|bound| Instant::now() + bound)));
                 Step::Wait(wait)

@@ -7,6 +7,7 @@ use super::core::{Core, Listener, header, lock, ready_set};
 use super::hello::{Kind, MESSAGE_BYTES, Message};
 use super::peer::{Peer, admit_newcomer, introduction};
 use super::qp::{Receives, ShmQp};
+use super::send::GRACE;
 use crate::ring::layout::QPS;
 use crate::ring::ready::SLOTS;
 use crate::ring::shared_receive::Claimer;
@@ -19,15 +20,12 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
-use tbrdma_proto::{AsyncEventKind, QpState};
+use tbrdma_proto::QpState;
 
 const LISTENER: u64 = 0;
 const KICK: u64 = 1;
 const FIRST_WATCHED: u64 = 2;
 
-/// Between a peer's end and the flush of our queue pairs' receives: time for a program whose peer has simply finished before it
-/// to finish as well, as it would on hardware. Sends fail at once. Death is known everywhere within a second.
-const GRACE: Duration = Duration::from_millis(500);
 /// How often something that waits is looked at even if nobody kicks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -276,12 +274,9 @@ impl Service {
             return;
         }
         for Dying { peer, bereaved, .. } in due {
+            // A send of its own may have failed before, and have said so to its poster only.
             for qp in bereaved.iter().filter_map(Weak::upgrade) {
-                let connected = qp.words().peer_context.load(Ordering::Relaxed) == peer.context;
-                if connected && qp.state() == QpState::Err {
-                    // A send of its own failed before, and said so to its poster only.
-                    qp.raise(AsyncEventKind::QpFatal);
-                }
+                qp.bereave(peer.context);
             }
             for qp in self.connected_to(&peer) {
                 qp.bereave(peer.context);

@@ -14,7 +14,7 @@ use crate::link::Link;
 use crate::mem::{Extents, LocalRegions, Segment};
 use crate::ring::layout::SEGMENT_SIZES;
 use crate::slots::Slots;
-use crate::sync::{AtomicBool, AtomicU32};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
 use crate::sys::random;
 use crate::verbs::event::EventQueue;
 use std::collections::{HashMap, VecDeque};
@@ -88,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) service: Service,
     /// Completion queues that are armed.
     pub(crate) armed: AtomicU32,
+    /// Completion events that were raised so far: which came first.
+    pub(crate) event_clock: AtomicU64,
     /// Events that are held back.
     pub(crate) signals: Mutex<Signals>,
     /// The application has polled since the service thread last looked here.
@@ -138,6 +140,7 @@ impl Core {
             receiver: Mutex::new(Receiver::default()),
             service,
             armed: AtomicU32::new(0),
+            event_clock: AtomicU64::new(0),
             signals: Mutex::default(),
             polled: AtomicBool::new(false),
             unfinished_list: Mutex::new(Vec::new()),

@@ -5,7 +5,7 @@ use super::ledger::Ledger;
 use crate::backoff::Backoff;
 use crate::device::{CqRequest, DeviceCq, check_unpolled};
 use crate::error::Result;
-use crate::sync::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::verbs::event::{AsyncEvent, EventSource};
 use std::collections::VecDeque;
@@ -39,6 +39,8 @@ struct Ring {
     backoff: Backoff,
 }
 
+const NO_EVENT: u64 = u64::MAX;
+
 /// A completion queue.
 pub(crate) struct SoftCq {
     core: Arc<Core>,
@@ -48,7 +50,8 @@ pub(crate) struct SoftCq {
     /// Entries in the ring, to look at without its lock.
     filled: AtomicU32,
     ring: Mutex<Ring>,
-    event: AtomicBool,
+    /// The order of the event that was raised and not yet taken.
+    event: AtomicU64,
 }
 
 impl SoftCq {
@@ -62,7 +65,7 @@ impl SoftCq {
             channel: request.channel,
             filled: AtomicU32::new(0),
             ring: Mutex::new(ring),
-            event: AtomicBool::new(false),
+            event: AtomicU64::new(NO_EVENT),
         });
         lock(&core.cqs).fill(slot, Arc::downgrade(&cq));
         Ok(cq)
@@ -95,7 +98,9 @@ impl SoftCq {
         }
         drop(ring);
         if fires {
-            self.event.store(true, Ordering::Release);
+            let order = self.core.event_clock.fetch_add(1, Ordering::Relaxed);
+            // One that was not taken yet keeps its place.
+            let _ = self.event.compare_exchange(NO_EVENT, order, Ordering::AcqRel, Ordering::Relaxed);
             if let Some(channel) = &self.channel {
                 lock(&self.core.signals).raise(channel);
             }
@@ -190,8 +195,13 @@ impl DeviceCq for SoftCq {
         self.core.somebody_waits();
     }
 
+    fn event_order(&self) -> Option<u64> {
+        let order = self.event.load(Ordering::Acquire);
+        (order != NO_EVENT).then_some(order)
+    }
+
     fn take_event(&self) -> bool {
-        self.event.swap(false, Ordering::AcqRel)
+        self.event.swap(NO_EVENT, Ordering::AcqRel) != NO_EVENT
     }
 
     fn index(&self) -> u32 {

@@ -65,19 +65,23 @@ impl CompletionChannel {
         let _ = self.inner.fd.drain();
         let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let count = queues.all.len();
+        let mut first: Option<(u64, usize, CompletionQueue)> = None;
         for step in 0..count {
             let at = (queues.turn + step) % count;
             let Some(cq) = queues.all[at].upgrade().map(CompletionQueue::from_inner) else { continue };
-            if cq.device().take_event() {
-                queues.turn = (at + 1) % count;
-                // Whether the others have events is asked again next time.
-                if count > 1 {
-                    let _ = self.inner.fd.signal();
-                }
-                return Some(cq);
+            if let Some(order) = cq.device().event_order()
+                && first.as_ref().is_none_or(|(earliest, ..)| order < *earliest)
+            {
+                first = Some((order, at, cq));
             }
         }
-        None
+        let (_, at, cq) = first?;
+        queues.turn = (at + 1) % count;
+        // Whether the others have events is asked again next time.
+        if count > 1 {
+            let _ = self.inner.fd.signal();
+        }
+        cq.device().take_event().then_some(cq)
     }
 
     /// A completion queue that has raised an event (`ibv_get_cq_event(3)`), waited for at most `timeout` (for ever if `None`). Events need no
