@@ -2,6 +2,7 @@
 
 use crate::stage::{PRIVATE, Stage};
 use anyhow::{Result, bail};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use std::collections::BTreeSet;
 use std::fs;
 use std::thread::sleep;
@@ -14,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Census(BTreeSet<String>);
 
 impl Census {
+    /// Between two programs: none that we wait for runs.
     pub(crate) fn take(stage: &Stage) -> Result<Self> {
         let mut all = BTreeSet::new();
         all.extend(children()?);
@@ -50,8 +52,11 @@ impl Census {
     }
 }
 
-/// Processes below us, those included whose parent is gone.
+/// Processes below us, those included whose parent is gone. Those that have ended are nothing that was left: their parent was to bury them.
 fn children() -> Result<Vec<String>> {
+    while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) =
+        waitpid(None, Some(WaitPidFlag::WNOHANG))
+    {}
     let us = std::process::id().to_string();
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc")? {

@@ -1,12 +1,13 @@
 //! Chores that are programs of their own, which cargo builds and runs.
 
 use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Runs cargo with these words and those.
-pub(crate) fn chore(words: &[&str], more: &[impl AsRef<OsStr>]) -> ExitCode {
+/// Runs cargo with these words and those, and with a variable.
+pub(crate) fn chore(words: &[&str], more: &[impl AsRef<OsStr>], variable: Option<(&str, &Path)>) -> ExitCode {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    match Command::new(cargo).args(words).args(more).status() {
+    match Command::new(cargo).args(words).args(more).envs(variable).status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -14,4 +15,16 @@ pub(crate) fn chore(words: &[&str], more: &[impl AsRef<OsStr>]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Builds what unmodified programs need, as a user would: `tbrdma-run`, whose path is returned, and beside it the drop-in library. Cargo says what is
+/// wrong if it cannot.
+pub(crate) fn build_run() -> Option<PathBuf> {
+    let mut words = vec!["build", "--quiet", "--release"];
+    for package in ["tbrdma-run", "tbrdma-ibverbs", "tbrdma-preload"] {
+        words.extend(["--package", package]);
+    }
+    let built = chore(&words, &[] as &[&str], None) == ExitCode::SUCCESS;
+    // They are beside us: xtask is built for release too.
+    built.then(|| std::env::current_exe().unwrap_or_default().with_file_name("tbrdma-run"))
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask lab`: our stack against the Linux kernel's rdma_rxe. The lab is a program of its own (`tools/lab`), so that the other chores
 //! need not wait until it and the library are built. It runs unoptimised: with overflow checks, and soon built.
 
-use crate::cargo::chore;
+use crate::cargo::{build_run, chore};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -15,5 +15,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> ExitCode {
-    chore(&["run", "--quiet", "--package", "tbrdma-lab", "--"], &args.arguments)
+    // For Debian's programs on our device, against those in the guest.
+    let Some(run) = build_run() else { return ExitCode::FAILURE };
+    chore(
+        &["run", "--quiet", "--package", "tbrdma-lab", "--"],
+        &args.arguments,
+        Some(("TBRDMA_LAB_RUN", &run)),
+    )
 }

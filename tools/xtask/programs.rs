@@ -1,7 +1,7 @@
 //! `cargo xtask programs`: Debian's RDMA programs, unmodified, on our devices. What they run on is built as a user would build it; the runner is a
 //! program of its own (`tools/programs`).
 
-use crate::cargo::chore;
+use crate::cargo::{build_run, chore};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -31,18 +31,9 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 }
 
 fn run(first: &[&str], args: &Args) -> ExitCode {
-    let mut build = vec!["build", "--quiet", "--release"];
-    for package in ["tbrdma-run", "tbrdma-ibverbs", "tbrdma-preload"] {
-        build.extend(["--package", package]);
-    }
-    let built = chore(&build, &[] as &[&str]);
-    if built != ExitCode::SUCCESS {
-        return built;
-    }
-    // They are beside us: xtask is built for release too.
-    let ours = std::env::current_exe().unwrap_or_default().with_file_name("tbrdma-run");
+    let Some(ours) = build_run() else { return ExitCode::FAILURE };
     let mut arguments = vec!["--run".into(), ours.into_os_string()];
     arguments.extend(first.iter().map(Into::into));
     arguments.extend(args.arguments.iter().cloned());
-    chore(&["run", "--quiet", "--package", "tbrdma-programs", "--"], &arguments)
+    chore(&["run", "--quiet", "--package", "tbrdma-programs", "--"], &arguments, None)
 }

@@ -48,7 +48,7 @@ fn command(device: Device, port: u16, host: Option<&str>, test: &str) -> Vec<Str
     let port = port.to_string();
     let mut command = words(["qperf", "-lp", &port]);
     if let Some(host) = host {
-        command.extend(words([host, "-i", &format!("{}:1", device.name), "-n", "500", test]));
+        command.extend(words([host, "-i", &format!("{}:1", device.name), "-t", "1", test]));
     }
     command
 }
