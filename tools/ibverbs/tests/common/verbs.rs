@@ -281,12 +281,12 @@ pub(crate) fn poll(cq: *mut ibv_cq, count: usize) -> Vec<ibv_wc> {
         let mut wcs = [nonsense::<ibv_wc>(); 3];
         // SAFETY: alive.
         let context = unsafe { &*(*cq).context };
+        let room = 3.min(count - found.len()) as c_int;
         // SAFETY: room for three.
-        let polled = unsafe { (context.ops.poll_cq)(cq, 3, wcs.as_mut_ptr()) };
+        let polled = unsafe { (context.ops.poll_cq)(cq, room, wcs.as_mut_ptr()) };
         found.extend_from_slice(&wcs[..usize::try_from(polled).expect("no error")]);
         assert!(std::time::Instant::now() < deadline, "{} of {count} completions came", found.len());
     }
-    assert_eq!(found.len(), count);
     found
 }
 
