@@ -1,6 +1,7 @@
 //! Blocking calls: waiting at a descriptor as `read` would, which is how libibverbs waits for events.
 
 use crate::errno::Errno;
+use core::ffi::c_int;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -35,9 +36,10 @@ pub(crate) fn until_found<T>(set: &Epoll, mut find: impl FnMut() -> Option<T>) -
 }
 
 /// Do all of the program's signal handlers ask that interrupted calls go on (`SA_RESTART`)? The kernel honours that for `read`, for which the
-/// program takes this wait, and not for `poll`, which it is.
+/// program takes this wait, and not for `poll`, which it is. Signals of a thread's own faults do not interrupt waits.
 fn signals_restart() -> bool {
-    (1..libc::SIGRTMAX()).all(|signal| {
+    const FAULTS: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP];
+    (1..=libc::SIGRTMAX()).filter(|signal| !FAULTS.contains(signal)).all(|signal| {
         // SAFETY: a structure of numbers and a set, for which zero is a value.
         let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
         // SAFETY: only asks, and fills the structure.

@@ -1,5 +1,7 @@
 //! Lists of work requests: what is wrong with one stops the list there, says where and why, and what came before it is posted.
 
+#![allow(clippy::multiple_unsafe_ops_per_block, reason = "a C program has no blocks at all")]
+
 mod common;
 
 use common::verbs::*;

@@ -1,5 +1,7 @@
 //! Two programs in C's manner, in two processes: every operation, with work requests of which only what counts is initialised.
 
+#![allow(clippy::multiple_unsafe_ops_per_block, reason = "a C program has no blocks at all")]
+
 mod common;
 
 use common::process::{Child, hear, role, say};
