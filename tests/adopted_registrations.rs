@@ -4,6 +4,8 @@
 mod census;
 #[path = "common/process.rs"]
 mod process;
+#[path = "common/seccomp.rs"]
+mod seccomp;
 
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -27,6 +29,10 @@ fn child() {
     match role.split_once(' ') {
         Some(("random", seed)) => random(seed.parse().unwrap()),
         Some(("threads", _)) => threads(),
+        Some(("refused", _)) => match refused() {
+            Ok(()) => {}
+            Err(error) => return say(format!("skip {error}")),
+        },
         _ => forks(),
     }
     say("ok");
@@ -337,6 +343,43 @@ fn nothing_is_left_of_many_adoptions() {
         }
     }
     assert_eq!(census::segments(), before);
+}
+
+/// The kernel makes no mappings any more: nothing is adopted, what is adopted stays so, and nothing is lost.
+fn refused() -> std::io::Result<()> {
+    let (early, late) = (Arena::new(), Arena::new());
+    let mut end = Loop::new();
+    let register = |end: &Loop, arena: &Arena| {
+        end.pd.register_foreign(arena.memory(0, ARENA).adopt(), all_access()).unwrap()
+    };
+    let region = register(&end, &early);
+    assert_eq!(region.path(), MemoryPath::Mapped);
+    seccomp::deny(&[libc::SYS_mmap])?;
+    end.write(&region, 0, &[1; ARENA]);
+    drop(region);
+    assert!(early.read().iter().all(|byte| *byte == 1));
+    early.fill(0, ARENA, 2);
+    assert!(early.read().iter().all(|byte| *byte == 2));
+    late.fill(0, ARENA, 3);
+    for arena in [&early, &late] {
+        let region = register(&end, arena);
+        assert_eq!(region.path(), MemoryPath::ProcessVm);
+        end.write(&region, PAGE, &[4; PAGE]);
+    }
+    for (arena, byte) in [(early, 2), (late, 3)] {
+        let bytes = arena.read();
+        assert!((0..ARENA).all(|at| bytes[at] == if at / PAGE == 1 { 4 } else { byte }));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_kernel_that_refuses_costs_nothing() {
+    let said = Child::start("refused ").hear();
+    if said.starts_with("skip") {
+        return process::skip(said);
+    }
+    assert_eq!(said, "ok");
 }
 
 fn forks() {
