@@ -92,11 +92,14 @@ fn one(stage: &Stage, device: Device, tests: &Path, test: &str) -> Result<String
     let arguments = ["--dev", device.name, "-v", test];
     let said = stage.start(&device.options(None), &words(tests, &arguments))?.succeed()?;
     before.check_again(stage)?;
-    // `test_x (tests.test_y.Z.test_x)`, what it is about, and how it ended.
-    let verdict = said.lines().find_map(|line| line.rsplit_once(" ... ").map(|(_, verdict)| verdict));
-    match verdict {
-        Some("ok") => Ok("ok".to_owned()),
-        Some(verdict) => bail!("it is not in the list of skips: {verdict}"),
-        None => bail!("it said no verdict: {said:?}"),
+    // The last line is `OK`, or `OK (skipped=1)`; the reason stands further up.
+    match said.lines().rev().find(|line| !line.trim().is_empty()) {
+        Some("OK") => Ok("ok".to_owned()),
+        Some(line) if line.starts_with("OK (skipped") => {
+            let reason =
+                said.split("skipped ").nth(1).and_then(|rest| rest.lines().next()).unwrap_or_default();
+            bail!("it skips itself and is not in the list of skips: {reason}")
+        }
+        _ => bail!("it said no verdict: {said:?}"),
     }
 }
