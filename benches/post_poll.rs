@@ -101,15 +101,17 @@ fn poll(c: &mut Criterion) {
 }
 
 fn message(c: &mut Criterion) {
-    let mut pair = Loopback::new("shm");
-    pair.post_recv();
-    c.bench_function("message/send_poll_repost", |b| {
-        b.iter(|| {
-            pair.send();
-            assert_eq!(pair.poll(2), 2);
-            pair.post_recv();
+    for (name, others) in [("send_poll_repost", 0), ("send_poll_repost_beside_10000_queue_pairs", 10_000)] {
+        let mut pair = Loopback::among("shm", others);
+        pair.post_recv();
+        c.bench_function(&format!("message/{name}"), |b| {
+            b.iter(|| {
+                pair.send();
+                assert_eq!(pair.poll(2), 2);
+                pair.post_recv();
+            });
         });
-    });
+    }
 }
 
 fn region(c: &mut Criterion) {

@@ -16,11 +16,18 @@ pub(crate) struct Loopback {
     mr: MemoryRegion,
     peer: RemoteRegion,
     wcs: [WorkCompletion; DEPTH],
+    /// Connected to each other in pairs, and idle.
+    _others: Vec<QueuePair>,
 }
 
 impl Loopback {
     /// A fresh pair, used a little, so that nothing happens for the first time.
     pub(crate) fn new(device: &str) -> Self {
+        Self::among(device, 0)
+    }
+
+    /// The same in a process with `others` more connected queue pairs of depth 16, which complete into the same queue.
+    pub(crate) fn among(device: &str, others: usize) -> Self {
         let ctx = tbrdma::open(device).unwrap_or_else(|error| panic!("{device} opens everywhere: {error}"));
         let pd = ctx.alloc_pd().expect("a protection domain");
         let cq = ctx.create_cq(4 * DEPTH as u32).expect("a completion queue");
@@ -29,9 +36,17 @@ impl Loopback {
         let mut b = pd.create_qp(init()).expect("a queue pair");
         a.connect(&b.address()).expect("a finds b");
         b.connect(&a.address()).expect("b finds a");
+        let small = || QpInit::rc(&cq).max_send_wr(16).max_recv_wr(16);
+        let mut others: Vec<_> = (0..others).map(|_| pd.create_qp(small()).expect("a queue pair")).collect();
+        for pair in others.chunks_exact_mut(2) {
+            let [first, second] = pair else { unreachable!("in pairs") };
+            first.connect(&second.address()).expect("one finds the other");
+            second.connect(&first.address()).expect("the other finds the one");
+        }
         let mr = pd.alloc(64 * DEPTH, Access::LOCAL_WRITE | Access::REMOTE_WRITE).expect("memory");
         let peer = mr.remote();
-        let mut pair = Self { a, b, cq, mr, peer, wcs: [WorkCompletion::default(); DEPTH] };
+        let wcs = [WorkCompletion::default(); DEPTH];
+        let mut pair = Self { a, b, cq, mr, peer, wcs, _others: others };
         for _ in 0..4 {
             pair.write(DEPTH, true);
             pair.await_all(DEPTH);
