@@ -207,3 +207,31 @@ fn a_receive_given_back_is_known_as_such_and_its_slot_works_again() {
         assert_eq!(sender.join().unwrap(), 1);
     });
 }
+
+#[test]
+fn a_number_that_is_left_out_is_passed_by_and_the_next_one_found() {
+    check(3, || {
+        let queue = Queue::new(2);
+        queue.post(0);
+        queue.post(1);
+        // One sender stands still with the first receive in its hands; the other receive is used up.
+        assert!(queue.ring().claim(Claimer(8)).is_some_and(|(number, _)| number == 0));
+        assert_eq!(queue.send(9), Some(1));
+        let senders = [1, 2].map(|who| {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || queue.send(who))
+        });
+        // So number 2, whose slot is held, is never posted, and 3 is.
+        queue.ring().leave_out(2);
+        queue.post(3);
+        let mut taken: Vec<_> = senders.into_iter().filter_map(|sender| sender.join().unwrap()).collect();
+        if taken.is_empty() {
+            taken.extend(queue.send(3));
+        }
+        assert_eq!(taken, [3], "once, and by one of them");
+        assert!(queue.receive(3).is_some());
+        assert!(queue.ring().claim(Claimer(4)).is_none(), "there was one receive");
+        assert_eq!(queue.ring().claimer(0), Some(Claimer(8)), "who stands still has what it had");
+        assert_eq!(queue.ring().claimed_until(), 4);
+    });
+}
