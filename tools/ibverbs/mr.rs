@@ -108,6 +108,7 @@ pub(crate) fn register(
         (access, registered) = (Access::ZERO_BASED, 1);
     }
     let region = pd.inner.register_foreign_at(memory(addr, registered), access, iova)?;
+    crate::log::say(&format_args!("reg_mr: {length} bytes at {addr:p} are reached so: {:?}", region.path()));
     let inner = Arc::new(Mutex::new(region));
     let handle = context.opened.handle();
     context.handles().mrs.insert(handle, Arc::clone(&inner));
