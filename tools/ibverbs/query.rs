@@ -88,15 +88,6 @@ fn port_attr(attr: &PortAttr) -> ibv_port_attr {
     }
 }
 
-/// Memory is the kernel's: it need not be there before it is used, whatever the operation. Regions of all addresses are not offered.
-const ODP_CAPS: ibv_odp_caps = ibv_odp_caps {
-    general_caps: 1, // IBV_ODP_SUPPORT
-    // Send, receive, write, read, atomics, receives of shared queues.
-    rc_odp_caps: 0x3f,
-    uc_odp_caps: 0x27,
-    ud_odp_caps: 0x23,
-};
-
 /// Writes as much of a value as the program has room for: its structure may be an older, shorter one, or a newer, longer one.
 fn put_front<T: Copy>(value: &T, to: *mut T, room: usize) -> Result<(), Errno> {
     if to.is_null() {
@@ -243,7 +234,13 @@ function! {
         // SAFETY: numbers, for which zero is a value, and means that something is not offered.
         let mut all: ibv_device_attr_ex = unsafe { core::mem::zeroed() };
         all.orig_attr = attr_now;
-        all.odp_caps = ODP_CAPS;
+        let odp = context.inner().query_device().odp_caps;
+        all.odp_caps = ibv_odp_caps {
+            general_caps: odp.general,
+            rc_odp_caps: odp.rc,
+            uc_odp_caps: odp.uc,
+            ud_odp_caps: odp.ud,
+        };
         all.max_dm_size = MAX_DM_SIZE;
         all.device_cap_flags_ex = attr_now.device_cap_flags.into();
         all.phys_port_cnt_ex = attr_now.phys_port_cnt.into();
