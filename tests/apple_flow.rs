@@ -75,6 +75,28 @@ fn both_ends_may_send_first() {
 }
 
 #[test]
+fn a_send_waits_for_a_peer_that_is_not_ready_yet() {
+    for backend in BACKENDS {
+        let mut nodes = [(); 2].map(|()| Node::of(&open(backend, "apple-tb5"), QpType::Uc, |init| init));
+        let [a, b] = &mut nodes;
+        a.qp.connect(&b.qp.address()).unwrap();
+        a.post_send(1, 0..64);
+        a.post_send(2, 64..128);
+        a.expect_nothing();
+        b.qp.connect(&a.qp.address()).unwrap();
+        a.expect_nothing();
+        b.post_recv(3, 0..64);
+        b.post_recv(4, 64..128);
+        for id in [1, 2] {
+            a.expect(id, WcStatus::Success);
+        }
+        for id in [3, 4] {
+            b.expect(id, WcStatus::Success);
+        }
+    }
+}
+
+#[test]
 fn a_write_completes_and_remote_memory_is_unchanged() {
     for backend in BACKENDS {
         let (mut a, b) = pair(backend, "rkey=real");

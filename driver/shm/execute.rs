@@ -31,6 +31,10 @@ impl ShmQp {
         if !doorbell.ready {
             match remote.readiness() {
                 Readiness::Ready => doorbell.ready = true,
+                // A message that is held for its receive is held for the peer that will post it.
+                Readiness::NotYet if self.rules.habits.contains(Habits::HOLDS_UC) => {
+                    return Step::Wait(Wait::Ready);
+                }
                 _ if !reliable => return Step::Done(work.length as u32),
                 Readiness::Gone => return Step::Wait(Wait::Gone),
                 Readiness::NotYet => return Step::Wait(Wait::Ready),
