@@ -80,7 +80,7 @@ fn messages_that_arrived_before_the_error_are_not_flushed() {
         let (mut a, mut b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
         let _others: Vec<_> = (0..others).map(|_| b.pd.create_qp(QpInit::rc(&b.cq)).unwrap()).collect();
         b.qp = b.pd.create_qp(QpInit::rc(&b.cq)).unwrap();
-        join(&mut a, &mut b, &tbrdma::Connection::default());
+        join(&mut a, &mut b, &common::patient());
         for id in 0..6 {
             b.post_recv(id, 0..8);
         }
@@ -138,7 +138,7 @@ fn reset_forgets_what_was_posted_and_what_had_completed() {
     }
     // The queues are empty: as much can be posted as at the beginning.
     b.qp.reset().unwrap();
-    join(&mut a, &mut b, &tbrdma::Connection::default());
+    join(&mut a, &mut b, &common::patient());
     for id in 0..8 {
         b.post_recv(id, 0..8);
         a.post_send(id, 0..8);
@@ -153,7 +153,7 @@ fn reset_forgets_what_was_posted_and_what_had_completed() {
 fn a_queue_pair_can_be_reset_and_connected_again_many_times() {
     let (mut a, mut b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
     for round in 0..300_u64 {
-        join(&mut a, &mut b, &tbrdma::Connection::default());
+        join(&mut a, &mut b, &common::patient());
         for id in 0..round % 5 {
             b.post_recv(id, 0..8);
         }
@@ -191,7 +191,7 @@ fn a_queue_pair_can_find_another_peer_after_a_reset() {
     a.post_send(1, 0..8);
     a.expect(1, WcStatus::Success);
     a.qp.reset().unwrap();
-    join(&mut a, &mut c, &tbrdma::Connection::default());
+    join(&mut a, &mut c, &common::patient());
     c.post_recv(2, 0..8);
     a.post_send(2, 0..8);
     a.expect(2, WcStatus::Success);
@@ -222,7 +222,7 @@ fn resets_while_another_thread_polls_leave_the_queues_usable() {
             // On a busy machine fewer rounds must do.
             break;
         }
-        join(&mut a, &mut b, &tbrdma::Connection::default());
+        join(&mut a, &mut b, &common::patient());
         for id in 0..16 {
             b.post_recv(id, 0..8);
         }
@@ -242,7 +242,7 @@ fn resets_while_another_thread_polls_leave_the_queues_usable() {
         poller.join().unwrap();
     }
     // All of the queue is still there.
-    join(&mut a, &mut b, &tbrdma::Connection::default());
+    join(&mut a, &mut b, &common::patient());
     while !a.cq.poll(&mut [WorkCompletion::default(); 16]).is_empty() {}
     while !b.cq.poll(&mut [WorkCompletion::default(); 16]).is_empty() {}
     for id in 0..64 {

@@ -125,7 +125,7 @@ fn a_reset_gives_back_what_was_lent() {
     }
     // In the new life nothing of the old one is confused with it.
     b.qp.reset().unwrap();
-    join(&mut a, &mut b, &tbrdma::Connection::default());
+    join(&mut a, &mut b, &common::patient());
     b.post_recv(1, 0..64);
     let buffer = filled(&a, 64, 99);
     a.qp.post(|wr| _ = wr.send_buffer(buffer, 64).id(2)).unwrap();

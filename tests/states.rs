@@ -122,10 +122,11 @@ fn a_wrong_belief_about_the_current_state_is_refused() {
 
 #[test]
 fn attributes_can_be_queried_and_changed_later() {
-    let (mut a, mut b) = pair_with("rc", |init| init, &connection(|with| with.min_rnr_timer = 9));
+    let with = connection(|with| (with.min_rnr_timer, with.timeout) = (9, 15));
+    let (mut a, mut b) = pair_with("rc", |init| init, &with);
     let attr = a.qp.query();
     assert_eq!((attr.qp_state, attr.cur_qp_state), (QpState::Rts, QpState::Rts));
-    assert_eq!((attr.dest_qp_num, attr.min_rnr_timer, attr.timeout), (b.qp.qp_num(), 9, 14));
+    assert_eq!((attr.dest_qp_num, attr.min_rnr_timer, attr.timeout), (b.qp.qp_num(), 9, 15));
     assert_eq!((attr.sq_psn, attr.rq_psn), (a.qp.address().psn, b.qp.address().psn));
     assert_eq!(attr.cap, a.qp.cap());
     // Rights are taken away from a running connection.

@@ -183,7 +183,7 @@ pub(crate) fn pair(qp_type: &str) -> (Node, Node) {
 
 /// Two connected nodes whose queue pairs are made to measure.
 pub(crate) fn pair_shaped(qp_type: &str, shape: impl Fn(QpInit<'_>) -> QpInit<'_>) -> (Node, Node) {
-    pair_with(qp_type, shape, &Connection::default())
+    pair_with(qp_type, shape, &patient())
 }
 
 /// Two connected nodes, their queue pairs and both ends of their connection made to measure.
@@ -204,7 +204,7 @@ pub(crate) fn pairs(qp_type: &str, shape: impl Fn(QpInit<'_>) -> QpInit<'_>) -> 
     let qp_type = apart.0.qp.qp_type();
     let ctx = tbrdma::open(device()).unwrap();
     let (mut a, mut b) = (Node::of(&ctx, qp_type, &shape), Node::of(&ctx, qp_type, &shape));
-    join(&mut a, &mut b, &Connection::default());
+    join(&mut a, &mut b, &patient());
     [apart, (a, b)]
 }
 
@@ -214,9 +214,18 @@ pub(crate) fn join(a: &mut Node, b: &mut Node, with: &Connection) {
     b.qp.connect_with(&a.qp.address(), with).unwrap();
 }
 
+/// A connection that gives a peer of packets whose threads wait for a core some seconds, not half of one.
+pub(crate) fn patient() -> Connection {
+    let mut connection = Connection::default();
+    if !on_shm() {
+        connection.timeout = 17;
+    }
+    connection
+}
+
 /// `Connection` is not exhaustive, so it is made by changing the default one.
 pub(crate) fn connection(change: impl FnOnce(&mut Connection)) -> Connection {
-    let mut connection = Connection::default();
+    let mut connection = patient();
     change(&mut connection);
     connection
 }
