@@ -46,10 +46,11 @@ pub(crate) fn errno() -> i32 {
     nix::errno::Errno::last_raw()
 }
 
-/// Sets the environment of the devices, before anything else in the process.
+/// Sets the environment of the devices: each test of a file calls this first, with the same list.
 pub(crate) fn devices(list: &str) {
-    // SAFETY: tests call this first, in a process with one thread that matters.
-    unsafe { std::env::set_var("TBRDMA_DEVICES", list) };
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: before any thread has called the library, which reads it; other tests wait here meanwhile.
+    ONCE.call_once(|| unsafe { std::env::set_var("TBRDMA_DEVICES", list) });
 }
 
 /// A value of all zeroes, as C programs begin with.
