@@ -178,7 +178,7 @@ pub(super) fn chance(text: &str) -> Option<Chance> {
     Chance::from_parts(u32::try_from(parts).ok()?)
 }
 
-pub(super) fn duration(text: &str) -> Option<Duration> {
+fn duration(text: &str) -> Option<Duration> {
     with_unit(text, &TIMES).map(Duration::from_nanos)
 }
 
@@ -186,7 +186,7 @@ fn rate(text: &str) -> Option<u64> {
     with_unit(text, &RATES)
 }
 
-pub(super) fn interval(text: &str) -> Option<Range<Duration>> {
+fn interval(text: &str) -> Option<Range<Duration>> {
     let (from, to) = text.split_once("..")?;
     let to = if to.is_empty() { Duration::MAX } else { duration(to)? };
     let from = duration(from)?;
@@ -220,7 +220,7 @@ pub(super) fn show_chance(chance: Chance) -> Decimal {
     Decimal { parts: chance.parts().into(), unit: PERCENT, name: "%" }
 }
 
-pub(super) fn show_duration(time: Duration) -> Decimal {
+fn show_duration(time: Duration) -> Decimal {
     let parts = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let (name, unit) = match parts {
         0 | 1_000_000_000.. => TIMES[3],
@@ -242,7 +242,7 @@ fn show_rate(rate: u64) -> Decimal {
 }
 
 /// Prints intervals of time with a + between them.
-pub(super) struct Intervals<'a>(pub(super) &'a [Range<Duration>]);
+struct Intervals<'a>(&'a [Range<Duration>]);
 
 impl fmt::Display for Intervals<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

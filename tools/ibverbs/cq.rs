@@ -10,6 +10,7 @@ use crate::lock::Lock;
 use crate::object::{Object, Users, give, take_back};
 use crate::pd::Pd;
 use crate::poll;
+use crate::watch;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -110,6 +111,20 @@ impl Cq {
 
     pub(crate) fn c(&self) -> *mut ibv_cq {
         self.c.get().cast()
+    }
+
+    /// Shows completions to who watches, and breaks the queue pairs of those that fail because of that.
+    #[cold]
+    pub(crate) fn show(&self, wcs: &mut [WorkCompletion]) {
+        for wc in wcs {
+            if watch::completed(wc) {
+                let objects = self.context().objects();
+                if let Some(known) = objects.qps.get(&wc.qp_num.get()) {
+                    // SAFETY: in the table of objects, which is locked.
+                    unsafe { &*known.0 }.break_down();
+                }
+            }
+        }
     }
 
     pub(crate) fn cq_context(&self) -> *mut c_void {

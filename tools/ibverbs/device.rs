@@ -1,19 +1,15 @@
-//! The devices of this process: a list that is made once, from `TBRDMA_DEVICES`.
+//! The devices of this process: a list that is made once, from the settings.
 //!
 //! The list and its devices stay for the life of the process: programs keep pointers to them in places that we do not see.
 
 use crate::abi::{IBV_NODE_CA, IBV_TRANSPORT_IB, ibv_device};
 use crate::export::export;
 use crate::object::{Object, Out};
+use crate::settings::settings;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use std::sync::OnceLock;
-use tbrdma_proto::{NamedDevice, parse_devices};
-
-/// What names the devices, as in `mlx5_0=udp:lo,shm`. Without it there is one, `shm`; with nonsense there is none.
-const DEVICES: &str = "TBRDMA_DEVICES";
-/// What they pretend to be: devices that were given no name are called after it.
-const PROFILE: &str = "TBRDMA_PROFILE";
+use tbrdma_proto::NamedDevice;
 
 /// A device.
 #[repr(C)]
@@ -89,14 +85,7 @@ fn guid(name: &str) -> u64 {
 pub(crate) fn all() -> &'static [Device] {
     static ALL: OnceLock<Vec<Device>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let text = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
-        let wanted = text(DEVICES).unwrap_or_else(|| "shm".to_owned());
-        let profile = text(PROFILE).unwrap_or_else(|| "plain".to_owned());
-        let devices = parse_devices(&wanted, profile.split(',').next().unwrap_or_default());
-        let devices = devices.unwrap_or_else(|error| {
-            crate::log::tell(&format_args!("{DEVICES}: {error}"));
-            Vec::new()
-        });
+        let devices = settings().map(|settings| settings.devices.as_slice()).unwrap_or_default();
         let made = |(index, device): (usize, &NamedDevice)| {
             Device::new(&device.name, &device.backend.to_string(), index)
         };

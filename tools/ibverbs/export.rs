@@ -74,11 +74,21 @@ macro_rules! function {
         $(#[$meta])*
         pub(crate) unsafe extern "C" fn $name($($arg: <$ty as $crate::object::Arg>::C),*) $(-> $ret)? {
             $crate::export::$how(|| {
-                $(
-                    // SAFETY: the manual page of the call demands of its caller what `from_c` demands of us.
-                    let $arg = unsafe { <$ty as $crate::object::Arg>::from_c($arg) }?;
-                )*
-                $body
+                let body = || {
+                    $(
+                        // SAFETY: the manual page of the call demands of its caller what `from_c` demands of us.
+                        let $arg = unsafe { <$ty as $crate::object::Arg>::from_c($arg) }?;
+                    )*
+                    $body
+                };
+                if !$crate::watch::is_on() {
+                    return body();
+                }
+                $crate::watch::around(
+                    stringify!($name),
+                    &[$((stringify!($arg), &$arg as &dyn core::fmt::Debug)),*],
+                    body,
+                )
             })
         }
     )+ };

@@ -10,6 +10,7 @@
 //! | `device.rs`, `context.rs`, `query.rs` | devices, open devices, what they say |
 //! | `pd.rs`, `mr.rs`, `mw.rs`, `dm.rs`, `ah.rs`, `channel.rs`, `cq.rs`, `srq.rs`, `qp.rs` | an object each |
 //! | `post.rs`, `poll.rs`, `wr.rs`, `lock.rs`, `pace.rs` | the data path |
+//! | `settings.rs`, `watch.rs` | what this process was told; traces, reports, and faults in verbs |
 //! | `event.rs`, `acks.rs`, `wait.rs` | asynchronous events, acknowledgements, blocking calls |
 //! | `names.rs`, `system.rs`, `kernel.rs`, `driver.rs` | the rest that has to be there |
 //!
@@ -44,7 +45,9 @@ mod poll;
 mod post;
 mod qp;
 mod query;
+mod settings;
 mod srq;
 mod system;
 mod wait;
+mod watch;
 mod wr;

@@ -6,6 +6,9 @@ use std::sync::OnceLock;
 
 /// Explains a failure, if anyone wants to know.
 pub(crate) fn say(what: &dyn Display) {
+    if crate::watch::is_on() {
+        crate::watch::explained(format_args!("{what}"));
+    }
     static WANTED: OnceLock<bool> = OnceLock::new();
     if *WANTED.get_or_init(|| std::env::var_os("TBRDMA_LOG").is_some_and(|wish| wish == "1")) {
         tell(what);

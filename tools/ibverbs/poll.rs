@@ -6,6 +6,7 @@ use crate::errno::Errno;
 use crate::export::function;
 use crate::lock::Held;
 use crate::object::Object;
+use crate::watch;
 use core::ffi::{c_int, c_uint};
 use tbrdma_proto::{WcFlags, WorkCompletion};
 
@@ -45,14 +46,17 @@ function! {
         let mut count = 0;
         while count < room {
             let wanted = BATCH.min(room - count);
-            let polled = cq.inner.poll(&mut batch[..wanted]);
-            for wc in polled {
+            let polled = cq.inner.poll(&mut batch[..wanted]).len();
+            if watch::is_on() {
+                cq.show(&mut batch[..polled]);
+            }
+            for wc in &batch[..polled] {
                 let to = to.wrapping_add(count);
                 // SAFETY: the program has room for `room` completions, of which this is one.
                 unsafe { to.write(completion(wc)) };
                 count += 1;
             }
-            if polled.len() < wanted {
+            if polled < wanted {
                 break;
             }
         }
@@ -81,8 +85,11 @@ impl CqEx {
     /// Takes one completion, and shows the program the two fields of it that it reads itself.
     fn take(&self, current: &mut Held<'_, WorkCompletion>) -> Result<(), Errno> {
         let mut one = [WorkCompletion::default()];
-        let polled = self.0.inner.poll(&mut one);
-        let wc = polled.first().ok_or(Errno::ENOENT)?;
+        let polled = self.0.inner.poll(&mut one).len();
+        if watch::is_on() {
+            self.0.show(&mut one[..polled]);
+        }
+        let wc = one[..polled].first().ok_or(Errno::ENOENT)?;
         **current = *wc;
         let c = self.0.c.get();
         // SAFETY: we hold the lock under which these fields change.

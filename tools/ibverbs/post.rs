@@ -9,6 +9,7 @@ use crate::object::Object;
 use crate::pace::step_aside;
 use crate::qp::Qp;
 use crate::srq::Srq;
+use crate::watch;
 use crate::wr::work_request;
 use core::ffi::c_int;
 use core::ptr;
@@ -201,13 +202,20 @@ function! {
         let mut sends = qp.sends.lock();
         let mut list = sends.queue.start();
         let mut ends_in_a_write = false;
+        let mut breaks = false;
         let refused = push_all(first, qp.cap.max_send_wr, |wr| {
+            if watch::is_on() {
+                breaks |= watch::breaks();
+            }
             ends_in_a_write = wr.opcode == Opcode::RdmaWrite.raw();
             push_send(&mut list, qp, wr)
         });
         let posted = sends.queue.complete();
         let give_way = ends_in_a_write && sends.pace.posted();
         drop(sends);
+        if breaks {
+            qp.break_down();
+        }
         if give_way {
             step_aside();
         }

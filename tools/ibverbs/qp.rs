@@ -15,7 +15,7 @@ use crate::wr::{self, Sends};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use tbrdma::{QpControl, QpInit, ReceiveQueue};
-use tbrdma_proto::{QpAttrMask, QpCap, QpType};
+use tbrdma_proto::{QpAttr, QpAttrMask, QpCap, QpState, QpType};
 
 /// A queue pair.
 #[repr(C)]
@@ -134,6 +134,19 @@ impl Qp {
         }));
         context.objects().qps.insert(qp_num, Known(qp));
         Ok(qp)
+    }
+
+    /// Moves it to the error state, as the fault plan wants it.
+    #[cold]
+    pub(crate) fn break_down(&self) {
+        let attr = QpAttr { qp_state: QpState::Err, ..QpAttr::default() };
+        let mut sends = self.sends.lock();
+        let mut receives = self.receives.lock();
+        // A queue pair that has not begun cannot fail.
+        if self.control.modify(&mut sends.queue, &mut receives, &attr, QpAttrMask::STATE).is_ok() {
+            // SAFETY: both locks are held.
+            unsafe { (*self.c()).state = attr.qp_state.raw() };
+        }
     }
 
     pub(crate) fn c(&self) -> *mut ibv_qp {

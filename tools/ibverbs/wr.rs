@@ -10,6 +10,7 @@ use crate::object::Object;
 use crate::pace::{Pace, step_aside};
 use crate::post::bytes;
 use crate::qp::Qp;
+use crate::watch;
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use tbrdma::{RawSge, SendQueue};
@@ -32,6 +33,8 @@ pub(crate) struct Sends {
     wrong: Option<Errno>,
     /// Between a start and a completion.
     started: bool,
+    /// The queue pair breaks when the list is completed.
+    breaks: bool,
     pub(crate) pace: Pace,
 }
 
@@ -45,6 +48,7 @@ impl Sends {
             inline: Vec::new(),
             wrong: None,
             started: false,
+            breaks: false,
             pace: Pace::default(),
         }
     }
@@ -167,6 +171,9 @@ impl QpEx {
         let flags = unsafe { (*c).wr_flags };
         let flags = SendFlags::from_bits_truncate(flags) - SendFlags::INLINE;
         self.with(|sends| {
+            if watch::is_on() {
+                sends.breaks |= watch::breaks();
+            }
             let mut wr = work_request(wr_id, opcode, flags);
             fill(&mut wr);
             sends.begin(wr);
@@ -203,7 +210,11 @@ function! {
         }
         let posted = sends.queue.complete();
         let give_way = ends_in_a_write && sends.pace.posted();
+        let breaks = core::mem::take(&mut sends.breaks);
         drop(sends);
+        if breaks {
+            qp.0.break_down();
+        }
         if give_way {
             step_aside();
         }

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     profile: Option<OsString>,
     /// What goes wrong, with packets (loss, burst, delay, reorder, dup, corrupt, rate, queue, partition), as in loss=1%,delay=50us~20us, and in verbs
-    /// (wc, qp_err, rnr, event, remove, refuse), as in wc=5:RETRY_EXC_ERR,refuse=create_qp:3:ENOMEM (TBRDMA_FAULT).
+    /// (wc, qp_err, refuse), as in wc=5:RETRY_EXC_ERR,refuse=create_qp:3:ENOMEM (TBRDMA_FAULT).
     #[arg(long, value_name = "PLAN")]
     fault: Option<OsString>,
     /// The seed of the faults; without one it is drawn, and told (TBRDMA_SEED).

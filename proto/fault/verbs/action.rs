@@ -1,19 +1,8 @@
 //! A plan in action.
 
 use super::{VerbsCall, VerbsPlan, Which};
-use crate::event::AsyncEventKind;
 use crate::fault::Random;
 use crate::work::WcStatus;
-use core::time::Duration;
-
-/// Something that happens at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// The device raises this event.
-    Event(AsyncEventKind),
-    /// The device is gone.
-    Removal,
-}
 
 /// The faults of one process.
 ///
@@ -23,14 +12,11 @@ pub struct VerbsFaults {
     completions: Vec<(Dice, WcStatus)>,
     breaks: Vec<Dice>,
     refusals: Vec<(VerbsCall, Dice, u32)>,
-    /// What is still to happen, the last first.
-    timetable: Vec<(Duration, Due)>,
-    plan: VerbsPlan,
 }
 
 impl VerbsFaults {
     /// This plan, by this seed.
-    pub fn new(plan: VerbsPlan, seed: u64) -> Self {
+    pub fn new(plan: &VerbsPlan, seed: u64) -> Self {
         let random = Random::new(seed);
         let dice = |kind: u64, index: usize, which| Dice {
             which,
@@ -46,10 +32,7 @@ impl VerbsFaults {
         let breaks = plan.breaks.iter().enumerate().map(|(i, &which)| dice(2, i, which)).collect();
         let refusals = plan.refusals.iter().enumerate();
         let refusals = refusals.map(|(i, &(call, which, errno))| (call, dice(3, i, which), errno)).collect();
-        let mut timetable: Vec<_> = plan.events.iter().map(|&(at, kind)| (at, Due::Event(kind))).collect();
-        timetable.extend(plan.removal.map(|at| (at, Due::Removal)));
-        timetable.sort_by_key(|&(at, _)| core::cmp::Reverse(at));
-        Self { completions, breaks, refusals, timetable, plan }
+        Self { completions, breaks, refusals }
     }
 
     /// A call is made. The errno that it is refused with, if it is.
@@ -69,26 +52,6 @@ impl VerbsFaults {
         self.completions
             .iter_mut()
             .fold(None, |failed, (dice, status)| dice.hits().then_some(*status).or(failed))
-    }
-
-    /// Until when receives are not seen, if they are not now. `now` counts from the first device that was opened, here and below.
-    pub fn not_ready_until(&self, now: Duration) -> Option<Duration> {
-        self.plan.not_ready.iter().filter(|times| times.contains(&now)).map(|times| times.end).max()
-    }
-
-    /// Whether anything of the plan concerns completions.
-    pub fn concerns_completions(&self) -> bool {
-        !self.completions.is_empty()
-    }
-
-    /// What is due. Call it again until it says `None`.
-    pub fn due(&mut self, now: Duration) -> Option<Due> {
-        self.timetable.pop_if(|&mut (at, _)| at <= now).map(|(_, due)| due)
-    }
-
-    /// When something is due next.
-    pub fn next_due(&self) -> Option<Duration> {
-        self.timetable.last().map(|&(at, _)| at)
     }
 }
 

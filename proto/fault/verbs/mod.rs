@@ -6,13 +6,10 @@
 mod action;
 mod text;
 
-pub use action::{Due, VerbsFaults};
+pub use action::VerbsFaults;
 
 use super::Chance;
-use crate::event::AsyncEventKind;
 use crate::work::WcStatus;
-use core::ops::Range;
-use core::time::Duration;
 
 /// Which of many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,15 +80,12 @@ impl VerbsCall {
 /// What a device does wrong. The default is nothing at all.
 ///
 /// Its text form lists what is not so, separated by commas, in any order; what has several parts has a + between them; `none` is the default.
-/// Numbers count from 1, over the whole process; instead of one, a percentage says how likely each is. Times count from the first device that is opened.
+/// Numbers count from 1, over the whole process; instead of one, a percentage says how likely each is.
 ///
 /// | text | meaning |
 /// |---|---|
 /// | `wc=5:RETRY_EXC_ERR`, `wc=1%:REM_OP_ERR` | the 5th completion that would be a success fails with this status, and its queue pair goes to ERR |
 /// | `qp_err=1000` | when the 1000th send request is posted, its queue pair goes to ERR |
-/// | `rnr=1s..2s` | at these times the device does not see receives that are posted; it does afterwards |
-/// | `event=1s:PORT_ERR+2s:PORT_ACTIVE` | an asynchronous event of the device is raised |
-/// | `remove=5s` | the device is pulled out: DEVICE_FATAL, queue pairs go to ERR, whatever is asked for after that is refused with EIO |
 /// | `refuse=create_qp:3:ENOMEM+reg_mr:1%:EAGAIN` | the 3rd call of this kind fails with this errno |
 ///
 /// ```
@@ -106,12 +100,6 @@ pub struct VerbsPlan {
     pub completions: Vec<(Which, WcStatus)>,
     /// Send requests that break their queue pair.
     pub breaks: Vec<Which>,
-    /// When receives are not seen; an end of [`Duration::MAX`] is for ever.
-    pub not_ready: Vec<Range<Duration>>,
-    /// Events that are raised, in order of time.
-    pub events: Vec<(Duration, AsyncEventKind)>,
-    /// When the device is gone.
-    pub removal: Option<Duration>,
     /// Calls that fail, with an errno of Linux.
     pub refusals: Vec<(VerbsCall, Which, u32)>,
 }

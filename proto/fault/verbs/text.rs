@@ -1,28 +1,18 @@
 //! The text form of a plan of verbs faults.
 
 use super::{VerbsCall, VerbsPlan, Which};
-use crate::event::AsyncEventKind;
-use crate::fault::text::{
-    FaultPlanError, Form, Intervals, chance, duration, interval, read, show_chance, show_duration,
-};
+use crate::fault::text::{FaultPlanError, Form, chance, read, show_chance};
 use crate::work::WcStatus;
 use core::fmt;
 use core::str::FromStr;
 
-const FORMS: [Form; 6] = [
+const FORMS: [Form; 3] = [
     Form {
         name: "wc",
         expected: "a number or a percentage, a colon, and a status of IBV_WC_",
         example: "wc=5:RETRY_EXC_ERR+1%:REM_OP_ERR",
     },
     Form { name: "qp_err", expected: "a number of a send request, or a percentage", example: "qp_err=1000" },
-    Form { name: "rnr", expected: "FROM..TO, TO after FROM or left out for ever", example: "rnr=1s..2s" },
-    Form {
-        name: "event",
-        expected: "a time, a colon, and PORT_ERR, PORT_ACTIVE, LID_CHANGE, PKEY_CHANGE, SM_CHANGE, CLIENT_REREGISTER, GID_CHANGE or DEVICE_FATAL",
-        example: "event=1s:PORT_ERR+2s:PORT_ACTIVE",
-    },
-    Form { name: "remove", expected: "a time", example: "remove=5s" },
     Form {
         name: "refuse",
         expected: "a call (open_device, alloc_pd, reg_mr, create_comp_channel, create_cq, create_srq, create_qp, create_ah, alloc_mw, modify_qp), a number or a percentage, and an errno, colons between them",
@@ -32,7 +22,7 @@ const FORMS: [Form; 6] = [
 
 const UNKNOWN: Form = Form {
     name: "",
-    expected: "wc, qp_err, rnr, event, remove or refuse, = and a value, each at most once",
+    expected: "wc, qp_err or refuse, = and a value, each at most once",
     example: "wc=5:RETRY_EXC_ERR",
 };
 
@@ -55,18 +45,6 @@ const ERRNOS: [(&str, u32); 15] = [
     ("ETIMEDOUT", 110),
 ];
 
-/// Events of the device, not of an object in it.
-const EVENTS: [AsyncEventKind; 8] = [
-    AsyncEventKind::DeviceFatal,
-    AsyncEventKind::PortActive,
-    AsyncEventKind::PortErr,
-    AsyncEventKind::LidChange,
-    AsyncEventKind::PkeyChange,
-    AsyncEventKind::SmChange,
-    AsyncEventKind::ClientReregister,
-    AsyncEventKind::GidChange,
-];
-
 impl VerbsPlan {
     /// Whether a part of a text, `NAME=VALUE`, is one of a plan like this, right or wrong, and not one of a link's.
     pub fn is_meant_by(part: &str) -> bool {
@@ -78,12 +56,6 @@ impl VerbsPlan {
         match name {
             "wc" => self.completions = parts.map(completion).collect::<Option<_>>()?,
             "qp_err" => self.breaks = parts.map(which).collect::<Option<_>>()?,
-            "rnr" => self.not_ready = parts.map(interval).collect::<Option<_>>()?,
-            "event" => {
-                self.events = parts.map(event).collect::<Option<_>>()?;
-                self.events.sort_by_key(|&(at, _)| at);
-            }
-            "remove" => self.removal = Some(duration(value)?),
             "refuse" => self.refusals = parts.map(refusal).collect::<Option<_>>()?,
             _ => return None,
         }
@@ -112,12 +84,6 @@ fn completion(text: &str) -> Option<(Which, WcStatus)> {
     let (number, status) = text.split_once(':')?;
     let status = WcStatus::ALL.iter().find(|known| upper(known) == status)?;
     (*status != WcStatus::Success).then_some((which(number)?, *status))
-}
-
-fn event(text: &str) -> Option<(core::time::Duration, AsyncEventKind)> {
-    let (time, kind) = text.split_once(':')?;
-    let kind = EVENTS.into_iter().find(|known| upper(known) == kind)?;
-    Some((duration(time)?, kind))
 }
 
 fn refusal(text: &str) -> Option<(VerbsCall, Which, u32)> {
@@ -155,7 +121,6 @@ impl fmt::Display for VerbsPlan {
         let errno =
             |number: u32| ERRNOS.iter().find(|(_, known)| *known == number).map_or("EIO", |(name, _)| name);
         let completions = self.completions.iter().map(|(which, status)| format!("{which}:{}", upper(status)));
-        let events = self.events.iter().map(|(at, kind)| format!("{}:{}", show_duration(*at), upper(kind)));
         let refusals = self
             .refusals
             .iter()
@@ -163,9 +128,6 @@ impl fmt::Display for VerbsPlan {
         let values = [
             joined(completions.collect()),
             joined(self.breaks.iter().map(Which::to_string).collect()),
-            Intervals(&self.not_ready).to_string(),
-            joined(events.collect()),
-            self.removal.map(|at| show_duration(at).to_string()).unwrap_or_default(),
             joined(refusals.collect()),
         ];
         let mut separator = "";

@@ -4,6 +4,7 @@ pub(crate) mod perftest;
 mod pingpong;
 mod qperf;
 mod simple;
+mod watched;
 
 use crate::stage::Stage;
 use anyhow::Result;
@@ -64,7 +65,10 @@ impl Case {
 pub(crate) fn all(device: Device) -> Vec<Case> {
     // qperf names its peers by LIDs, and on Ethernet there are none: it fails there on hardware as well.
     let qperf = if device.has_gids_only { Vec::new() } else { qperf::cases() };
-    [simple::cases(), pingpong::cases(), perftest::cases(), qperf].into_iter().flatten().collect()
+    [simple::cases(), watched::cases(), pingpong::cases(), perftest::cases(), qperf]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Words of a command.

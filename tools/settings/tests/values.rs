@@ -72,10 +72,10 @@ fn a_link_and_faults_make_one_plan() {
 fn faults_of_packets_and_of_verbs_are_one_plan() {
     let faults =
         |devices, text| parse(&[(Key::Devices, devices), (Key::Fault, text)]).map(|settings| settings.faults);
-    let both = faults("udp:lo", "remove=5s,loss=1%,wc=5:GENERAL_ERR").expect("right");
-    assert_eq!(both.to_string(), "loss=1%,wc=5:GENERAL_ERR,remove=5s");
+    let both = faults("udp:lo", "qp_err=7,loss=1%,wc=5:GENERAL_ERR").expect("right");
+    assert_eq!(both.to_string(), "loss=1%,wc=5:GENERAL_ERR,qp_err=7");
     assert_eq!(both.wire.to_string(), "loss=1%");
-    assert_eq!(faults("shm", "remove=5s").expect("verbs need no packets").to_string(), "remove=5s");
+    assert_eq!(faults("shm", "qp_err=7").expect("verbs need no packets").to_string(), "qp_err=7");
     let unknown = refusal(&[(Key::Devices, "udp:lo"), (Key::Fault, "los=1%")]);
     assert!(unknown.contains("of verbs: wc, qp_err"), "{unknown}");
 }

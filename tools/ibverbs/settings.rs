@@ -1,0 +1,43 @@
+//! What this process was told to run on: the settings that `tbrdma-run` hands on in `TBRDMA_*` variables, or that somebody set by hand.
+
+use crate::errno::Errno;
+use crate::watch;
+use std::sync::OnceLock;
+use tbrdma::{Context, OpenOptions};
+use tbrdma_proto::Backend;
+use tbrdma_settings::{Settings, for_process};
+
+/// The settings; `None`, and a word on stderr, where they make no sense: then there are no devices.
+pub(crate) fn settings() -> Option<&'static Settings> {
+    static SETTINGS: OnceLock<Option<Settings>> = OnceLock::new();
+    let settings = SETTINGS.get_or_init(|| match Settings::from_environment() {
+        Ok(settings) => {
+            watch::begin(&settings);
+            Some(settings)
+        }
+        Err(error) => {
+            crate::log::tell(&error);
+            None
+        }
+    });
+    settings.as_ref()
+}
+
+/// Opens a device by what stands behind it.
+pub(crate) fn open(spec: &str) -> Result<Context, Errno> {
+    let settings = settings().ok_or(Errno::ENODEV)?;
+    let mut options = OpenOptions::new().profile(settings.profile.to_string());
+    // What has no packets is left as it is beside what has: tbrdma-run has seen to it that there is one that has.
+    if spec.parse::<Backend>().is_ok_and(|backend| backend.has_packets()) {
+        if let Some(plan) = settings.wire() {
+            options = options.fault(plan.to_string());
+        }
+        if let Some(capture) = &settings.capture {
+            options = options.capture(for_process(capture, std::process::id()));
+        }
+    }
+    if let Some(seed) = settings.seed {
+        options = options.seed(seed);
+    }
+    Ok(options.open(spec)?)
+}

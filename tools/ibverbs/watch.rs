@@ -1,0 +1,235 @@
+//! Watching a program: each call and completion written to a file (`--trace`), a report at the end (`--explain`), and faults that a program meets in
+//! verbs (`--fault`). Without any of them a call costs one look at a flag more.
+
+use crate::errno::Errno;
+use core::ffi::c_int;
+use core::fmt::{Arguments, Debug, Write as _};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Instant;
+use tbrdma_proto::fault::{VerbsCall, VerbsFaults};
+use tbrdma_proto::{WcStatus, WorkCompletion};
+use tbrdma_settings::{Settings, for_process};
+
+/// What watches.
+struct Watch {
+    begun: Instant,
+    trace: Option<Mutex<File>>,
+    report: Option<Mutex<Report>>,
+    faults: Option<Mutex<VerbsFaults>>,
+}
+
+/// What the report tells.
+#[derive(Default)]
+struct Report {
+    /// How often each call was made.
+    calls: BTreeMap<&'static str, u64>,
+    /// How often a call failed with an errno.
+    failures: BTreeMap<(&'static str, c_int), u64>,
+    /// Why, in words: the last of each sentence's kind.
+    reasons: BTreeMap<String, u64>,
+    /// Completions by status.
+    completions: BTreeMap<WcStatus, u64>,
+}
+
+static ON: AtomicBool = AtomicBool::new(false);
+static WATCH: OnceLock<Watch> = OnceLock::new();
+
+/// Sentences that are kept.
+const REASONS: usize = 64;
+
+/// What makes an object, and what takes it away.
+const PAIRS: [(&[&str], &str); 8] = [
+    (&["ibv_open_device", "ibv_import_device"], "ibv_close_device"),
+    (&["ibv_alloc_pd", "alloc_parent_domain"], "ibv_dealloc_pd"),
+    (&["ibv_reg_mr", "ibv_reg_mr_iova", "ibv_reg_mr_iova2"], "ibv_dereg_mr"),
+    (&["ibv_create_comp_channel"], "ibv_destroy_comp_channel"),
+    (&["ibv_create_cq", "create_cq_ex"], "ibv_destroy_cq"),
+    (&["ibv_create_srq", "create_srq_ex"], "ibv_destroy_srq"),
+    (&["ibv_create_qp", "create_qp_ex"], "ibv_destroy_qp"),
+    (&["ibv_create_ah", "ibv_create_ah_from_wc"], "ibv_destroy_ah"),
+];
+
+/// Begins to watch, if the settings ask for it.
+pub(crate) fn begin(settings: &Settings) {
+    let faults = (!settings.faults.verbs.is_none()).then(|| {
+        let seed = settings.seed.unwrap_or_default();
+        Mutex::new(VerbsFaults::new(&settings.faults.verbs, seed))
+    });
+    let trace = settings.trace.as_ref().and_then(|path| {
+        let path = for_process(path, std::process::id());
+        File::create(&path)
+            .map_err(|error| crate::log::tell(&format_args!("no trace in {}: {error}", path.display())))
+            .ok()
+            .map(Mutex::new)
+    });
+    let report = settings.explain.then(Mutex::default);
+    if trace.is_none() && report.is_none() && faults.is_none() {
+        return;
+    }
+    if report.is_some() {
+        // SAFETY: a function without arguments, of a library that is never unloaded.
+        unsafe { libc::atexit(explain) };
+    }
+    let _ = WATCH.set(Watch { begun: Instant::now(), trace, report, faults });
+    ON.store(true, Ordering::Release);
+}
+
+/// Whether anybody watches.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+fn watch() -> Option<&'static Watch> {
+    if is_on() { WATCH.get() } else { None }
+}
+
+/// Makes a call, watched.
+#[cold]
+pub(crate) fn around<T: Debug>(
+    name: &'static str,
+    arguments: &[(&str, &dyn Debug)],
+    body: impl FnOnce() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let outcome = admit(name).and_then(|()| body());
+    let shown = match &outcome {
+        Ok(value) => Ok(format!("{value:?}").replace("()", "0")),
+        Err(errno) => Err(*errno),
+    };
+    called(name, arguments, &shown);
+    outcome
+}
+
+/// Whether a call is refused, as the fault plan may want it.
+fn admit(name: &str) -> Result<(), Errno> {
+    let Some(faults) = watch().and_then(|watch| watch.faults.as_ref()) else { return Ok(()) };
+    let name = name.strip_prefix("ibv_").unwrap_or(name);
+    let call = VerbsCall::ALL.into_iter().find(|call| match name.strip_prefix(call.name()) {
+        Some(rest) => matches!(rest, "" | "_ex" | "_iova" | "_iova2" | "_from_wc"),
+        None => false,
+    });
+    match call.and_then(|call| crate::context::lock(faults).refuse(call)) {
+        Some(errno) => Err(Errno(errno as c_int)),
+        None => Ok(()),
+    }
+}
+
+/// A call has ended.
+fn called(name: &'static str, arguments: &[(&str, &dyn Debug)], outcome: &Result<String, Errno>) {
+    let Some(watch) = watch() else { return };
+    let found_nothing = match outcome {
+        Ok(result) => result == "0" && name == "poll_cq",
+        Err(errno) => *errno == Errno::ENOENT && (name == "start_poll" || name == "next_poll"),
+    };
+    if let Some(report) = &watch.report {
+        let mut report = crate::context::lock(report);
+        *report.calls.entry(name).or_default() += 1;
+        if let (Err(errno), false) = (outcome, found_nothing) {
+            *report.failures.entry((name, errno.0)).or_default() += 1;
+        }
+    }
+    // Reading the parts of a completion is told with the completion.
+    if found_nothing || name.starts_with("read_") {
+        return;
+    }
+    let mut line = format!("{name}(");
+    for (position, (argument, value)) in arguments.iter().enumerate() {
+        let separator = if position == 0 { "" } else { ", " };
+        let _ = write!(line, "{separator}{argument}={value:?}");
+    }
+    let _ = match outcome {
+        Ok(result) => write!(line, ") = {result}"),
+        Err(errno) => write!(line, ") failed: {}", nix::errno::Errno::from_raw(errno.0)),
+    };
+    watch.write(format_args!("{line}"));
+}
+
+/// A sentence on why something failed.
+pub(crate) fn explained(what: Arguments<'_>) {
+    let Some(watch) = watch() else { return };
+    watch.write(format_args!("    {what}"));
+    if let Some(report) = &watch.report {
+        let mut report = crate::context::lock(report);
+        if report.reasons.len() < REASONS {
+            *report.reasons.entry(what.to_string()).or_default() += 1;
+        }
+    }
+}
+
+/// A completion is handed to the program. True if it fails instead, as the fault plan wants it: then its queue pair must fail too.
+#[cold]
+pub(crate) fn completed(wc: &mut WorkCompletion) -> bool {
+    let Some(watch) = watch() else { return false };
+    let mut broken = false;
+    if wc.status == WcStatus::Success
+        && let Some(status) = watch.faults.as_ref().and_then(|faults| crate::context::lock(faults).fail())
+    {
+        wc.status = status;
+        broken = true;
+    }
+    watch.write(format_args!(
+        "    completion on QP {}: {:?} {:?}, wr_id {}, {} bytes",
+        wc.qp_num, wc.opcode, wc.status, wc.wr_id, wc.byte_len
+    ));
+    if let Some(report) = &watch.report {
+        *crate::context::lock(report).completions.entry(wc.status).or_default() += 1;
+    }
+    broken
+}
+
+/// A send request is posted. True if its queue pair breaks.
+#[cold]
+pub(crate) fn breaks() -> bool {
+    let faults = watch().and_then(|watch| watch.faults.as_ref());
+    faults.is_some_and(|faults| crate::context::lock(faults).breaks())
+}
+
+impl Watch {
+    fn write(&self, line: Arguments<'_>) {
+        if let Some(trace) = &self.trace {
+            let seconds = self.begun.elapsed().as_secs_f64();
+            let thread = nix::unistd::gettid();
+            // One write a line: it is in the file even if the program is killed now. A full disk is no reason to fail.
+            let line = format!("{seconds:.6} [{thread}] {line}\n");
+            let _ = crate::context::lock(trace).write_all(line.as_bytes());
+        }
+    }
+}
+
+/// The report, when the program ends.
+extern "C" fn explain() {
+    let Some(report) = watch().and_then(|watch| watch.report.as_ref()) else { return };
+    let report = crate::context::lock(report);
+    let mut text = format!("tbrdma: process {} made these calls:", std::process::id());
+    for (name, count) in &report.calls {
+        let _ = write!(text, " {name} {count},");
+    }
+    text.truncate(text.trim_end_matches(',').len());
+    for ((name, errno), count) in &report.failures {
+        let _ = write!(text, "\n  {name} failed {count} times: {}", nix::errno::Errno::from_raw(*errno));
+    }
+    for (reason, count) in &report.reasons {
+        let _ = write!(text, "\n  why ({count} times): {reason}");
+    }
+    for (status, count) in &report.completions {
+        let _ = write!(text, "\n  {count} completions: {status:?}");
+        if *status != WcStatus::Success {
+            let _ = write!(text, " ({})", status.description());
+        }
+    }
+    let made = |name: &str| {
+        let failed = report.failures.iter().filter(|((known, _), _)| *known == name).map(|(_, count)| count);
+        report.calls.get(name).copied().unwrap_or_default().saturating_sub(failed.sum())
+    };
+    for (makers, taker) in PAIRS {
+        let left = makers.iter().map(|name| made(name)).sum::<u64>().saturating_sub(made(taker));
+        if left > 0 {
+            let _ = write!(text, "\n  {left} not given back: {taker} was not called");
+        }
+    }
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
