@@ -104,6 +104,21 @@ impl Process {
         self.wait().map(drop)
     }
 
+    /// Gives it some time to end by itself, and ends it with SIGKILL then.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn end_or_kill(mut self, patience: Duration) -> Result<()> {
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            sleep(STEP);
+        }
+        self.kill()
+    }
+
     /// Ends it with SIGKILL.
     ///
     /// # Errors
