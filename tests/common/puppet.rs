@@ -124,7 +124,7 @@ impl End {
         Some(wcs[0])
     }
 
-    fn sleep(&self) -> Option<WorkCompletion> {
+    fn sleep(&self, patience: Duration) -> Option<WorkCompletion> {
         let channel = self.channel.as_ref().unwrap();
         let mut wcs = [WorkCompletion::default()];
         loop {
@@ -132,7 +132,7 @@ impl End {
             if !self.cq.poll(&mut wcs).is_empty() {
                 return Some(wcs[0]);
             }
-            channel.wait(Some(PATIENCE)).unwrap()?;
+            channel.wait(Some(patience)).unwrap()?;
         }
     }
 
@@ -226,7 +226,10 @@ impl End {
                 "ok".to_owned()
             }
             "wait" => self.wait_for(PATIENCE).map_or_else(|| "nothing".to_owned(), |wc| show(&wc)),
-            "sleep" => self.sleep().map_or_else(|| "nothing".to_owned(), |wc| show(&wc)),
+            // Until a message wakes it, or for so many milliseconds.
+            "sleep" => self
+                .sleep(words.get(1).map_or(PATIENCE, |_| Duration::from_millis(number(1))))
+                .map_or_else(|| "nothing".to_owned(), |wc| show(&wc)),
             "idle" => {
                 // Nothing comes for a while.
                 self.wait_for(Duration::from_millis(number(1)))
