@@ -94,11 +94,7 @@ impl ShmQp {
         doorbell: &mut Doorbell<'_>,
     ) -> bool {
         let needed = Access::REMOTE_WRITE;
-        let rights = remote.words.rights.load(Ordering::Relaxed);
-        if !Access::from_bits_truncate((rights >> 32) as u32).contains(needed) {
-            return false;
-        }
-        let pd = PdHandle(rights as u32);
+        let Some(pd) = remote.grants(needed) else { return false };
         self.put_directly(remote, local, (wr.remote.rkey, wr.remote.addr), length, (pd, needed), doorbell)
     }
 
@@ -146,14 +142,11 @@ impl ShmQp {
     ) -> Option<(Whole<'a>, Whole<'a>)> {
         let sge = batch.only_sge(model).filter(|_| model.opcode == Opcode::RdmaWrite)?;
         let (needed, key) = (Access::REMOTE_WRITE, model.remote.rkey);
-        let rights = remote.words.rights.load(Ordering::Relaxed);
-        if !Access::from_bits_truncate((rights >> 32) as u32).contains(needed) {
-            return None;
-        }
+        let pd = remote.grants(needed)?;
         let found = entry_of(&remote.peer.regions, key).find(key, &mut doorbell.seen.theirs)?;
         let region = &found.region;
         let base = found.backing.in_segment(0, region.length, region.length)?;
-        region.check(PdHandle(rights as u32), needed, region.iova, region.length).ok()?;
+        region.check(pd, needed, region.iova, region.length).ok()?;
         // What the peer says of its memory is believed only as far as it lies within its segment.
         let place = remote.peer.segment.place(base, region.length)?;
         let theirs = Whole { key, iova: region.iova, place };

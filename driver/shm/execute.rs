@@ -84,12 +84,10 @@ impl ShmQp {
     /// Rights of the peer's queue pair: its protection domain, and whether it grants `needed` at all.
     #[inline(always)]
     fn remote_rights(&self, remote: &Remote, needed: Access) -> Result<PdHandle, WcStatus> {
-        let rights = remote.words.rights.load(Ordering::Relaxed);
-        if !Access::from_bits_truncate((rights >> 32) as u32).contains(needed) {
+        remote.grants(needed).ok_or_else(|| {
             self.report(remote, AsyncEventKind::QpReqErr);
-            return Err(WcStatus::RemInvReqErr);
-        }
-        Ok(PdHandle(rights as u32))
+            WcStatus::RemInvReqErr
+        })
     }
 
     #[inline(always)]

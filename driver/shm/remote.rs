@@ -8,7 +8,7 @@ use crate::ring::receive::{ReceiveRing, ReceiveShape};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use std::sync::Arc;
-use tbrdma_proto::{AsyncEventKind, PdHandle, QpState, QpType};
+use tbrdma_proto::{Access, AsyncEventKind, PdHandle, QpState, QpType};
 
 /// The peer's queue pair.
 pub(crate) struct Remote {
@@ -123,6 +123,14 @@ impl Remote {
     /// Tells the owner of the queue pair what we found there.
     pub(crate) fn note(&self, kind: AsyncEventKind) {
         note(&self.peer, &self.words, self.slot, kind);
+    }
+
+    /// The protection domain in which requests that need these rights are carried out, if the queue pair grants them.
+    #[inline(always)]
+    pub(crate) fn grants(&self, needed: Access) -> Option<PdHandle> {
+        let rights = self.words.rights.load(Ordering::Relaxed);
+        let granted = Access::from_bits_truncate((rights >> 32) as u32);
+        granted.contains(needed).then_some(PdHandle(rights as u32))
     }
 
     /// Its receive queue.
