@@ -88,9 +88,9 @@ pub(crate) struct Core {
     pub(crate) service: Service,
     /// Completion queues that are armed.
     pub(crate) armed: AtomicU32,
-    /// Completion events that were raised so far: which came first.
-    pub(crate) event_clock: AtomicU64,
-    /// Events that are held back.
+    /// How often one was armed.
+    pub(crate) arms: AtomicU64,
+    /// Events of completion queues.
     pub(crate) signals: Mutex<Signals>,
     /// The application has polled since the service thread last looked here.
     pub(crate) polled: AtomicBool,
@@ -140,7 +140,7 @@ impl Core {
             receiver: Mutex::new(Receiver::default()),
             service,
             armed: AtomicU32::new(0),
-            event_clock: AtomicU64::new(0),
+            arms: AtomicU64::new(0),
             signals: Mutex::default(),
             polled: AtomicBool::new(false),
             unfinished_list: Mutex::new(Vec::new()),

@@ -2,11 +2,11 @@
 
 use super::core::{Core, lock};
 use super::ledger::Ledger;
+use super::signals::CqEvent;
 use crate::backoff::Backoff;
 use crate::device::{CqRequest, DeviceCq, check_unpolled};
 use crate::error::Result;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
-use crate::sys::eventfd::EventFd;
+use crate::sync::{AtomicU32, Ordering};
 use crate::verbs::event::{AsyncEvent, EventSource};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
@@ -39,19 +39,15 @@ struct Ring {
     backoff: Backoff,
 }
 
-const NO_EVENT: u64 = u64::MAX;
-
 /// A completion queue.
 pub(crate) struct SoftCq {
     core: Arc<Core>,
     slot: u32,
     cqe: AtomicU32,
-    channel: Option<Arc<EventFd>>,
     /// Entries in the ring, to look at without its lock.
     filled: AtomicU32,
     ring: Mutex<Ring>,
-    /// The order of the event that was raised and not yet taken.
-    event: AtomicU64,
+    event: Arc<CqEvent>,
 }
 
 impl SoftCq {
@@ -62,10 +58,9 @@ impl SoftCq {
             core: Arc::clone(core),
             slot,
             cqe: AtomicU32::new(request.cqe),
-            channel: request.channel,
             filled: AtomicU32::new(0),
             ring: Mutex::new(ring),
-            event: AtomicU64::new(NO_EVENT),
+            event: CqEvent::new(request.channel),
         });
         lock(&core.cqs).fill(slot, Arc::downgrade(&cq));
         Ok(cq)
@@ -98,12 +93,7 @@ impl SoftCq {
         }
         drop(ring);
         if fires {
-            let order = self.core.event_clock.fetch_add(1, Ordering::Relaxed);
-            // One that was not taken yet keeps its place.
-            let _ = self.event.compare_exchange(NO_EVENT, order, Ordering::AcqRel, Ordering::Relaxed);
-            if let Some(channel) = &self.channel {
-                lock(&self.core.signals).raise(channel);
-            }
+            lock(&self.core.signals).raise(&self.event);
         }
     }
 
@@ -182,6 +172,7 @@ impl DeviceCq for SoftCq {
     }
 
     fn arm(&self, solicited_only: bool) {
+        self.core.somebody_arms();
         let mut ring = lock(&self.ring);
         let was = ring.armed;
         // The wider wish stands.
@@ -196,12 +187,11 @@ impl DeviceCq for SoftCq {
     }
 
     fn event_order(&self) -> Option<u64> {
-        let order = self.event.load(Ordering::Acquire);
-        (order != NO_EVENT).then_some(order)
+        self.event.order()
     }
 
     fn take_event(&self) -> bool {
-        self.event.swap(NO_EVENT, Ordering::AcqRel) != NO_EVENT
+        self.event.take()
     }
 
     fn index(&self) -> u32 {

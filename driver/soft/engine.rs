@@ -69,18 +69,20 @@ impl Core {
     /// One pass, unless somebody else is at it. True if it found anything to do.
     pub(crate) fn pass(&self, now: Time, who: Who) -> bool {
         let Ok(mut receiver) = self.receiver.try_lock() else { return false };
-        let somebody_waits = self.armed.load(Ordering::SeqCst) != 0;
-        if !somebody_waits {
-            return self.pass_through(&mut receiver, now, who, false);
+        if self.arms.load(Ordering::SeqCst) == 0 {
+            return self.pass_through(&mut receiver, now, who);
         }
         lock(&self.signals).hold();
-        let busy = self.pass_through(&mut receiver, now, who, true);
+        let busy = self.pass_through(&mut receiver, now, who);
         lock(&self.signals).release();
         busy
     }
 
-    /// The pass itself. If somebody waits for an event, no acknowledgement is put aside: it shall leave before the event wakes the program.
-    fn pass_through(&self, receiver: &mut Receiver, now: Time, who: Who, somebody_waits: bool) -> bool {
+    /// The pass itself. If it may raise an event, no acknowledgement is put aside: it shall leave before the event wakes the program.
+    fn pass_through(&self, receiver: &mut Receiver, now: Time, who: Who) -> bool {
+        let arms = self.arms.load(Ordering::SeqCst);
+        let was_armed = self.armed.load(Ordering::SeqCst) != 0;
+        let somebody_waits = || was_armed || self.arms.load(Ordering::SeqCst) != arms;
         if self.link.deadline().is_some_and(|deadline| deadline <= now) {
             self.link.poll(now);
         }
@@ -97,7 +99,7 @@ impl Core {
                     self.keep_timer(qpn, &mut inner);
                     continue;
                 }
-                Pending::AckOnly => who == Who::Application && !somebody_waits && !due.contains(&qpn),
+                Pending::AckOnly => who == Who::Application && !somebody_waits() && !due.contains(&qpn),
                 Pending::More => false,
             };
             if may_wait {

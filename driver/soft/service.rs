@@ -79,6 +79,14 @@ impl Core {
         self.service.wake();
     }
 
+    /// A completion queue is about to be armed.
+    pub(crate) fn somebody_arms(&self) {
+        if self.arms.fetch_add(1, Ordering::SeqCst) == 0 {
+            // A pass that began when nobody wanted events does not hold them back: it ends first.
+            drop(lock(&self.receiver));
+        }
+    }
+
     /// Somebody is going to sleep until a completion comes: the service thread must watch the network now.
     pub(crate) fn somebody_waits(&self) {
         self.service.last_armed.store(self.now().0, Ordering::SeqCst);
