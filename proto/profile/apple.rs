@@ -27,7 +27,7 @@
 //! | regions up to 16,384,000 bytes | `mr-size=enforced` (default: what the device says of itself) | Anemll TEST_IBV.md |
 //! | larger regions are in use | `mr-size=reported` | SQCU/mesh (1 GiB pieces) |
 //! | GID 1 is IPv4-mapped, and there only while the interface has an IPv4 address | `ipv4=on`, `ipv4=off` | Anemll TEST_IBV.md; mlx#3467 |
-//! | active MTU 4096, link layer 100, vendor and part 0 | attributes | Anemll TEST_IBV.md |
+//! | active MTU 4096, link layer 100, transport 100, vendor and part 0 | attributes | Anemll TEST_IBV.md |
 //! | receives may be posted in INIT | `early-recv=allowed` (default: `ibv_uc_pingpong`, which Apple ships, does so) | ashhart/MCDMA |
 //! | receives only after RTS, else EFAULT | `early-recv=refused` | llama.cpp; Anemll |
 //! | register with LOCAL_WRITE alone | `local-only-mr=allowed` (default) | TN3205; hellas; SQCU |

@@ -84,7 +84,7 @@ impl Opened {
         if let Some(opened) = all.iter().filter_map(Weak::upgrade).find(same) {
             return Ok(opened);
         }
-        let context = crate::settings::open(&device.spec)?;
+        let context = crate::settings::open(device.named)?;
         let command = memfd_create(c"tbrdma-device", MFdFlags::MFD_CLOEXEC)?;
         let opened = Arc::new(Self {
             events: context.async_events(),

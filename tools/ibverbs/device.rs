@@ -2,14 +2,14 @@
 //!
 //! The list and its devices stay for the life of the process: programs keep pointers to them in places that we do not see.
 
-use crate::abi::{IBV_NODE_CA, IBV_TRANSPORT_IB, ibv_device};
+use crate::abi::{IBV_NODE_CA, IBV_TRANSPORT_IB, IBV_TRANSPORT_THUNDERBOLT, ibv_device};
 use crate::export::export;
 use crate::object::{Object, Out};
 use crate::settings::settings;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use std::sync::OnceLock;
-use tbrdma_proto::NamedDevice;
+use tbrdma_proto::{LinkLayer, NamedDevice, Profile};
 
 /// A device.
 #[repr(C)]
@@ -17,8 +17,8 @@ pub(crate) struct Device {
     c: ibv_device,
     /// Here rdma-core has the table of the driver. Other drivers' libraries look whether it is theirs: it is nobody's.
     _driver: *const c_void,
-    /// What `tbrdma::open` takes.
-    pub(crate) spec: String,
+    /// What it is called, and what stands behind it.
+    pub(crate) named: &'static NamedDevice,
     index: c_int,
     guid: u64,
 }
@@ -33,18 +33,22 @@ unsafe impl Sync for Device {}
 unsafe impl Send for Device {}
 
 impl Device {
-    fn new(name: &str, spec: &str, index: usize) -> Self {
+    fn new(named: &'static NamedDevice, profile: &Profile, index: usize) -> Self {
+        let name = named.name.as_str();
         let uverbs = format!("uverbs{index}");
         let c = ibv_device {
             ops: [ptr::null(); 2],
             node_type: IBV_NODE_CA,
-            transport_type: IBV_TRANSPORT_IB,
+            transport_type: match profile.port.link_layer {
+                LinkLayer::Thunderbolt => IBV_TRANSPORT_THUNDERBOLT,
+                _ => IBV_TRANSPORT_IB,
+            },
             name: text(name),
             dev_name: text(&uverbs),
             dev_path: text(&format!("/sys/class/infiniband_verbs/{uverbs}")),
             ibdev_path: text(&format!("/sys/class/infiniband/{name}")),
         };
-        Self { c, _driver: ptr::null(), spec: spec.to_owned(), index: index as c_int, guid: guid(name) }
+        Self { c, _driver: ptr::null(), named, index: index as c_int, guid: guid(name) }
     }
 
     pub(crate) fn c(&self) -> *mut ibv_device {
@@ -57,8 +61,8 @@ impl Device {
     }
 
     /// The name by which the program knows it.
-    pub(crate) fn name(&self) -> String {
-        self.c.name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect()
+    pub(crate) fn name(&self) -> &'static str {
+        &self.named.name
     }
 }
 
@@ -85,11 +89,9 @@ fn guid(name: &str) -> u64 {
 pub(crate) fn all() -> &'static [Device] {
     static ALL: OnceLock<Vec<Device>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let devices = settings().map(|settings| settings.devices.as_slice()).unwrap_or_default();
-        let made = |(index, device): (usize, &NamedDevice)| {
-            Device::new(&device.name, &device.backend.to_string(), index)
-        };
-        devices.iter().enumerate().map(made).collect()
+        let Some(settings) = settings() else { return Vec::new() };
+        let devices = settings.devices.iter().enumerate();
+        devices.map(|(index, device)| Device::new(device, &settings.profile, index)).collect()
     })
 }
 

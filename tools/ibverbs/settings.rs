@@ -4,7 +4,7 @@ use crate::errno::Errno;
 use crate::watch;
 use std::sync::OnceLock;
 use tbrdma::{Context, OpenOptions};
-use tbrdma_proto::Backend;
+use tbrdma_proto::NamedDevice;
 use tbrdma_settings::{Settings, for_process};
 
 /// The settings; `None`, and a word on stderr, where they make no sense: then there are no devices.
@@ -23,12 +23,12 @@ pub(crate) fn settings() -> Option<&'static Settings> {
     settings.as_ref()
 }
 
-/// Opens a device by what stands behind it.
-pub(crate) fn open(spec: &str) -> Result<Context, Errno> {
+/// Opens a device, under its name: what a profile counts, it counts by names.
+pub(crate) fn open(device: &NamedDevice) -> Result<Context, Errno> {
     let settings = settings().ok_or(Errno::ENODEV)?;
     let mut options = OpenOptions::new().profile(settings.profile.to_string());
     // What has no packets is left as it is beside what has: tbrdma-run has seen to it that there is one that has.
-    if spec.parse::<Backend>().is_ok_and(|backend| backend.has_packets()) {
+    if device.backend.has_packets() {
         if let Some(plan) = settings.wire() {
             options = options.fault(plan.to_string());
         }
@@ -39,5 +39,5 @@ pub(crate) fn open(spec: &str) -> Result<Context, Errno> {
     if let Some(seed) = settings.seed {
         options = options.seed(seed);
     }
-    Ok(options.open(spec)?)
+    Ok(options.open(&device.to_string())?)
 }

@@ -7,6 +7,8 @@ use core::ffi::{c_char, c_int, c_uint};
 pub(crate) const IBV_NODE_CA: c_int = 1;
 /// `IBV_TRANSPORT_IB`: InfiniBand's verbs, over whatever link.
 pub(crate) const IBV_TRANSPORT_IB: c_int = 0;
+/// The transport that Apple's library names for a Thunderbolt port; rdma-core's has none of this number.
+pub(crate) const IBV_TRANSPORT_THUNDERBOLT: c_int = 100;
 
 /// `struct ibv_device`.
 #[repr(C)]
