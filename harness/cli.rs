@@ -29,6 +29,7 @@ Examples:
   tbrdma-bench pingpong --connect 127.0.0.1 --op read
   tbrdma-bench pingpong --device udp:lo                 RoCEv2 over UDP sockets, beside plain sockets
   tbrdma-bench bw --device udp:lo --fault loss=1% --seed 7 --capture run.pcapng
+  tbrdma-bench pingpong --link 64Gbps,5us --capture run.pcapng
   tbrdma-bench pingpong --profile apple-tb5 --transport uc
   tbrdma-bench devices
 
@@ -123,6 +124,9 @@ pub struct Flags {
     /// Also write the result to this file, by the schema tbrdma-bench/1; - is standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// How fast the link is, for what each side sends: a rate, a latency one way, or both, as 64Gbps,5us
+    #[arg(long, value_name = "RATE,LATENCY")]
+    pub link: Option<String>,
     /// What goes wrong with packets on the way, both ways: loss=1%,delay=50us~20us,reorder=1%:100us (not on shm)
     #[arg(long, value_name = "PLAN")]
     pub fault: Option<String>,
@@ -132,7 +136,7 @@ pub struct Flags {
     /// Where the dice of --fault start [default: another one each run, and said]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Write the packets of this side to this file, as pcapng (not on shm)
+    /// Write the packets of this side to this file, as pcapng; on shm those that an adapter would have sent
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
     /// How long to wait for the other side before giving up, as 10s [default: 10s; --server waits for a client without end]
@@ -206,6 +210,7 @@ impl Flags {
             ("--inline", self.inline),
             ("--json", self.json.is_some()),
             ("--profile", self.profile.is_some()),
+            ("--link", self.link.is_some()),
             ("--fault", self.fault.is_some()),
             ("--seed", self.seed.is_some()),
         ];
@@ -241,6 +246,7 @@ impl Flags {
             pin_responder: self.pin.and_then(|pins| pins.second),
             timeout_ms: milliseconds,
             profile: self.profile.clone(),
+            link: self.link.clone(),
             fault: self.fault.clone(),
             seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
             memory: self.memory.unwrap_or_default(),

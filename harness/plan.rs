@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tbrdma::Profile;
-use tbrdma::fault::FaultPlan;
+use tbrdma::fault::{FaultPlan, LinkModel};
 
 use crate::error::{Error, Result};
 
@@ -171,6 +171,9 @@ pub struct Plan {
     /// What the devices of both sides pretend to be: a profile's text.
     #[serde(default)]
     pub profile: Option<String>,
+    /// How fast the link is for what either side sends: a link model's text.
+    #[serde(default)]
+    pub link: Option<String>,
     /// What goes wrong with the packets that either side sends: a fault plan's text.
     #[serde(default)]
     pub fault: Option<String>,
@@ -261,6 +264,11 @@ impl Plan {
         {
             return refuse(format!("--profile {text}: {error}"));
         }
+        if let Some(text) = &self.link
+            && let Err(error) = text.parse::<LinkModel>()
+        {
+            return refuse(format!("--link {text}: {error}"));
+        }
         if let Some(text) = &self.fault
             && let Err(error) = text.parse::<FaultPlan>()
         {
@@ -315,6 +323,7 @@ mod tests {
             pin_responder: None,
             timeout_ms: 1000,
             profile: None,
+            link: None,
             fault: None,
             seed: None,
             memory: super::Memory::Library,

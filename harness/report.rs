@@ -130,6 +130,9 @@ fn head(text: &mut String, report: &Report) {
         0 => String::new(),
         some => format!(" and {some} between batches"),
     };
+    if let Some(link) = &report.link {
+        entry(text, "link", link);
+    }
     if let (Some(fault), Some(seed)) = (&report.fault, report.seed) {
         entry(text, "fault", &format!("{fault}; --seed {seed}"));
     }

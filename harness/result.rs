@@ -76,6 +76,9 @@ pub struct Report {
     pub memory: &'static str,
     /// How the two sides were started.
     pub sides: &'static str,
+    /// How fast the link was made on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// What went wrong with packets on purpose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,

@@ -247,6 +247,7 @@ fn assemble(
         signal_every: plan.signal_every,
         memory,
         sides,
+        link: plan.link.clone(),
         fault: plan.fault.clone(),
         seed: plan.seed,
         counters: open.device.counters().into_iter().collect(),

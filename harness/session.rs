@@ -42,7 +42,7 @@ pub struct OpenDevice {
     pub mtu: u32,
 }
 
-/// Opens a device, with the plan's faults on its wire, and checks the plan against its limits.
+/// Opens a device, with the plan's link and its faults on the wire, and checks the plan against its limits.
 ///
 /// # Errors
 /// There is no such device, or it cannot do what the plan asks.
@@ -50,6 +50,9 @@ pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Resu
     let mut options = OpenOptions::new();
     if let Some(profile) = &plan.profile {
         options = options.profile(profile);
+    }
+    if let Some(link) = &plan.link {
+        options = options.link(link);
     }
     if let (Some(fault), Some(seed)) = (&plan.fault, plan.seed) {
         // Otherwise both directions would lose the same packets.

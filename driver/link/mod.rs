@@ -3,7 +3,7 @@
 //!
 //! A link may lose packets and may reorder them, as a network does; it never makes any up. None of its calls waits.
 
-mod capture;
+pub(crate) mod capture;
 mod datagram;
 mod fault;
 mod meter;
@@ -186,7 +186,7 @@ pub(crate) fn wrap(
 }
 
 /// What counts in the iCRC of packets that we send from one GID and port to another GID; `None` if one is IPv4 and the other is not.
-fn flow(from: Gid, source_port: u16, to: Gid) -> Option<Flow> {
+pub(crate) fn flow(from: Gid, source_port: u16, to: Gid) -> Option<Flow> {
     Flow::new(socket_address(from, source_port), socket_address(to, ROCE_PORT)).ok()
 }
 

@@ -68,6 +68,7 @@ impl ShmQp {
             retry_cnt: stored.retry_cnt,
             rnr_retry: if self.qp_type == QpType::Rc { stored.rnr_retry } else { 7 },
         };
+        send.queue.flights.prepare(self.core.wire.as_ref(), &stored, mask);
         if self.state() != current && next != QpState::Err {
             let reason = format!("QP {} went to {:?} meanwhile; look at its events", self.qpn, self.state());
             return Err(Error::InvalidArgument { call: "modify_qp", reason });
@@ -99,7 +100,7 @@ impl ShmQp {
         }
         if resumes {
             self.progress();
-            if !self.send.intrude().queue.pending.is_empty() {
+            if !self.send.intrude().queue.is_idle() {
                 self.list_stalled();
             }
         }

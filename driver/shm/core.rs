@@ -6,6 +6,7 @@ use super::memory::entry;
 use super::peer::Peers;
 use super::qp::ShmQp;
 use super::srq::ShmSrq;
+use super::wire::Wire;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::mem::{Extents, GRANULE, LocalRegions, Segment};
@@ -39,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) profile: Profile,
     /// Whom it may meet.
     pub(crate) cable: Cable,
+    /// What it pretends of a wire, if anything.
+    pub(crate) wire: Option<Wire>,
     /// Lower half of the GID; never zero, never all ones.
     pub(crate) context: u64,
     pub(crate) lid: u16,
@@ -80,7 +83,11 @@ pub(crate) struct Destination {
 pub(crate) struct Listener(pub(crate) OwnedFd);
 
 impl Core {
-    pub(crate) fn open(profile: Profile, cable: Option<&CableEnd>) -> Result<(Arc<Self>, Listener)> {
+    pub(crate) fn open(
+        profile: Profile,
+        cable: Option<&CableEnd>,
+        wire: Option<Wire>,
+    ) -> Result<(Arc<Self>, Listener)> {
         const CALL: &str = "open_device shm";
         let os = |what| Error::os(CALL, what);
         let (lid, listener) = claim_lid()?;
@@ -100,6 +107,7 @@ impl Core {
         let core = Self {
             profile,
             cable: cable.map_or(Cable::NONE, Cable::of),
+            wire,
             context,
             lid,
             segment,

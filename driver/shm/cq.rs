@@ -305,6 +305,9 @@ impl DeviceCq for ShmCq {
         if out.is_empty() {
             return 0;
         }
+        if self.core.wire.is_some() {
+            self.core.bring_what_is_back();
+        }
         let mut state = self.state.lock();
         let count = self.poll_sources(&mut state, out);
         if count > 0 {

@@ -7,6 +7,7 @@ use super::peer;
 use super::qp::ShmQp;
 use super::service;
 use super::srq::ShmSrq;
+use super::wire::Wire;
 use crate::device::{
     CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest, SendToken,
 };
@@ -29,8 +30,9 @@ pub(crate) struct ShmDevice {
 }
 
 impl ShmDevice {
-    pub(crate) fn open(profile: Profile, cable: Option<&CableEnd>) -> Result<Self> {
-        let (core, listener) = Core::open(profile, cable)?;
+    /// A context, at the end of this cable, on this wire.
+    pub(crate) fn open(profile: Profile, cable: Option<&CableEnd>, wire: Option<Wire>) -> Result<Self> {
+        let (core, listener) = Core::open(profile, cable, wire)?;
         let service =
             service::start(&core, listener).map_err(Error::os("open_device shm", "a service thread"))?;
         Ok(Self { core, service: Some(service) })
@@ -79,6 +81,14 @@ impl Device for ShmDevice {
 
     fn lid(&self) -> u16 {
         self.core.lid
+    }
+
+    fn describe(&self) -> String {
+        self.core.wire.as_ref().map_or_else(|| NAME.to_owned(), |wire| wire.describe(NAME))
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.core.wire.as_ref().map(Wire::counters).unwrap_or_default()
     }
 
     fn events(&self) -> &Arc<EventQueue> {

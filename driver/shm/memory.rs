@@ -2,6 +2,7 @@
 
 use super::core::{Core, header, lock, pages, qp_words};
 use super::peer::ForeignPath;
+use super::wire::Wire;
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
@@ -118,6 +119,17 @@ impl DeviceMemory for ShmMemory {
                 Held::many(&self.core.segment, *offset, self.region.length as usize / size_of::<u64>())
             }
             RegionBytes::Foreign(_) => None,
+        }
+    }
+
+    fn wants_looks(&self) -> bool {
+        self.core.wire.as_ref().is_some_and(Wire::has_latency)
+    }
+
+    fn is_looked_at(&self) {
+        // Who waits for an answer in memory may have sent the question only so far.
+        if self.core.wire.is_some() && self.core.stalled.load(Ordering::Relaxed) != 0 {
+            self.core.progress_stalled();
         }
     }
 

@@ -12,6 +12,7 @@
 //!   `execute`: its operations; `direct`: the common ones, in short; `datagram`: messages without a connection; `transfer`: the bytes
 //! - `landing`: datagrams that their receiver copies itself
 //! - `agent`: copies made by the target's service thread where the kernel forbids the initiator's
+//! - `wire`: a rate and a latency, and captures, where they are asked for
 //! - `take`: receives as their sender takes them; `receive`: as their owner posts and polls them; `srq`: shared ones; `cq`: completion queues
 
 pub(crate) mod agent;
@@ -35,3 +36,4 @@ pub(crate) mod service;
 pub(crate) mod srq;
 pub(crate) mod take;
 pub(crate) mod transfer;
+pub(crate) mod wire;

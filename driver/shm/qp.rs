@@ -40,6 +40,8 @@ pub(crate) struct ShmQp {
     pub(crate) pd: PdHandle,
     pub(crate) cap: QpCap,
     pub(crate) rules: SendRules,
+    /// The common work requests may be executed in short: no habit of its profile and no wire is in their way.
+    pub(crate) takes_short_way: bool,
     /// Our own truth about the state; the segment's word is a copy for peers.
     state: AtomicU32,
     pub(crate) attr: Mutex<QpAttr>,
@@ -114,6 +116,7 @@ impl ShmQp {
             pd: request.pd,
             cap,
             rules,
+            takes_short_way: rules.habits.is_empty() && core.wire.is_none(),
             state: AtomicU32::new(QpState::Reset as u32),
             attr: Mutex::new(attr),
             send,

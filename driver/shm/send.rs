@@ -10,6 +10,7 @@ use super::qp::{ShmQp, announce_remote};
 use super::remote::{Readiness, Remote};
 use super::take::give_back_claim;
 use super::transfer::{Local, Seen};
+use super::wire::{Flight, Flights};
 use crate::device::{Refused, SendBatch, SendToken};
 use crate::error::PostRefusal;
 use crate::mem::LocalRegion;
@@ -50,18 +51,21 @@ pub(crate) struct SendFifo {
     pub(crate) pending: VecDeque<Pending>,
     /// Where the address handles used so far lead.
     pub(crate) destinations: HashMap<u32, Destination>,
+    pub(crate) flights: Flights,
 }
 
 /// A work request that waits.
 pub(crate) struct Pending {
-    wr: SendWr,
-    sges: Vec<Sge>,
-    inline: Vec<u8>,
-    length: u64,
-    number: u32,
+    pub(super) wr: SendWr,
+    pub(super) sges: Vec<Sge>,
+    pub(super) inline: Vec<u8>,
+    pub(super) length: u64,
+    pub(super) number: u32,
     progress: Progress,
     /// For what it waits, and until when.
-    waiting: Option<(Wait, Option<Instant>)>,
+    pub(super) waiting: Option<(Wait, Option<Instant>)>,
+    /// Where it is on a wire that takes its time.
+    pub(super) flight: Flight,
 }
 
 /// How far a work request has come.
@@ -119,7 +123,7 @@ pub(crate) struct Doorbell<'a> {
     pub(crate) seen: &'a mut Seen,
     /// The peer has been found ready.
     pub(crate) ready: bool,
-    sent: bool,
+    pub(super) sent: bool,
     sent_error: bool,
     pub(crate) received: bool,
     pub(crate) solicited: bool,
@@ -134,7 +138,18 @@ impl<'a> Doorbell<'a> {
 
 impl SendFifo {
     fn is_draining(&self) -> bool {
-        self.pending.front().is_some_and(|pending| pending.waiting.is_some())
+        self.flights.are_in_the_air() || self.pending.front().is_some_and(Pending::has_begun)
+    }
+
+    /// Has everything ended that was posted?
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.is_empty() && !self.flights.are_in_the_air()
+    }
+}
+
+impl Pending {
+    fn has_begun(&self) -> bool {
+        self.waiting.is_some() || self.flight.has_begun()
     }
 }
 
@@ -154,6 +169,7 @@ impl SendState {
         self.seen = Seen::default();
         self.queue.pending.clear();
         self.queue.destinations.clear();
+        self.queue.flights = Flights::default();
     }
 }
 
@@ -177,12 +193,14 @@ impl ShmQp {
         let remote = remote.as_ref();
         let mut doorbell = Doorbell::new(seen);
         let mut refused = None;
+        // On a wire everything takes its time.
+        let travels = self.core.wire.is_some();
         let full_at = self.sends_retired.load(Ordering::Acquire).wrapping_add(self.cap.max_send_wr);
         // The peer, while the common work requests may go to it by the short way.
         let mut direct = remote.filter(|remote| {
             disposition == PostDisposition::Execute
                 && queue.pending.is_empty()
-                && self.rules.habits.is_empty()
+                && self.takes_short_way
                 && remote.readiness() == Readiness::Ready
         });
         doorbell.ready = direct.is_some();
@@ -225,7 +243,7 @@ impl ShmQp {
             }
             let is_inline = wr.flags.contains(SendFlags::INLINE);
             let local = if is_inline { Local::Inline(inline) } else { Local::List(sges) };
-            let may_run = disposition == PostDisposition::Execute && queue.pending.is_empty();
+            let may_run = disposition == PostDisposition::Execute && queue.pending.is_empty() && !travels;
             let work = Work { wr, local, length };
             if let Some(next) = self.take_up(remote, queue, &work, number, may_run, &mut doorbell) {
                 disposition = next;
@@ -238,7 +256,7 @@ impl ShmQp {
         self.ring_doorbell(remote, &doorbell);
         let stalled = !queue.pending.is_empty() && disposition == PostDisposition::Execute;
         drop(guard);
-        if stalled {
+        if stalled && !(travels && self.arrives_at_once()) {
             self.list_stalled();
         }
         (first, refused)
@@ -286,6 +304,7 @@ impl ShmQp {
             number,
             progress,
             waiting,
+            flight: self.pack(work),
         });
         None
     }
@@ -294,10 +313,11 @@ impl ShmQp {
     pub(crate) fn progress(&self) -> bool {
         let Some(mut guard) = self.send.try_intrude() else { return false };
         let SendState { remote, queue, seen } = &mut *guard;
-        if queue.pending.is_empty() {
+        if queue.is_idle() {
             self.core.unlist_stalled(self);
             return true;
         }
+        let wire = self.core.wire.as_ref();
         if let Some(remote) = remote {
             remote.find_queue();
         }
@@ -306,14 +326,18 @@ impl ShmQp {
         let was_draining = queue.is_draining();
         let busy = Busy(&self.words().busy);
         busy.enter(self.target.load(Ordering::Relaxed));
+        if let Some(wire) = wire {
+            self.set_off(wire, queue);
+        }
         while let Some(mut front) = queue.pending.pop_front() {
-            let begun = front.waiting.is_some();
+            let begun = front.has_begun();
+            let tried = front.waiting.is_some();
             let may_run = match self.state() {
                 QpState::Rts => true,
                 QpState::Sqd => begun,
                 _ => false,
             };
-            if !may_run {
+            if !may_run || self.is_under_way(&front) {
                 queue.pending.push_front(front);
                 break;
             }
@@ -323,13 +347,23 @@ impl ShmQp {
                 Local::List(&front.sges)
             };
             let work = Work { wr: &front.wr, local, length: front.length };
-            match self.attempt(remote, queue, &work, &mut front.progress, &mut front.waiting, &mut doorbell) {
+            let (progress, waiting) = (&mut front.progress, &mut front.waiting);
+            let mut step = match front.flight.verdict() {
+                Some(status) => Step::Failed(status),
+                None => self.attempt(remote, queue, &work, progress, waiting, &mut doorbell),
+            };
+            if !matches!(step, Step::Wait(_)) {
+                self.let_go(remote, progress);
+            }
+            if let Some(wire) = wire {
+                step = self.on_wire(wire, remote, queue, &mut front, (step, tried), &mut doorbell);
+            }
+            match step {
+                Step::Done(_) if wire.is_some() => {}
                 Step::Done(bytes) => {
-                    self.let_go(remote, &mut front.progress);
                     self.complete(&front.wr, front.number, WcStatus::Success, bytes, &mut doorbell);
                 }
                 Step::Failed(status) => {
-                    self.let_go(remote, &mut front.progress);
                     self.complete(&front.wr, front.number, status, 0, &mut doorbell);
                     self.after_failure(remote, queue, &mut doorbell);
                 }
@@ -339,10 +373,13 @@ impl ShmQp {
                 }
             }
         }
+        if let Some(wire) = wire {
+            self.bring_back(wire, queue, &mut doorbell);
+        }
         busy.leave();
         self.ring_doorbell(remote, &doorbell);
         let drained = was_draining && !queue.is_draining() && self.state() == QpState::Sqd;
-        if queue.pending.is_empty() || drained {
+        if queue.is_idle() || drained {
             self.core.unlist_stalled(self);
         }
         drop(guard);
@@ -360,11 +397,15 @@ impl ShmQp {
 
     /// When the first waiting work request must be looked at at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.send.intrude().queue.pending.front()?.waiting?.1
+        let send = self.send.intrude();
+        let patience = send.queue.pending.front().and_then(|front| front.waiting?.1);
+        let Some(wire) = &self.core.wire else { return patience };
+        self.next_due(&send.queue).map(|at| wire.instant(at)).into_iter().chain(patience).min()
     }
 
     /// The send that waits for a peer that will not come back fails; the others are flushed after it. The caller announces.
     pub(crate) fn give_up(&self, remote: Option<&Remote>, queue: &mut SendFifo) {
+        self.cut_off(queue);
         if let Some(mut pending) = queue.pending.pop_front_if(|pending| pending.waiting.is_some()) {
             self.let_go(remote, &mut pending.progress);
             self.push_completion(&pending.wr, pending.number, WcStatus::RetryExcErr, 0);
@@ -373,9 +414,11 @@ impl ShmQp {
 
     /// Flushes everything that waits. The caller announces.
     pub(crate) fn flush_sends(&self, remote: Option<&Remote>, queue: &mut SendFifo) {
+        self.cut_off(queue);
         while let Some(mut pending) = queue.pending.pop_front() {
             self.let_go(remote, &mut pending.progress);
-            self.push_completion(&pending.wr, pending.number, WcStatus::WrFlushErr, 0);
+            let status = pending.flight.verdict().unwrap_or(WcStatus::WrFlushErr);
+            self.push_completion(&pending.wr, pending.number, status, 0);
         }
     }
 

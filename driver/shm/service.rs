@@ -8,12 +8,13 @@ use super::hello::{Kind, MESSAGE_BYTES, Message};
 use super::peer::{Peer, admit_newcomer, introduction};
 use super::qp::{Receives, ShmQp};
 use super::send::GRACE;
+use super::wire::Wire;
 use crate::ring::layout::QPS;
 use crate::ring::ready::SLOTS;
 use crate::ring::shared_receive::Claimer;
 use crate::sync::{AtomicBool, Ordering};
-use crate::sys::threads::OwnThread;
-use crate::sys::wait::Epoll;
+use crate::sys::threads::{self, OwnThread};
+use crate::sys::wait::{Epoll, wait_one};
 use crate::sys::{process, socket};
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -142,6 +143,9 @@ pub(crate) fn start(core: &Arc<Core>, listener: Listener) -> std::io::Result<std
     let own = OwnThread::announce();
     std::thread::Builder::new().name(format!("tbrdma-{:04x}", core.lid)).spawn(move || {
         own.begin();
+        if core.wire.as_ref().is_some_and(Wire::has_latency) {
+            threads::wake_sharply();
+        }
         Service { core, listener: listener.0, dying: Vec::new() }.run();
     })
 }
@@ -165,7 +169,7 @@ impl Service {
     fn run(mut self) {
         let mut ready = Vec::new();
         while !self.core.watches.stop.load(Ordering::Acquire) {
-            let timeout = self.timeout();
+            let timeout = self.await_wire(self.timeout());
             if self.core.watches.epoll.wait(&mut ready, timeout).is_err() {
                 // Nothing sensible is left to do; the deadlines below must still be kept.
                 std::thread::sleep(LOOK_AGAIN);
@@ -182,7 +186,19 @@ impl Service {
             self.settle_the_dead();
             self.attend();
             self.core.progress_stalled();
+            if let Some(wire) = &self.core.wire {
+                wire.flush_if_due();
+            }
         }
+    }
+
+    /// On a wire, waits the time itself: its deadlines are nanoseconds, and the set knows milliseconds only. What is left to wait.
+    fn await_wire(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let Some(wire) = &self.core.wire else { return timeout };
+        let timeout = timeout.into_iter().chain(wire.flushes_every()).min();
+        // If it fails, the wait for the set will.
+        let _ = wait_one(self.core.watches.epoll.as_fd(), timeout);
+        Some(Duration::ZERO)
     }
 
     /// Until when nothing has to be done.

@@ -25,6 +25,12 @@ fn own() -> MutexGuard<'static, Own> {
     OWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The kernel ends waits of the calling thread when they are over, not up to 50 us later to save a wake-up.
+pub(crate) fn wake_sharply() {
+    // Where it is refused, waits are a little longer.
+    let _ = nix::sys::prctl::set_timerslack(1);
+}
+
 /// One of the library's own threads: made by who starts it, [begun](Self::begin) by the thread, and dropped by it at its end.
 pub(crate) struct OwnThread(Arc<AtomicI32>);
 

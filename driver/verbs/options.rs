@@ -1,4 +1,5 @@
-//! Opening a device otherwise than plainly: under another name, with a profile, with faults on its wire, or with a capture of it.
+//! Opening a device otherwise than plainly: under another name, with a profile, on a link of some speed, with faults on its wire, or with a
+//! capture of it.
 
 use super::context::{Context, devices};
 use crate::device::Device;
@@ -6,10 +7,11 @@ use crate::error::{Error, Result};
 use crate::link::udp::UdpLink;
 use crate::link::{self, Link};
 use crate::shm::device::ShmDevice;
+use crate::shm::wire::Wire;
 use crate::soft::device::SoftDevice;
 use crate::sys::random::random_u64;
 use std::path::PathBuf;
-use tbrdma_proto::fault::FaultPlan;
+use tbrdma_proto::fault::{FaultPlan, LinkModel, LinkModelError};
 use tbrdma_proto::{Backend, NamedDevice, ParseProfileError, Profile, parse_devices};
 
 const CALL: &str = "open_device";
@@ -26,6 +28,7 @@ const CALL: &str = "open_device";
 pub struct OpenOptions {
     fault: Option<String>,
     seed: Option<u64>,
+    link: Option<String>,
     capture: Option<PathBuf>,
     profile: Option<String>,
     devices: Option<String>,
@@ -37,8 +40,8 @@ impl OpenOptions {
         Self::default()
     }
 
-    /// What the environment says: `TBRDMA_FAULT`, `TBRDMA_SEED`, `TBRDMA_CAPTURE`, `TBRDMA_PROFILE`, `TBRDMA_DEVICES`, as for the methods
-    /// below.
+    /// What the environment says: `TBRDMA_FAULT`, `TBRDMA_SEED`, `TBRDMA_LINK`, `TBRDMA_CAPTURE`, `TBRDMA_PROFILE`, `TBRDMA_DEVICES`, as for
+    /// the methods below.
     ///
     /// # Errors
     /// `TBRDMA_SEED` is not a number.
@@ -53,11 +56,11 @@ impl OpenOptions {
         };
         let capture = std::env::var_os("TBRDMA_CAPTURE").filter(|path| !path.is_empty()).map(PathBuf::from);
         let (profile, devices) = (text("TBRDMA_PROFILE"), text("TBRDMA_DEVICES"));
-        Ok(Self { fault: text("TBRDMA_FAULT"), seed, capture, profile, devices })
+        Ok(Self { fault: text("TBRDMA_FAULT"), seed, link: text("TBRDMA_LINK"), capture, profile, devices })
     }
 
     /// What is wrong with the wire, for what this context sends: a fault plan such as `loss=1%,delay=50us~20us`. It is looked at when the device
-    /// is opened.
+    /// is opened. Only `udp` devices have packets for it.
     pub fn fault(mut self, plan: impl Into<String>) -> Self {
         self.fault = Some(plan.into());
         self
@@ -69,7 +72,20 @@ impl OpenOptions {
         self
     }
 
-    /// A file that gets every packet this context sends and receives, as pcapng.
+    /// How fast the link is: a rate, a latency or both, as in `64Gbps,5us`. It is looked at when the device is opened.
+    ///
+    /// The rate is for all that this context sends, and for all that is sent in answer; the latency is one way. On `udp` it is the `rate` and
+    /// `delay` of a [fault plan](Self::fault), and each side says it for what it sends. On `shm` the side that posts a work request says it for the
+    /// request and for its answer: the request takes effect at the peer when it has come there, and completes here when the answer has come back; a
+    /// READ or an atomic takes effect when it completes; UC and UD complete when they arrive. Nothing is earlier than that; on a busy machine it is
+    /// later.
+    pub fn link(mut self, link: impl Into<String>) -> Self {
+        self.link = Some(link.into());
+        self
+    }
+
+    /// A file that gets every packet this context sends and receives, as pcapng. On `shm`, which has none, those that an adapter would have sent: what
+    /// this context asks of others, and their answers.
     pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
         self
@@ -98,15 +114,18 @@ impl OpenOptions {
         let profile = self.read_profile()?;
         let (name, backend) = self.find(name, &profile)?;
         let device: Box<dyn Device> = match &backend {
-            Backend::Shm(_) if self.fault.is_some() || self.capture.is_some() => {
+            Backend::Shm(_) if self.fault.is_some() => {
                 return Err(Error::NotSupported {
                     call: CALL,
                     device: name.unwrap_or_else(|| backend.to_string()),
-                    what: "faults or captures: it has no packets; use a udp device",
+                    what: "faults of packets: it has none; use a udp device, or a link for a rate and a latency",
                 });
             }
-            Backend::Shm(cable) => Box::new(ShmDevice::open(profile, cable.as_ref())?),
-            Backend::Udp(interface) => Box::new(SoftDevice::open(self.link(interface)?, profile)?),
+            Backend::Shm(cable) => {
+                let wire = Wire::new(self.read_link()?, self.capture.as_deref())?;
+                Box::new(ShmDevice::open(profile, cable.as_ref(), wire)?)
+            }
+            Backend::Udp(interface) => Box::new(SoftDevice::open(self.open_link(interface)?, profile)?),
         };
         Ok(Context::of(crate::profiled::around(device, name.as_deref())?))
     }
@@ -128,6 +147,16 @@ impl OpenOptions {
             call: CALL,
             reason: error.to_string(),
         })
+    }
+
+    fn read_link(&self) -> Result<Option<LinkModel>> {
+        let Some(text) = &self.link else { return Ok(None) };
+        text.parse().map(Some).map_err(|error| self.wrong_link(&error))
+    }
+
+    fn wrong_link(&self, error: &LinkModelError) -> Error {
+        let text = self.link.as_deref().unwrap_or_default();
+        Error::InvalidArgument { call: CALL, reason: format!("link {text:?}: {error}") }
     }
 
     /// What a name stands for: one of the listed devices, or itself. The name it is to have, if it is another than its own.
@@ -153,13 +182,19 @@ impl OpenOptions {
     }
 
     /// The link to the network, with what is asked for around it.
-    fn link(&self, interface: &str) -> Result<Box<dyn Link>> {
+    fn open_link(&self, interface: &str) -> Result<Box<dyn Link>> {
         let fault = match &self.fault {
             None => None,
             Some(plan) => Some(plan.parse::<FaultPlan>().map_err(|error| Error::InvalidArgument {
                 call: CALL,
                 reason: format!("fault plan {plan:?}: {error}"),
             })?),
+        };
+        let fault = match (fault, self.read_link()?) {
+            (fault, None) => fault,
+            (fault, Some(link)) => {
+                Some(link.with_faults(fault.unwrap_or_default()).map_err(|error| self.wrong_link(&error))?)
+            }
         };
         let fault = match (fault, self.seed) {
             (None, _) => None,

@@ -72,6 +72,7 @@ fn a_flood_moves_bytes() {
         pin_responder: None,
         timeout_ms: 60_000,
         profile: None,
+        link: None,
         fault: None,
         seed: None,
         memory: tbrdma_bench::plan::Memory::Library,

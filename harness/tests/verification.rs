@@ -28,6 +28,7 @@ fn plan(benchmark: Benchmark, op: Op) -> Plan {
         pin_responder: None,
         timeout_ms: 60_000,
         profile: None,
+        link: None,
         fault: None,
         seed: None,
         memory: tbrdma_bench::plan::Memory::Library,

@@ -7,12 +7,14 @@
 //! direction of one link. Everything it decides follows from plan, seed, and the times and sizes it is told.
 
 mod dice;
+mod link;
 mod plan;
 mod random;
 mod text;
 mod verbs;
 
 pub use dice::*;
+pub use link::*;
 pub use plan::*;
 pub use random::*;
 pub use text::FaultPlanError;

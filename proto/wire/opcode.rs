@@ -2,6 +2,9 @@
 
 use core::fmt;
 
+use crate::qp::QpType;
+use crate::work::Opcode;
+
 /// The transport service a packet belongs to: the upper three bits of its opcode (IBTA volume 1, section 9.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Service {
@@ -180,6 +183,52 @@ opcodes! {
 }
 
 impl PacketOpcode {
+    /// The opcode of a part of a SEND or WRITE.
+    #[inline]
+    pub const fn of_message(qp_type: QpType, opcode: Opcode, first: bool, last: bool) -> Self {
+        match (qp_type, opcode, first, last) {
+            (QpType::Ud, Opcode::SendWithImm, ..) => Self::UdSendOnlyWithImm,
+            (QpType::Ud, ..) => Self::UdSendOnly,
+            (QpType::Rc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, true, false) => Self::RcWriteFirst,
+            (QpType::Rc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, false, false) => Self::RcWriteMiddle,
+            (QpType::Rc, Opcode::RdmaWrite, false, true) => Self::RcWriteLast,
+            (QpType::Rc, Opcode::RdmaWrite, true, true) => Self::RcWriteOnly,
+            (QpType::Rc, Opcode::RdmaWriteWithImm, false, true) => Self::RcWriteLastWithImm,
+            (QpType::Rc, Opcode::RdmaWriteWithImm, true, true) => Self::RcWriteOnlyWithImm,
+            (QpType::Rc, Opcode::SendWithImm, false, true) => Self::RcSendLastWithImm,
+            (QpType::Rc, Opcode::SendWithImm, true, true) => Self::RcSendOnlyWithImm,
+            (QpType::Rc, Opcode::SendWithInv, false, true) => Self::RcSendLastWithInv,
+            (QpType::Rc, Opcode::SendWithInv, true, true) => Self::RcSendOnlyWithInv,
+            (QpType::Rc, _, true, false) => Self::RcSendFirst,
+            (QpType::Rc, _, false, false) => Self::RcSendMiddle,
+            (QpType::Rc, _, false, true) => Self::RcSendLast,
+            (QpType::Rc, _, true, true) => Self::RcSendOnly,
+            (QpType::Uc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, true, false) => Self::UcWriteFirst,
+            (QpType::Uc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, false, false) => Self::UcWriteMiddle,
+            (QpType::Uc, Opcode::RdmaWrite, false, true) => Self::UcWriteLast,
+            (QpType::Uc, Opcode::RdmaWrite, true, true) => Self::UcWriteOnly,
+            (QpType::Uc, Opcode::RdmaWriteWithImm, false, true) => Self::UcWriteLastWithImm,
+            (QpType::Uc, Opcode::RdmaWriteWithImm, true, true) => Self::UcWriteOnlyWithImm,
+            (QpType::Uc, Opcode::SendWithImm, false, true) => Self::UcSendLastWithImm,
+            (QpType::Uc, Opcode::SendWithImm, true, true) => Self::UcSendOnlyWithImm,
+            (QpType::Uc, _, true, false) => Self::UcSendFirst,
+            (QpType::Uc, _, false, false) => Self::UcSendMiddle,
+            (QpType::Uc, _, false, true) => Self::UcSendLast,
+            (QpType::Uc, _, true, true) => Self::UcSendOnly,
+        }
+    }
+
+    /// The opcode of a part of the answer to a READ.
+    #[inline]
+    pub const fn of_read_response(first: bool, last: bool) -> Self {
+        match (first, last) {
+            (true, true) => Self::RcReadResponseOnly,
+            (true, false) => Self::RcReadResponseFirst,
+            (false, true) => Self::RcReadResponseLast,
+            (false, false) => Self::RcReadResponseMiddle,
+        }
+    }
+
     /// The number on the wire.
     #[inline]
     pub const fn raw(self) -> u8 {

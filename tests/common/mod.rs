@@ -10,6 +10,7 @@ use tbrdma::{
 };
 
 pub(crate) mod apple;
+pub(crate) mod capture;
 mod skip;
 #[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use skip::skip;

@@ -5,6 +5,7 @@ use crate::watch;
 use std::sync::OnceLock;
 use tbrdma::{Context, OpenOptions};
 use tbrdma_proto::NamedDevice;
+use tbrdma_proto::fault::FaultPlan;
 use tbrdma_settings::{Settings, for_process};
 
 /// The settings; `None`, and a word on stderr, where they make no sense: then there are no devices.
@@ -28,13 +29,14 @@ pub(crate) fn open(device: &NamedDevice) -> Result<Context, Errno> {
     let settings = settings().ok_or(Errno::ENODEV)?;
     let mut options = OpenOptions::new().profile(settings.profile.to_string());
     // What has no packets is left as it is beside what has: tbrdma-run has seen to it that there is one that has.
-    if device.backend.has_packets() {
-        if let Some(plan) = settings.wire() {
-            options = options.fault(plan.to_string());
-        }
-        if let Some(capture) = &settings.capture {
-            options = options.capture(for_process(capture, std::process::id()));
-        }
+    if settings.faults.wire != FaultPlan::default() && device.backend.has_packets() {
+        options = options.fault(settings.faults.wire.to_string());
+    }
+    if let Some(link) = settings.link {
+        options = options.link(link.to_string());
+    }
+    if let Some(capture) = &settings.capture {
+        options = options.capture(for_process(capture, std::process::id()));
     }
     if let Some(seed) = settings.seed {
         options = options.seed(seed);

@@ -26,10 +26,12 @@ pub(crate) struct Options {
     /// The seed of the faults; without one it is drawn, and told (TBRDMA_SEED).
     #[arg(long)]
     seed: Option<OsString>,
-    /// The rate and the latency of the links, as in 64Gbps,5us (TBRDMA_LINK).
+    /// The rate and the latency of the links, as in 64Gbps,5us: what a device sends shares the rate, and neither side sees anything before the
+    /// latency has passed, one way (TBRDMA_LINK).
     #[arg(long, value_name = "RATE,LATENCY")]
     link: Option<OsString>,
-    /// A file for every packet, as pcapng; %p becomes the process's number (TBRDMA_CAPTURE).
+    /// A file for every packet, as pcapng; %p becomes the process's number. On shm it has the packets that an adapter would have sent, of what this
+    /// process asks of others (TBRDMA_CAPTURE).
     #[arg(long, value_name = "FILE")]
     capture: Option<OsString>,
     /// A file for every call and completion; %p becomes the process's number (TBRDMA_TRACE).
@@ -55,6 +57,7 @@ pub(crate) struct Options {
 const AFTER: &str = "Examples:
   tbrdma-run -- ibv_devinfo -v
   tbrdma-run --device mlx5_0=udp:lo --fault loss=1% --seed 7 -- ib_send_lat
+  tbrdma-run --link 64Gbps,5us --capture run-%p.pcapng -- ib_send_lat 127.0.0.1
   tbrdma-run --profile connectx -- ib_write_bw 127.0.0.1";
 
 impl Options {

@@ -1,11 +1,11 @@
 //! One source of settings: values as they were written, and where each comes from. Layers are laid over each other, and what is on top is
 //! parsed, so that nobody is told of an error in a value that has no effect.
 
-use crate::{CONFIG_VARIABLE, Faults, Key, LinkModel, Settings, SettingsError, file};
+use crate::{CONFIG_VARIABLE, Faults, Key, Settings, SettingsError, file};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use tbrdma_proto::fault::FaultPlan;
+use tbrdma_proto::fault::{FaultPlan, LinkModel};
 use tbrdma_proto::{NamedDevice, Profile, parse_devices};
 
 /// Settings as they were written in one place or in several.
@@ -97,22 +97,17 @@ impl Layer {
 
     /// What no value is wrong in by itself.
     fn check(&self, settings: &Settings) -> Result<(), SettingsError> {
-        if !settings.devices.iter().any(|device| device.backend.has_packets()) {
-            let wire_faults = settings.faults.wire != FaultPlan::default();
-            let needs_packets = [wire_faults.then_some(Key::Fault), Some(Key::Link), Some(Key::Capture)];
-            if let Some(text) = needs_packets.into_iter().flatten().find_map(|key| self.text(key)) {
-                let reason =
-                    "none of the devices has packets for it; add one that has, as in --device udp:lo";
-                return Err(text.error(reason.to_owned()));
-            }
-        }
         let plan = &settings.faults.wire;
-        let twice = |link: LinkModel| {
-            plan.rate.is_some() && link.rate.is_some() || !plan.delay.is_zero() && !link.latency.is_zero()
-        };
+        if *plan != FaultPlan::default()
+            && !settings.devices.iter().any(|device| device.backend.has_packets())
+            && let Some(text) = self.text(Key::Fault)
+        {
+            let reason = "none of the devices has packets for it; add one that has, as in --device udp:lo";
+            return Err(text.error(reason.to_owned()));
+        }
         match (settings.link, self.text(Key::Link)) {
-            (Some(link), Some(text)) if twice(link) => {
-                Err(text.error(format!("the fault plan says it too: {plan}; say it in one of them")))
+            (Some(link), Some(text)) => {
+                link.with_faults(plan.clone()).map(drop).map_err(|error| text.error(error.to_string()))
             }
             _ => Ok(()),
         }

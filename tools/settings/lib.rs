@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | `--device` (repeatable) | `TBRDMA_DEVICES` | `devices` (a list) | a [list](tbrdma_proto::devices) |
 //! | `--profile` | `TBRDMA_PROFILE` | `profile` | a [`Profile`]: `plain`, `rxe`, `connectx`, `apple-tb5`, and switches |
-//! | `--fault` | `TBRDMA_FAULT` | `fault` | [`Faults`]: a [`FaultPlan`] and a [`VerbsPlan`](tbrdma_proto::fault::VerbsPlan) in one |
+//! | `--fault` | `TBRDMA_FAULT` | `fault` | [`Faults`]: a [`FaultPlan`](tbrdma_proto::fault::FaultPlan) and a [`VerbsPlan`](tbrdma_proto::fault::VerbsPlan) in one |
 //! | `--seed` | `TBRDMA_SEED` | `seed` | a number below 2^64 |
 //! | `--link` | `TBRDMA_LINK` | `link` | a rate and a latency, `64Gbps,5us` |
 //! | `--capture` | `TBRDMA_CAPTURE` | `capture` | a file; `%p` becomes the process's number |
@@ -36,19 +36,17 @@ mod faults;
 mod file;
 mod key;
 mod layer;
-mod link;
 mod paths;
 
 pub use error::SettingsError;
 pub use faults::Faults;
 pub use key::{CONFIG_FLAG, CONFIG_VARIABLE, Key};
 pub use layer::Layer;
-pub use link::LinkModel;
 pub use paths::for_process;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use tbrdma_proto::fault::FaultPlan;
+use tbrdma_proto::fault::LinkModel;
 use tbrdma_proto::{NamedDevice, Profile};
 
 /// Everything that can be set, checked.
@@ -81,18 +79,6 @@ impl Settings {
     /// A value makes no sense, or the file cannot be read.
     pub fn from_environment() -> Result<Self, SettingsError> {
         Layer::from_environment()?.parse()
-    }
-
-    /// What devices with packets do to them: the faults, and the link's rate and latency. `None`: nothing.
-    pub fn wire(&self) -> Option<FaultPlan> {
-        let mut plan = self.faults.wire.clone();
-        if let Some(link) = self.link {
-            plan.rate = plan.rate.or(link.rate);
-            if plan.delay.is_zero() {
-                plan.delay = link.latency;
-            }
-        }
-        (plan != FaultPlan::default()).then_some(plan)
     }
 
     /// The variables that say all this to another process. Whatever other variables of [`Key::ALL`] there are, and [`CONFIG_VARIABLE`],

@@ -28,7 +28,7 @@ const BUFFER_BYTES: usize = 1 << 18;
 
 /// Which way a packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub(crate) enum Direction {
     /// It arrived.
     In = 1,
     /// It was sent.

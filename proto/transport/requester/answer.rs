@@ -283,7 +283,7 @@ impl Requester {
         let opcode = incoming.packet.headers.bth.opcode;
         let fits = wqe.opcode == Opcode::RdmaRead
             && payload == len as usize
-            && (number < self.ambiguous || opcode == read_response(begins, ends))
+            && (number < self.ambiguous || opcode == PacketOpcode::of_read_response(begins, ends))
             && self.takes(incoming.packet.headers.aeth, opcode.has_aeth());
         if !fits {
             self.fail(WcStatus::BadRespErr);
@@ -357,15 +357,5 @@ impl Requester {
         }
         self.advance_head();
         self.progress(now, 1, ctx);
-    }
-}
-
-#[inline]
-const fn read_response(first: bool, last: bool) -> PacketOpcode {
-    match (first, last) {
-        (true, true) => PacketOpcode::RcReadResponseOnly,
-        (true, false) => PacketOpcode::RcReadResponseFirst,
-        (false, true) => PacketOpcode::RcReadResponseLast,
-        (false, false) => PacketOpcode::RcReadResponseMiddle,
     }
 }

@@ -40,7 +40,7 @@ impl Requester {
         let wqe = self.queue.at(number);
         let (first, last) = (self.next == wqe.first, self.next + 1 == wqe.end());
         let apart = wqe.is_apart(ctx);
-        let opcode = opcode(ctx.qp_type, wqe.opcode, first || apart, last || apart);
+        let opcode = PacketOpcode::of_message(ctx.qp_type, wqe.opcode, first || apart, last || apart);
         let mut headers = Headers::new(ctx.bth(opcode, Self::psn(ctx, self.next)));
         headers.bth.pad = (len.wrapping_neg() & 3) as u8;
         headers.bth.solicited = last && wqe.flags.contains(SendFlags::SOLICITED);
@@ -116,42 +116,5 @@ impl Requester {
         self.next += 1;
         self.answers_due.push_back(self.next);
         Transmit { headers, payload: Payload::Empty, to: To::Peer }
-    }
-}
-
-/// The packet opcode for a part of a SEND or WRITE.
-#[inline]
-const fn opcode(qp_type: QpType, opcode: Opcode, first: bool, last: bool) -> PacketOpcode {
-    use PacketOpcode as P;
-
-    match (qp_type, opcode, first, last) {
-        (QpType::Ud, Opcode::SendWithImm, ..) => P::UdSendOnlyWithImm,
-        (QpType::Ud, ..) => P::UdSendOnly,
-        (QpType::Rc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, true, false) => P::RcWriteFirst,
-        (QpType::Rc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, false, false) => P::RcWriteMiddle,
-        (QpType::Rc, Opcode::RdmaWrite, false, true) => P::RcWriteLast,
-        (QpType::Rc, Opcode::RdmaWrite, true, true) => P::RcWriteOnly,
-        (QpType::Rc, Opcode::RdmaWriteWithImm, false, true) => P::RcWriteLastWithImm,
-        (QpType::Rc, Opcode::RdmaWriteWithImm, true, true) => P::RcWriteOnlyWithImm,
-        (QpType::Rc, Opcode::SendWithImm, false, true) => P::RcSendLastWithImm,
-        (QpType::Rc, Opcode::SendWithImm, true, true) => P::RcSendOnlyWithImm,
-        (QpType::Rc, Opcode::SendWithInv, false, true) => P::RcSendLastWithInv,
-        (QpType::Rc, Opcode::SendWithInv, true, true) => P::RcSendOnlyWithInv,
-        (QpType::Rc, _, true, false) => P::RcSendFirst,
-        (QpType::Rc, _, false, false) => P::RcSendMiddle,
-        (QpType::Rc, _, false, true) => P::RcSendLast,
-        (QpType::Rc, _, true, true) => P::RcSendOnly,
-        (QpType::Uc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, true, false) => P::UcWriteFirst,
-        (QpType::Uc, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm, false, false) => P::UcWriteMiddle,
-        (QpType::Uc, Opcode::RdmaWrite, false, true) => P::UcWriteLast,
-        (QpType::Uc, Opcode::RdmaWrite, true, true) => P::UcWriteOnly,
-        (QpType::Uc, Opcode::RdmaWriteWithImm, false, true) => P::UcWriteLastWithImm,
-        (QpType::Uc, Opcode::RdmaWriteWithImm, true, true) => P::UcWriteOnlyWithImm,
-        (QpType::Uc, Opcode::SendWithImm, false, true) => P::UcSendLastWithImm,
-        (QpType::Uc, Opcode::SendWithImm, true, true) => P::UcSendOnlyWithImm,
-        (QpType::Uc, _, true, false) => P::UcSendFirst,
-        (QpType::Uc, _, false, false) => P::UcSendMiddle,
-        (QpType::Uc, _, false, true) => P::UcSendLast,
-        (QpType::Uc, _, true, true) => P::UcSendOnly,
     }
 }

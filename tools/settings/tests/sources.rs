@@ -52,7 +52,8 @@ fn a_file_says_everything() {
     assert_eq!(settings.devices[0].to_string(), "mlx5_0=udp:lo");
     assert_eq!(settings.devices[1].to_string(), "mlx5_1=shm");
     assert_eq!(settings.seed, Some(u64::MAX));
-    assert_eq!(settings.wire().expect("a plan").to_string(), "loss=1%,delay=5us,rate=64Gbps");
+    assert_eq!(settings.faults.to_string(), "loss=1%");
+    assert_eq!(settings.link.expect("a link").to_string(), "64Gbps,5us");
     assert_eq!(
         settings.capture,
         Some(folder.0.join("packets-%p.pcapng")),
