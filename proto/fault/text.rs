@@ -178,7 +178,7 @@ pub(super) fn chance(text: &str) -> Option<Chance> {
     Chance::from_parts(u32::try_from(parts).ok()?)
 }
 
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     with_unit(text, &TIMES).map(Duration::from_nanos)
 }
 
@@ -220,7 +220,7 @@ pub(super) fn show_chance(chance: Chance) -> Decimal {
     Decimal { parts: chance.parts().into(), unit: PERCENT, name: "%" }
 }
 
-fn show_duration(time: Duration) -> Decimal {
+pub(super) fn show_duration(time: Duration) -> Decimal {
     let parts = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let (name, unit) = match parts {
         0 | 1_000_000_000.. => TIMES[3],

@@ -9,6 +9,7 @@ use crate::context::{Context, Known, context_of};
 use crate::cq::Cq;
 use crate::errno::Errno;
 use crate::export::export;
+use crate::happen;
 use crate::object::{Object, Out, Users, give, take_back};
 use crate::wait;
 use core::ffi::{c_int, c_void};
@@ -47,15 +48,16 @@ impl Channel {
         let has_events = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let set = wait::any_of(&[inner.as_fd(), has_events.as_fd()])?;
         let c = ibv_comp_channel { context: context.c(), fd: set.0.as_raw_fd(), refcnt: 0 };
-        Ok(give(Box::new(Self {
+        let channel = give(Box::new(Self {
             c,
             inner,
             events: Mutex::default(),
             has_events,
             set,
             users: Users::default(),
-        }))
-        .cast())
+        }));
+        context.objects().channels.push(Known(channel));
+        Ok(channel.cast())
     }
 
     fn context(&self) -> &Context {
@@ -64,7 +66,7 @@ impl Channel {
     }
 
     /// The next event, and the reading of it.
-    fn next(&self) -> Option<Known<Cq>> {
+    fn next(&self) -> Result<Option<Known<Cq>>, Errno> {
         // While this is held no completion queue is destroyed: the one found stays until its event is acknowledged.
         let objects = self.context().objects();
         let mut events = crate::context::lock(&self.events);
@@ -76,13 +78,31 @@ impl Channel {
                 let _ = self.has_events.write(1);
             }
         }
-        let found = events.pop_front()?;
+        let Some(found) = events.pop_front() else { return happen::nothing() };
         if events.is_empty() {
-            let _ = self.has_events.read();
+            self.is_empty();
         }
         // SAFETY: a queue in the table of objects, which is locked.
-        unsafe { &*found.0 }.completion_events.read();
-        Some(found)
+        unsafe { &*found.0 }.is_told();
+        Ok(Some(found))
+    }
+
+    /// Another event of a completion queue of this channel, which the caller knows to be alive.
+    pub(crate) fn raise(&self, cq: &Cq) {
+        crate::context::lock(&self.events).push_back(Known(cq));
+        self.wake();
+    }
+
+    /// Makes the descriptor readable.
+    pub(crate) fn wake(&self) {
+        let _ = self.has_events.write(1);
+    }
+
+    /// No events are left. Where the device was removed, there is always that to be read.
+    fn is_empty(&self) {
+        if !happen::is_removed() {
+            let _ = self.has_events.read();
+        }
     }
 
     /// Forgets the events of a completion queue that is no longer in the table of objects.
@@ -90,7 +110,7 @@ impl Channel {
         let mut events = crate::context::lock(&self.events);
         events.retain(|known| !core::ptr::eq(known.0, cq));
         if events.is_empty() {
-            let _ = self.has_events.read();
+            self.is_empty();
         }
     }
 }
@@ -105,6 +125,7 @@ export! {
             return Ok(());
         }
         channel.users.none()?;
+        channel.context().objects().channels.retain(|known| !core::ptr::eq(known.0, channel));
         // SAFETY: the program gives it back, and no completion queue has it.
         drop(unsafe { take_back(channel) });
         Ok(())

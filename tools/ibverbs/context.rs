@@ -1,6 +1,7 @@
 //! Open devices, and what their objects have in common.
 
 use crate::abi::*;
+use crate::channel::Channel;
 use crate::cq::Cq;
 use crate::device::Device;
 use crate::errno::Errno;
@@ -19,8 +20,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 use tbrdma::{AsyncEvents, ProtectionDomain};
 
 /// Takes a lock that a panic may have left: what it guards is whole after each statement.
@@ -42,10 +44,11 @@ impl<T> Copy for Known<T> {}
 // SAFETY: an address; who follows it holds the table's lock, and objects leave the table before they go.
 unsafe impl<T: Sync> Send for Known<T> {}
 
-/// Objects by the device's numbers for them, which is how events name them, and the contexts that they are made from.
+/// Objects by the device's numbers for them, which is how events name them, and the contexts that they are made from. Channels have no numbers.
 #[derive(Default)]
 pub(crate) struct Objects {
     pub(crate) contexts: Vec<Known<Context>>,
+    pub(crate) channels: Vec<Known<Channel>>,
     pub(crate) qps: HashMap<u32, Known<Qp>>,
     pub(crate) cqs: HashMap<u32, Known<Cq>>,
     pub(crate) srqs: HashMap<u32, Known<Srq>>,
@@ -67,6 +70,8 @@ pub(crate) struct Opened {
     pub(crate) objects: Mutex<Objects>,
     pub(crate) handles: Mutex<Handles>,
     next_handle: AtomicU32,
+    /// The fault plan has the port down.
+    pub(crate) is_port_down: AtomicBool,
     /// Known by its inode: an import is told a descriptor, which may be a duplicate.
     command: OwnedFd,
     generation: u32,
@@ -93,11 +98,14 @@ impl Opened {
             objects: Mutex::default(),
             handles: Mutex::default(),
             next_handle: AtomicU32::new(0),
+            is_port_down: AtomicBool::new(false),
             command,
             generation,
         });
         all.retain(|opened| opened.strong_count() > 0);
         all.push(Arc::downgrade(&opened));
+        drop(all);
+        crate::watch::opened();
         Ok(opened)
     }
 
@@ -110,10 +118,27 @@ impl Opened {
         lock(&OPENED).iter().filter_map(Weak::upgrade).find(is_it).ok_or(Errno::EINVAL)
     }
 
-    /// A number for a new object.
+    /// Does something with the objects later, if the device is still open then.
+    pub(crate) fn later(self: &Arc<Self>, due: Instant, task: impl FnOnce(&Objects) + Send + 'static) {
+        let opened = Arc::downgrade(self);
+        crate::clock::at(due, move || {
+            if let Some(opened) = opened.upgrade() {
+                task(&lock(&opened.objects));
+            }
+        });
+    }
+
+    /// A number for a new object: larger than those of all before it.
     pub(crate) fn handle(&self) -> u32 {
         self.next_handle.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// The devices that this process has open.
+pub(crate) fn opened() -> Vec<Arc<Opened>> {
+    let generation = fork::generation();
+    let all = lock(&OPENED);
+    all.iter().filter_map(Weak::upgrade).filter(|opened| opened.generation == generation).collect()
 }
 
 /// What programs hold: `ibv_context`, with the tables of functions around it.

@@ -6,6 +6,7 @@ use crate::channel::Channel;
 use crate::context::{Context, Known, context_of};
 use crate::errno::Errno;
 use crate::export::{export, function};
+use crate::late::Late;
 use crate::lock::Lock;
 use crate::object::{Object, Users, give, take_back};
 use crate::pd::Pd;
@@ -14,7 +15,10 @@ use crate::watch;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use tbrdma::{CompletionQueue, WorkCompletion};
+use tbrdma_proto::WcStatus;
 
 /// A completion queue.
 #[repr(C)]
@@ -29,6 +33,11 @@ pub(crate) struct Cq {
     pub(crate) async_events: Acks,
     /// Queue pairs, and shared receive queues of the extended kinds.
     pub(crate) users: Users,
+    pub(crate) late: Late,
+    /// The program waits for an event, where completions may be late.
+    pub(crate) is_awaited: AtomicBool,
+    /// Later ones have larger numbers.
+    pub(crate) order: u32,
 }
 
 // SAFETY: what changes of the C structure is written by the thread that holds `current`.
@@ -104,6 +113,9 @@ impl Cq {
             completion_events: Acks::default(),
             async_events: Acks::default(),
             users: Users::default(),
+            late: Late::default(),
+            is_awaited: AtomicBool::new(false),
+            order: context.opened.handle(),
         }));
         context.objects().cqs.insert(number, Known(cq));
         Ok(cq)
@@ -113,18 +125,84 @@ impl Cq {
         self.c.get().cast()
     }
 
-    /// Shows completions to who watches, and breaks the queue pairs of those that fail because of that.
+    /// Takes completions, watched: some fail or come later, and all are shown.
     #[cold]
-    pub(crate) fn show(&self, wcs: &mut [WorkCompletion]) {
+    pub(crate) fn poll_watched(&self, out: &mut [WorkCompletion]) -> usize {
+        let count = if watch::delays_completions() {
+            self.hold_back();
+            self.late.give(out)
+        } else {
+            let count = self.inner.poll(out).len();
+            self.change(&mut out[..count]);
+            count
+        };
+        out[..count].iter().for_each(watch::completed);
+        count
+    }
+
+    /// Takes from the device what it has.
+    fn hold_back(&self) {
+        let mut batch = [WorkCompletion::default(); 16];
+        // No more than there is room for: the device may go on for ever.
+        for _ in 0..=self.inner.cqe() as usize / batch.len() {
+            let polled = self.inner.poll(&mut batch).len();
+            self.change(&mut batch[..polled]);
+            self.late.add(&batch[..polled], |due| self.raise_at(due));
+            if polled < batch.len() {
+                break;
+            }
+        }
+    }
+
+    /// Does to completions what the fault plan wants, and breaks the queue pairs of those that fail because of it.
+    fn change(&self, wcs: &mut [WorkCompletion]) {
+        if wcs.is_empty() {
+            return;
+        }
+        let objects = self.context().objects();
         for wc in wcs {
-            if watch::completed(wc) {
-                let objects = self.context().objects();
-                if let Some(known) = objects.qps.get(&wc.qp_num.get()) {
-                    // SAFETY: in the table of objects, which is locked.
-                    unsafe { &*known.0 }.break_down();
+            // SAFETY: in the table of objects, which is locked.
+            let qp = objects.qps.get(&wc.qp_num.get()).map(|known| unsafe { &*known.0 });
+            match qp {
+                Some(qp) if wc.opcode.is_recv() => qp.receiving().completed(),
+                Some(qp) => qp.sending.correct(wc),
+                None => {}
+            }
+            if wc.status == WcStatus::Success
+                && let Some(status) = watch::fails()
+            {
+                wc.status = status;
+                if let Some(qp) = qp {
+                    qp.break_down();
                 }
             }
         }
+    }
+
+    /// Raises an event at that time, for the completions that are seen from then on.
+    fn raise_at(&self, due: Instant) {
+        if self.channel.is_none() {
+            return;
+        }
+        let number = self.inner.number();
+        self.context().opened.later(due, move |objects| {
+            if let Some(known) = objects.cqs.get(&number) {
+                // SAFETY: in the table of objects, which is locked.
+                let cq = unsafe { &*known.0 };
+                if let Some(channel) = cq.channel
+                    && cq.is_awaited.swap(false, Ordering::Relaxed)
+                {
+                    // SAFETY: the queue is among the channel's users.
+                    unsafe { &*channel.0 }.raise(cq);
+                }
+            }
+        });
+    }
+
+    /// The program reads an event of it.
+    pub(crate) fn is_told(&self) {
+        self.completion_events.read();
+        self.is_awaited.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn cq_context(&self) -> *mut c_void {

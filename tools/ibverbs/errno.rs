@@ -8,6 +8,8 @@ pub(crate) struct Errno(pub(crate) c_int);
 
 impl Errno {
     pub(crate) const EINVAL: Self = Self(libc::EINVAL);
+    pub(crate) const EIO: Self = Self(libc::EIO);
+    pub(crate) const ENOMEM: Self = Self(libc::ENOMEM);
     pub(crate) const EBUSY: Self = Self(libc::EBUSY);
     pub(crate) const ENOENT: Self = Self(libc::ENOENT);
     pub(crate) const ENODEV: Self = Self(libc::ENODEV);

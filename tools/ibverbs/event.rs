@@ -2,10 +2,11 @@
 
 use crate::abi::*;
 use crate::acks::Acks;
-use crate::context::{Context, Known, lock};
+use crate::context::{Context, Known, Opened, lock};
 use crate::cq::Cq;
 use crate::errno::Errno;
 use crate::export::export;
+use crate::happen;
 use crate::object::{Object, Out};
 use crate::qp::Qp;
 use crate::srq::Srq;
@@ -16,6 +17,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use tbrdma::{AsyncEvents, EventSource};
 use tbrdma_proto::AsyncEventKind;
 
@@ -83,7 +85,7 @@ impl Events {
         let mut queue = lock(&self.queue);
         let (source, kind) = queue.pop_front()?;
         if queue.is_empty() {
-            let _ = self.has_some.read();
+            self.is_empty();
         }
         let (element, acks) = source.object();
         if let Some(acks) = acks {
@@ -106,13 +108,20 @@ impl Events {
             about != object.cast()
         });
         if queue.is_empty() {
+            self.is_empty();
+        }
+    }
+
+    /// No events are left. Where the device was removed, there is always that to be read.
+    fn is_empty(&self) {
+        if !happen::is_removed() {
             let _ = self.has_some.read();
         }
     }
 }
 
 /// Hands out what the device has, and takes the next event of this context.
-fn next(context: &Context) -> Option<ibv_async_event> {
+fn next(context: &Context) -> Result<Option<ibv_async_event>, Errno> {
     // While this is held no object is destroyed, and no context closed.
     let objects = context.objects();
     while let Some(event) = context.opened.events.try_next() {
@@ -142,7 +151,70 @@ fn next(context: &Context) -> Option<ibv_async_event> {
             owner.events.push(source, event.kind);
         }
     }
-    context.events.pop()
+    context.events.pop().map_or_else(happen::nothing, |event| Ok(Some(event)))
+}
+
+/// Raises an event that the fault plan wants, and does to its object what such an event tells of. An object's event is about the one that was made last.
+#[cold]
+pub(crate) fn raise(opened: &Opened, kind: AsyncEventKind) {
+    use AsyncEventKind as Kind;
+    let objects = lock(&opened.objects);
+    // SAFETY: in the table of objects, which is locked; so for the others.
+    let qps = || objects.qps.values().map(|known| unsafe { &*known.0 });
+    match kind {
+        Kind::CqErr => {
+            // SAFETY: as above.
+            let cqs = objects.cqs.values().map(|known| unsafe { &*known.0 });
+            let Some(cq) = cqs.max_by_key(|cq| cq.order) else { return };
+            qps().filter(|qp| qp.completes_in(cq)).for_each(Qp::break_down);
+            cq.context().events.push(Source::Cq(Known(cq)), kind);
+        }
+        Kind::SrqErr | Kind::SrqLimitReached => {
+            // SAFETY: as above.
+            let srqs = objects.srqs.values().map(|known| unsafe { &*known.0 });
+            let Some(srq) = srqs.max_by_key(|srq| srq.order) else { return };
+            if kind == Kind::SrqErr {
+                qps().filter(|qp| qp.takes_from(srq)).for_each(Qp::break_down);
+            }
+            srq.context().events.push(Source::Srq(Known(srq)), kind);
+        }
+        kind if is_of_qp(kind) => {
+            let Some(qp) = qps().max_by_key(|qp| qp.order) else { return };
+            if matches!(kind, Kind::QpFatal | Kind::QpReqErr | Kind::QpAccessErr) {
+                qp.break_down();
+            }
+            qp.context().events.push(Source::Qp(Known(qp)), kind);
+        }
+        _ => {
+            match kind {
+                Kind::DeviceFatal => qps().for_each(Qp::break_down),
+                Kind::PortErr => opened.is_port_down.store(true, Ordering::Relaxed),
+                Kind::PortActive => opened.is_port_down.store(false, Ordering::Relaxed),
+                _ => {}
+            }
+            let port = if kind == Kind::DeviceFatal { 0 } else { 1 };
+            for known in &objects.contexts {
+                // SAFETY: as above.
+                unsafe { &*known.0 }.events.push(Source::Port(port), kind);
+            }
+        }
+    }
+}
+
+/// Whether events of this kind are about a queue pair.
+fn is_of_qp(kind: AsyncEventKind) -> bool {
+    use AsyncEventKind as Kind;
+    matches!(
+        kind,
+        Kind::QpFatal
+            | Kind::QpReqErr
+            | Kind::QpAccessErr
+            | Kind::CommEst
+            | Kind::SqDrained
+            | Kind::PathMig
+            | Kind::PathMigErr
+            | Kind::QpLastWqeReached
+    )
 }
 
 /// The acknowledgements of an event's object, if it has one.
@@ -155,14 +227,7 @@ fn acks<'a>(event: &ibv_async_event) -> Option<&'a Acks> {
             // SAFETY: its event is not yet acknowledged, so it has not been destroyed.
             Some(&unsafe { Cq::of(cq).as_ref() }?.async_events)
         }
-        Kind::QpFatal
-        | Kind::QpReqErr
-        | Kind::QpAccessErr
-        | Kind::CommEst
-        | Kind::SqDrained
-        | Kind::PathMig
-        | Kind::PathMigErr
-        | Kind::QpLastWqeReached => {
+        kind if is_of_qp(kind) => {
             // SAFETY: these kinds have this arm.
             let qp = unsafe { event.element.qp };
             // SAFETY: as above.

@@ -10,7 +10,8 @@
 //! | `device.rs`, `context.rs`, `query.rs` | devices, open devices, what they say |
 //! | `pd.rs`, `mr.rs`, `mw.rs`, `dm.rs`, `ah.rs`, `channel.rs`, `cq.rs`, `srq.rs`, `qp.rs` | an object each |
 //! | `post.rs`, `poll.rs`, `wr.rs`, `lock.rs`, `pace.rs` | the data path |
-//! | `settings.rs`, `watch.rs` | what this process was told; traces, reports, and faults in verbs |
+//! | `settings.rs`, `watch/` | what this process was told; traces, reports, and faults in verbs |
+//! | `happen.rs`, `queues.rs`, `late.rs`, `clock.rs` | what such faults do: events and removal, messages and receives, completions, later |
 //! | `event.rs`, `acks.rs`, `wait.rs` | asynchronous events, acknowledgements, blocking calls |
 //! | `names.rs`, `system.rs`, `kernel.rs`, `driver.rs` | the rest that has to be there |
 //!
@@ -23,6 +24,7 @@ mod acks;
 mod ah;
 mod attr;
 mod channel;
+mod clock;
 mod context;
 mod cq;
 mod device;
@@ -32,7 +34,9 @@ mod errno;
 mod event;
 mod export;
 mod fork;
+mod happen;
 mod kernel;
+mod late;
 mod lock;
 mod log;
 mod mr;
@@ -45,6 +49,7 @@ mod poll;
 mod post;
 mod qp;
 mod query;
+mod queues;
 mod settings;
 mod srq;
 mod system;

@@ -34,6 +34,11 @@ impl<T> Lock<T> {
         Held { lock: self }
     }
 
+    /// Takes the lock if nobody has it.
+    pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
+        (!self.held.swap(true, Ordering::Acquire)).then(|| Held { lock: self })
+    }
+
     #[cold]
     fn wait(&self) {
         let mut spins = 0;

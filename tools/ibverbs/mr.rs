@@ -247,6 +247,9 @@ fn rereg(
     const INPUT: c_int = -1;
     /// `IBV_REREG_MR_ERR_CMD`: nothing has changed.
     const COMMAND: c_int = -4;
+    if crate::happen::is_removed() {
+        return Err(COMMAND);
+    }
     let wrong = |errno: Errno, code| {
         errno.set();
         code

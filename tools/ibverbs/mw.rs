@@ -8,6 +8,8 @@ use crate::mr::Mr;
 use crate::object::{Object, give, take_back};
 use crate::pd::Pd;
 use crate::qp::Qp;
+use crate::queues::Sent;
+use crate::watch;
 use crate::wr::work_request;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_uint};
@@ -83,7 +85,13 @@ function! {
         let rkey = inc_rkey(mw.inner.rkey());
         let mut wr = work_request(bind.wr_id, Opcode::BindMw, SendFlags::from_bits_truncate(bind.send_flags));
         wr.set_bind(&binding(mw.c.get(), rkey, &bind.bind_info)?);
-        qp.sends.lock().queue.post(|list| list.raw(wr, &[])).map_err(|error| {
+        let mut sends = qp.sends.lock();
+        if watch::is_on() {
+            let signaled = wr.flags.contains(SendFlags::SIGNALED) || qp.reports_all();
+            qp.sending.add(Sent { wr_id: wr.wr_id, opcode: wr.opcode, signaled, lost: false });
+        }
+        sends.queue.post(|list| list.raw(wr, &[])).map_err(|error| {
+            qp.sending.take_back(1);
             crate::log::say(&error);
             Errno(error.errno())
         })?;

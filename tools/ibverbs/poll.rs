@@ -8,6 +8,7 @@ use crate::lock::Held;
 use crate::object::Object;
 use crate::watch;
 use core::ffi::{c_int, c_uint};
+use core::sync::atomic::Ordering;
 use tbrdma_proto::{WcFlags, WorkCompletion};
 
 /// Completions that are taken out of the queue at a time: the array is filled before each poll, also before those that find nothing.
@@ -44,12 +45,11 @@ function! {
         let room = usize::try_from(room).unwrap_or(0);
         let mut batch = [WorkCompletion::default(); BATCH];
         let mut count = 0;
+        let watched = watch::is_on();
         while count < room {
             let wanted = BATCH.min(room - count);
-            let polled = cq.inner.poll(&mut batch[..wanted]).len();
-            if watch::is_on() {
-                cq.show(&mut batch[..polled]);
-            }
+            let out = &mut batch[..wanted];
+            let polled = if watched { cq.poll_watched(out) } else { cq.inner.poll(out).len() };
             for wc in &batch[..polled] {
                 let to = to.wrapping_add(count);
                 // SAFETY: the program has room for `room` completions, of which this is one.
@@ -67,6 +67,7 @@ function! {
     errno fn req_notify_cq(cq: &Cq, solicited_only: c_int) -> c_int {
         // SAFETY: this field does not change.
         if !unsafe { (*cq.c()).channel }.is_null() {
+            cq.is_awaited.store(true, Ordering::Relaxed);
             cq.inner.req_notify(solicited_only != 0)?;
         }
         Ok(())
@@ -85,10 +86,8 @@ impl CqEx {
     /// Takes one completion, and shows the program the two fields of it that it reads itself.
     fn take(&self, current: &mut Held<'_, WorkCompletion>) -> Result<(), Errno> {
         let mut one = [WorkCompletion::default()];
-        let polled = self.0.inner.poll(&mut one).len();
-        if watch::is_on() {
-            self.0.show(&mut one[..polled]);
-        }
+        let polled =
+            if watch::is_on() { self.0.poll_watched(&mut one) } else { self.0.inner.poll(&mut one).len() };
         let wc = one[..polled].first().ok_or(Errno::ENOENT)?;
         **current = *wc;
         let c = self.0.c.get();

@@ -8,13 +8,15 @@ use crate::mw::binding;
 use crate::object::Object;
 use crate::pace::step_aside;
 use crate::qp::Qp;
+use crate::queues::{Receiving, Sent, push_lost};
 use crate::srq::Srq;
 use crate::watch;
 use crate::wr::work_request;
 use core::ffi::c_int;
 use core::ptr;
-use tbrdma::{RawSge, ReceiveWrs, SendWrs};
-use tbrdma_proto::{Opcode, Qpn, RemoteAddr, SendFlags, UdDestination};
+use std::time::Instant;
+use tbrdma::{PostError, RawSge, ReceiveWrs, SendWrs};
+use tbrdma_proto::{Opcode, QpState, Qpn, RemoteAddr, SendFlags, SendWr, UdDestination};
 
 /// The list of entries of a work request.
 #[inline(always)]
@@ -43,9 +45,9 @@ pub(crate) unsafe fn bytes<'a>(address: *const u8, length: usize) -> &'a [u8] {
     unsafe { core::slice::from_raw_parts(address, length) }
 }
 
-/// Puts one work request on the list. Reads only what its operation has.
+/// What a work request asks for, but for its data. Reads only what its operation has.
 #[inline(always)]
-fn push_send(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr) -> Result<(), Errno> {
+fn request(qp: &Qp, wr: &ibv_send_wr) -> Result<SendWr, Errno> {
     let opcode = Opcode::from_raw(wr.opcode).ok_or(Errno::EINVAL)?;
     let flags = SendFlags::from_bits_truncate(wr.send_flags);
     let mut to = work_request(wr.wr_id, opcode, flags);
@@ -71,8 +73,7 @@ fn push_send(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr) -> Result<(), Er
             // SAFETY: the operation has this arm.
             let bind = unsafe { wr.more.bind_mw };
             to.set_bind(&binding(bind.mw, bind.rkey, &bind.bind_info)?);
-            list.raw(to, &[]);
-            return Ok(());
+            return Ok(to);
         }
         Opcode::Send | Opcode::SendWithImm => {}
     }
@@ -86,13 +87,23 @@ fn push_send(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr) -> Result<(), Er
             qkey: ud.remote_qkey,
         });
     }
-    if !flags.contains(SendFlags::INLINE) {
+    Ok(to)
+}
+
+/// Puts a work request on the list, with its data.
+#[inline(always)]
+fn push_send(list: &mut SendWrs<'_>, qp: &Qp, to: SendWr, wr: &ibv_send_wr) -> Result<(), Errno> {
+    if to.opcode == Opcode::BindMw {
+        list.raw(to, &[]);
+        return Ok(());
+    }
+    if !to.flags.contains(SendFlags::INLINE) {
         list.raw(to, entries(wr.sg_list, wr.num_sge)?);
         return Ok(());
     }
     let entries = entries(wr.sg_list, wr.num_sge)?;
     let length: u64 = entries.iter().map(|entry| u64::from(entry.sge().length)).sum();
-    if length > u64::from(qp.cap.max_inline_data) || !opcode.gathers() {
+    if length > u64::from(qp.cap.max_inline_data) || !to.opcode.gathers() {
         return Err(Errno::EINVAL);
     }
     list.raw_inline(
@@ -103,6 +114,23 @@ fn push_send(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr) -> Result<(), Er
             unsafe { bytes(ptr::with_exposed_provenance(entry.addr as usize), entry.length as usize) }
         }),
     );
+    Ok(())
+}
+
+/// Puts a work request on the list, watched: it may be lost, and its queue pair may break.
+#[cold]
+fn push_watched(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr, breaks: &mut bool) -> Result<(), Errno> {
+    *breaks |= watch::breaks();
+    let to = request(qp, wr)?;
+    let (wr_id, opcode) = (to.wr_id, to.opcode);
+    let signaled = to.flags.contains(SendFlags::SIGNALED) || qp.reports_all();
+    let lost = watch::loses(opcode);
+    if lost {
+        push_lost(list, qp.qp_type(), to);
+    } else {
+        push_send(list, qp, to, wr)?;
+    }
+    qp.sending.add(Sent { wr_id, opcode, signaled, lost });
     Ok(())
 }
 
@@ -182,11 +210,7 @@ fn push_receives(list: &mut ReceiveWrs<'_>, first: *mut ibv_recv_wr, limit: u32)
 
 /// What the device refused comes before what we did.
 #[inline(always)]
-fn outcome<W: Linked>(
-    first: *mut W,
-    posted: Result<(), tbrdma::PostError>,
-    refused: Refused<W>,
-) -> Refused<W> {
+fn outcome<W: Linked>(first: *mut W, posted: Result<(), PostError>, refused: Refused<W>) -> Refused<W> {
     match posted {
         Ok(()) => refused,
         Err(error) => {
@@ -196,21 +220,82 @@ fn outcome<W: Linked>(
     }
 }
 
+/// Posts receives one by one, watched: some may be hidden from the device.
+#[cold]
+fn receive_watched(
+    receiving: &Receiving,
+    first: *mut ibv_recv_wr,
+    (max_wr, max_sge): (u32, u32),
+    may_hide: bool,
+    later: impl Fn(Instant),
+    mut post: impl FnMut(u64, &[RawSge]) -> Result<(), PostError>,
+) -> Refused<ibv_recv_wr> {
+    push_all(first, max_wr, |wr| {
+        let entries = entries(wr.sg_list, wr.num_sge)?;
+        if may_hide {
+            // What the device would refuse, if it had all of them.
+            if receiving.count_if_hiding().is_some_and(|count| count >= max_wr as usize) {
+                return Err(Errno::ENOMEM);
+            }
+            if entries.len() > max_sge as usize {
+                return Err(Errno::EINVAL);
+            }
+            if receiving.hides(wr.wr_id, entries, &later) {
+                return Ok(());
+            }
+        }
+        if let Err(error) = post(wr.wr_id, entries) {
+            crate::log::say(&error);
+            return Err(Errno(error.errno()));
+        }
+        receiving.add(1);
+        Ok(())
+    })
+}
+
+#[cold]
+fn post_recv_watched(qp: &Qp, first: *mut ibv_recv_wr) -> Refused<ibv_recv_wr> {
+    let mut receives = qp.receives.lock();
+    let sizes = (qp.cap.max_recv_wr, qp.cap.max_recv_sge);
+    // What a queue pair refuses or flushes is not hidden.
+    let may_hide = watch::hides_receives() && !matches!(qp.state(), QpState::Reset | QpState::Err);
+    let later = |due| qp.show_receives_at(due);
+    receive_watched(&qp.receiving, first, sizes, may_hide, later, |wr_id, entries| {
+        receives.post_recv(|list| list.raw(wr_id, entries))
+    })
+}
+
+#[cold]
+fn post_srq_recv_watched(srq: &Srq, first: *mut ibv_recv_wr) -> Refused<ibv_recv_wr> {
+    let mut inner = srq.inner.lock();
+    let sizes = (srq.max_wr(), inner.max_sge());
+    let later = |due| srq.show_receives_at(due);
+    receive_watched(&srq.receiving, first, sizes, watch::hides_receives(), later, |wr_id, entries| {
+        inner.post_recv(|list| list.raw(wr_id, entries))
+    })
+}
+
 function! {
     /// `ibv_post_send(3)`.
     errno fn post_send(qp: &Qp, first: *mut ibv_send_wr, bad: *mut *mut ibv_send_wr) -> c_int {
         let mut sends = qp.sends.lock();
         let mut list = sends.queue.start();
         let mut ends_in_a_write = false;
-        let mut breaks = false;
+        let (mut breaks, mut count) = (false, 0);
+        let watched = watch::is_on();
         let refused = push_all(first, qp.cap.max_send_wr, |wr| {
-            if watch::is_on() {
-                breaks |= watch::breaks();
-            }
             ends_in_a_write = wr.opcode == Opcode::RdmaWrite.raw();
-            push_send(&mut list, qp, wr)
+            if watched {
+                push_watched(&mut list, qp, wr, &mut breaks)?;
+                count += 1;
+                return Ok(());
+            }
+            push_send(&mut list, qp, request(qp, wr)?, wr)
         });
         let posted = sends.queue.complete();
+        if watched && let Err(error) = &posted {
+            qp.sending.take_back(count - error.index);
+        }
         let give_way = ends_in_a_write && sends.pace.posted();
         drop(sends);
         if breaks {
@@ -224,6 +309,9 @@ function! {
 
     /// `ibv_post_recv(3)`.
     errno fn post_recv(qp: &Qp, first: *mut ibv_recv_wr, bad: *mut *mut ibv_recv_wr) -> c_int {
+        if watch::is_on() {
+            return report(post_recv_watched(qp, first), bad);
+        }
         let mut refused = None;
         let posted = qp.receives.lock().post_recv(|list| refused = push_receives(list, first, qp.cap.max_recv_wr));
         report(outcome(first, posted, refused), bad)
@@ -231,6 +319,9 @@ function! {
 
     /// `ibv_post_srq_recv(3)`.
     errno fn post_srq_recv(srq: &Srq, first: *mut ibv_recv_wr, bad: *mut *mut ibv_recv_wr) -> c_int {
+        if watch::is_on() {
+            return report(post_srq_recv_watched(srq, first), bad);
+        }
         let mut refused = None;
         let posted = srq.inner.lock().post_recv(|list| refused = push_receives(list, first, srq.max_wr()));
         report(outcome(first, posted, refused), bad)

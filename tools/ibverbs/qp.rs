@@ -10,10 +10,13 @@ use crate::export::{export, function};
 use crate::lock::Lock;
 use crate::object::{Object, Out, give, take_back};
 use crate::pd::Pd;
+use crate::queues::{Receiving, Sending};
 use crate::srq::Srq;
+use crate::watch;
 use crate::wr::{self, Sends};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
+use std::time::{Duration, Instant};
 use tbrdma::{QpControl, QpInit, ReceiveQueue};
 use tbrdma_proto::{QpAttr, QpAttrMask, QpCap, QpState, QpType};
 
@@ -33,7 +36,14 @@ pub(crate) struct Qp {
     pd: *mut ibv_pd,
     pub(crate) async_events: Acks,
     is_extended: bool,
+    /// Later ones have larger numbers.
+    pub(crate) order: u32,
+    pub(crate) sending: Sending,
+    pub(crate) receiving: Receiving,
 }
+
+/// How long a queue pair whose lock is held is left alone.
+const BUSY: Duration = Duration::from_micros(100);
 
 // SAFETY: `state` of the C structure changes under both locks; what the program writes of it belongs to the thread that holds `sends`.
 unsafe impl Sync for Qp {}
@@ -131,22 +141,99 @@ impl Qp {
             pd: uses.pd.c(),
             async_events: Acks::default(),
             is_extended: send_ops.is_some(),
+            order: context.opened.handle(),
+            sending: Sending::default(),
+            receiving: Receiving::default(),
         }));
         context.objects().qps.insert(qp_num, Known(qp));
         Ok(qp)
     }
 
-    /// Moves it to the error state, as the fault plan wants it.
+    /// Moves it to the error state, as the fault plan wants it. If somebody has its locks, perhaps the caller (from `ibv_wr_start` on), soon after.
     #[cold]
     pub(crate) fn break_down(&self) {
+        let (sends, receives) = (self.sends.try_lock(), self.receives.try_lock());
+        let (Some(mut sends), Some(mut receives)) = (sends, receives) else {
+            let qp_num = self.control.qp_num().get();
+            self.context().opened.later(Instant::now() + BUSY, move |objects| {
+                if let Some(known) = objects.qps.get(&qp_num) {
+                    // SAFETY: in the table of objects, which is locked.
+                    unsafe { &*known.0 }.break_down();
+                }
+            });
+            return;
+        };
         let attr = QpAttr { qp_state: QpState::Err, ..QpAttr::default() };
-        let mut sends = self.sends.lock();
-        let mut receives = self.receives.lock();
         // A queue pair that has not begun cannot fail.
         if self.control.modify(&mut sends.queue, &mut receives, &attr, QpAttrMask::STATE).is_ok() {
             // SAFETY: both locks are held.
             unsafe { (*self.c()).state = attr.qp_state.raw() };
+            self.receiving.shows(true, |list| receives.post_recv(list));
         }
+    }
+
+    /// Its state has changed, for somebody who watches: what is hidden goes with what is flushed, and a reset forgets everything.
+    #[cold]
+    fn has_moved(&self, receives: &mut ReceiveQueue, state: QpState) {
+        match state {
+            QpState::Err => self.receiving.shows(true, |list| receives.post_recv(list)),
+            QpState::Reset => self.forget(),
+            _ => {}
+        }
+    }
+
+    /// Forgets what was posted.
+    fn forget(&self) {
+        self.sending.clear();
+        self.receiving.clear();
+        let qp_num = self.control.qp_num().get();
+        for cq in [self.init.send_cq, self.init.recv_cq] {
+            // SAFETY: a queue pair is among the users of its completion queues.
+            unsafe { &*Cq::of(cq) }.late.purge(qp_num);
+        }
+    }
+
+    /// Posts, at that time, the receives that are hidden until then.
+    #[cold]
+    pub(crate) fn show_receives_at(&self, due: Instant) {
+        let qp_num = self.control.qp_num().get();
+        self.context().opened.later(due, move |objects| {
+            if let Some(known) = objects.qps.get(&qp_num) {
+                // SAFETY: in the table of objects, which is locked.
+                let qp = unsafe { &*known.0 };
+                let mut receives = qp.receives.lock();
+                qp.receiving.shows(false, |list| receives.post_recv(list));
+            }
+        });
+    }
+
+    pub(crate) fn qp_type(&self) -> QpType {
+        self.control.qp_type()
+    }
+
+    pub(crate) fn state(&self) -> QpState {
+        self.control.query().qp_state
+    }
+
+    /// Whether completions of it go to this queue.
+    pub(crate) fn completes_in(&self, cq: &Cq) -> bool {
+        [self.init.send_cq, self.init.recv_cq].contains(&cq.c())
+    }
+
+    /// Whether its receives come from this queue.
+    pub(crate) fn takes_from(&self, srq: &Srq) -> bool {
+        self.init.srq == srq.c()
+    }
+
+    /// The receives that it takes from: its own, or those it shares.
+    pub(crate) fn receiving(&self) -> &Receiving {
+        // SAFETY: a queue pair is among the users of its shared receive queue, or has none.
+        unsafe { Srq::of(self.init.srq).as_ref() }.map_or(&self.receiving, |srq| &srq.receiving)
+    }
+
+    /// Whether each send request is to report, whatever it says itself.
+    pub(crate) fn reports_all(&self) -> bool {
+        self.init.sq_sig_all != 0
     }
 
     pub(crate) fn c(&self) -> *mut ibv_qp {
@@ -179,6 +266,9 @@ export! {
         if mask.contains(QpAttrMask::STATE) {
             // SAFETY: both locks are held.
             unsafe { (*qp.c()).state = attr.qp_state.raw() };
+            if watch::is_on() {
+                qp.has_moved(&mut receives, attr.qp_state);
+            }
         }
         Ok(())
     }
@@ -206,6 +296,7 @@ export! {
         context.objects().qps.remove(&qp.control.qp_num().get());
         context.events.purge(qp);
         qp.async_events.wait("a queue pair");
+        qp.forget();
         for users in uses {
             users.remove();
         }

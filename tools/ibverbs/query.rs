@@ -6,11 +6,16 @@ use crate::device::text;
 use crate::dm::MAX_DM_SIZE;
 use crate::errno::Errno;
 use crate::export::{export, function};
+use crate::happen;
 use crate::object::Out;
 use core::ffi::{c_int, c_uint};
 use core::mem::offset_of;
 use core::ptr;
-use tbrdma_proto::{DeviceAttr, LinkLayer, PortAttr};
+use std::sync::atomic::Ordering;
+use tbrdma_proto::{DeviceAttr, LinkLayer, PortAttr, PortState};
+
+/// Of a port that is down (IBTA volume 1, PortInfo:PortPhysicalState).
+const PHYS_STATE_DISABLED: u8 = 3;
 
 /// `IBV_DEVICE_*` that the face offers beside what the device says of itself.
 fn device_attr(context: &Context) -> ibv_device_attr {
@@ -61,8 +66,12 @@ fn device_attr(context: &Context) -> ibv_device_attr {
     }
 }
 
-fn port_attr(attr: &PortAttr) -> ibv_port_attr {
-    ibv_port_attr {
+fn port_attr(context: &Context, port: u8) -> Result<ibv_port_attr, Errno> {
+    let mut attr: PortAttr = context.inner().query_port(port)?;
+    if context.opened.is_port_down.load(Ordering::Relaxed) {
+        (attr.state, attr.phys_state) = (PortState::Down, PHYS_STATE_DISABLED);
+    }
+    Ok(ibv_port_attr {
         state: attr.state.raw() as c_int,
         max_mtu: attr.max_mtu.raw() as c_int,
         active_mtu: attr.active_mtu.raw() as c_int,
@@ -85,7 +94,7 @@ fn port_attr(attr: &PortAttr) -> ibv_port_attr {
         link_layer: attr.link_layer.raw() as u8,
         flags: 0,
         port_cap_flags2: 0,
-    }
+    })
 }
 
 /// Writes as much of a value as the program has room for: its structure may be an older, shorter one, or a newer, longer one.
@@ -137,7 +146,7 @@ export! {
 
     /// For programs that were compiled when the structure ended with `flags`.
     "IBVERBS_1.1" errno fn ibv_query_port(context: &Context, port: u8, attr: *mut ibv_port_attr) -> c_int {
-        let value = port_attr(&context.inner().query_port(port)?);
+        let value = port_attr(context, port)?;
         put_front(&value, attr, offset_of!(ibv_port_attr, port_cap_flags2))
     }
 
@@ -173,6 +182,7 @@ export! {
             if flags != 0 {
                 return Err(Errno::EOPNOTSUPP);
             }
+            happen::nothing::<()>()?;
             let mut count = 0;
             for port in 1..=context.inner().query_device().phys_port_cnt {
                 for index in 0..context.inner().query_port(port)?.gid_tbl_len {
@@ -216,7 +226,7 @@ export! {
 function! {
     /// `ibv_query_port(3)`, for programs that say how long their structure is.
     errno fn query_port(context: &Context, port: u8, attr: *mut ibv_port_attr, room: usize) -> c_int {
-        put_front(&port_attr(&context.inner().query_port(port)?), attr, room)
+        put_front(&port_attr(context, port)?, attr, room)
     }
 
     /// `ibv_query_device_ex(3)`.

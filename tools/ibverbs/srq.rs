@@ -8,7 +8,9 @@ use crate::export::{export, function};
 use crate::lock::Lock;
 use crate::object::{Object, Out, Users, give, take_back};
 use crate::pd::Pd;
+use crate::queues::Receiving;
 use core::ffi::{c_int, c_void};
+use std::time::Instant;
 use tbrdma::SharedReceiveQueue;
 
 /// A shared receive queue.
@@ -21,6 +23,9 @@ pub(crate) struct Srq {
     pub(crate) async_events: Acks,
     /// Queue pairs.
     pub(crate) users: Users,
+    pub(crate) receiving: Receiving,
+    /// Later ones have larger numbers.
+    pub(crate) order: u32,
 }
 
 // SAFETY: the C structure does not change once the program has it.
@@ -54,6 +59,8 @@ impl Srq {
             max_wr,
             async_events: Acks::default(),
             users: Users::default(),
+            receiving: Receiving::default(),
+            order: context.opened.handle(),
         }));
         context.objects().srqs.insert(number, Known(srq));
         Ok(srq.cast())
@@ -61,6 +68,20 @@ impl Srq {
 
     pub(crate) fn c(&self) -> *mut ibv_srq {
         core::ptr::from_ref(&self.c).cast_mut()
+    }
+
+    /// Posts, at that time, the receives that are hidden until then.
+    #[cold]
+    pub(crate) fn show_receives_at(&self, due: Instant) {
+        let number = self.number;
+        self.context().opened.later(due, move |objects| {
+            if let Some(known) = objects.srqs.get(&number) {
+                // SAFETY: in the table of objects, which is locked.
+                let srq = unsafe { &*known.0 };
+                let mut inner = srq.inner.lock();
+                srq.receiving.shows(false, |list| inner.post_recv(list));
+            }
+        });
     }
 
     /// Receives it holds.

@@ -17,10 +17,13 @@ pub(crate) fn any_of(sources: &[BorrowedFd<'_>]) -> Result<Epoll, Errno> {
     Ok(set)
 }
 
-/// What `find` finds; while it finds nothing, waits at the descriptor, or says `EAGAIN` if the program made that non-blocking.
-pub(crate) fn until_found<T>(set: &Epoll, mut find: impl FnMut() -> Option<T>) -> Result<T, Errno> {
+/// What `find` finds, or says is wrong; while it finds nothing, waits at the descriptor, or says `EAGAIN` if the program made that non-blocking.
+pub(crate) fn until_found<T>(
+    set: &Epoll,
+    mut find: impl FnMut() -> Result<Option<T>, Errno>,
+) -> Result<T, Errno> {
     loop {
-        if let Some(found) = find() {
+        if let Some(found) = find()? {
             return Ok(found);
         }
         let flags = OFlag::from_bits_truncate(fcntl(&set.0, FcntlArg::F_GETFL)?);

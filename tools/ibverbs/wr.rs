@@ -10,6 +10,7 @@ use crate::object::Object;
 use crate::pace::{Pace, step_aside};
 use crate::post::bytes;
 use crate::qp::Qp;
+use crate::queues::{Sent, push_lost};
 use crate::watch;
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -35,6 +36,10 @@ pub(crate) struct Sends {
     started: bool,
     /// The queue pair breaks when the list is completed.
     breaks: bool,
+    /// The current work request never reaches the peer.
+    lost: bool,
+    /// Work requests of this list that somebody who watches was told of.
+    told: usize,
     pub(crate) pace: Pace,
 }
 
@@ -49,14 +54,25 @@ impl Sends {
             wrong: None,
             started: false,
             breaks: false,
+            lost: false,
+            told: 0,
             pace: Pace::default(),
         }
     }
 
     /// Puts the current work request on the list, whole.
-    fn push(&mut self) {
+    fn push(&mut self, qp: &Qp) {
         let Some(wr) = self.current.take() else { return };
         let mut list = self.queue.list();
+        if watch::is_on() {
+            let signaled = wr.flags.contains(SendFlags::SIGNALED) || qp.reports_all();
+            let lost = core::mem::take(&mut self.lost);
+            qp.sending.add(Sent { wr_id: wr.wr_id, opcode: wr.opcode, signaled, lost });
+            self.told += 1;
+            if lost {
+                return push_lost(&mut list, qp.qp_type(), wr);
+            }
+        }
         match self.data {
             // SAFETY: keys of regions that are given away as Rust slices exist only in Rust programs.
             Data::Entries => list.raw(wr, unsafe { RawSge::list(&self.entries) }),
@@ -65,8 +81,8 @@ impl Sends {
     }
 
     /// A new current work request.
-    fn begin(&mut self, wr: SendWr) {
-        self.push();
+    fn begin(&mut self, qp: &Qp, wr: SendWr) {
+        self.push(qp);
         self.data = Data::Entries;
         self.entries.clear();
         self.inline.clear();
@@ -171,12 +187,13 @@ impl QpEx {
         let flags = unsafe { (*c).wr_flags };
         let flags = SendFlags::from_bits_truncate(flags) - SendFlags::INLINE;
         self.with(|sends| {
-            if watch::is_on() {
-                sends.breaks |= watch::breaks();
-            }
             let mut wr = work_request(wr_id, opcode, flags);
             fill(&mut wr);
-            sends.begin(wr);
+            sends.begin(&self.0, wr);
+            if watch::is_on() {
+                sends.breaks |= watch::breaks();
+                sends.lost = watch::loses(opcode);
+            }
             Ok(())
         })
     }
@@ -189,6 +206,7 @@ function! {
         let _ = sends.queue.start();
         sends.current = None;
         sends.wrong = None;
+        sends.told = 0;
         sends.started = true;
         sends.keep();
         Ok(())
@@ -203,12 +221,16 @@ function! {
         }
         sends.started = false;
         let ends_in_a_write = sends.current.as_ref().is_some_and(|wr| wr.opcode == Opcode::RdmaWrite);
-        sends.push();
+        sends.push(&qp.0);
         if let Some(errno) = sends.wrong.take() {
             let _ = sends.queue.start();
+            qp.0.sending.take_back(sends.told);
             return Err(errno);
         }
         let posted = sends.queue.complete();
+        if let Err(error) = &posted {
+            qp.0.sending.take_back(sends.told.saturating_sub(error.index));
+        }
         let give_way = ends_in_a_write && sends.pace.posted();
         let breaks = core::mem::take(&mut sends.breaks);
         drop(sends);
@@ -234,6 +256,7 @@ function! {
         sends.started = false;
         sends.current = None;
         let _ = sends.queue.start();
+        qp.0.sending.take_back(sends.told);
         Ok(())
     }
 

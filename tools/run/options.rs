@@ -20,7 +20,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     profile: Option<OsString>,
     /// What goes wrong, with packets (loss, burst, delay, reorder, dup, corrupt, rate, queue, partition), as in loss=1%,delay=50us~20us, and in verbs
-    /// (wc, qp_err, refuse), as in wc=5:RETRY_EXC_ERR,refuse=create_qp:3:ENOMEM (TBRDMA_FAULT).
+    /// (wc, wc_delay, qp_err, drop, rnr, refuse, event, remove: see below), as in wc=5:RETRY_EXC_ERR,refuse=create_qp:3:ENOMEM (TBRDMA_FAULT).
     #[arg(long, value_name = "PLAN")]
     fault: Option<OsString>,
     /// The seed of the faults; without one it is drawn, and told (TBRDMA_SEED).
@@ -54,7 +54,17 @@ pub(crate) struct Options {
     pub(crate) program: Vec<OsString>,
 }
 
-const AFTER: &str = "Examples:
+const AFTER: &str = "Faults in verbs, on every device (the Nth counts from 1 in this process; 1% in its place is a chance for each; + between several):
+  wc=5:RETRY_EXC_ERR            the 5th successful completion fails with this status, and its queue pair goes to ERR
+  wc_delay=5:1ms                the 5th completion comes so much later, and those of its queue pair behind it
+  qp_err=1000                   when the 1000th send request is posted, its queue pair goes to ERR
+  drop=7                        the 7th request to a peer is lost: RETRY_EXC_ERR of a reliable queue pair, at once; success of another
+  rnr=100:50ms                  from the 100th receive posted on, and so long, that queue's receives are not there for peers: RNR
+  refuse=create_qp:3:ENOMEM     the 3rd call of this kind fails with this errno
+  event=PORT_ERR:100            at the 100th call that is no poll, or after a time (PORT_ACTIVE:2s), this asynchronous event
+  remove=1000, remove=2s        likewise, the devices are gone: DEVICE_FATAL, queue pairs flush, EIO; giving back succeeds
+
+Examples:
   tbrdma-run -- ibv_devinfo -v
   tbrdma-run --device mlx5_0=udp:lo --fault loss=1% --seed 7 -- ib_send_lat
   tbrdma-run --link 64Gbps,5us --capture run-%p.pcapng -- ib_send_lat 127.0.0.1

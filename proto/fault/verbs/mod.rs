@@ -9,7 +9,9 @@ mod text;
 pub use action::VerbsFaults;
 
 use super::Chance;
+use crate::event::AsyncEventKind;
 use crate::work::WcStatus;
+use core::time::Duration;
 
 /// Which of many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,24 @@ pub enum Which {
     Nth(u64),
     /// Each with this chance.
     Each(Chance),
+}
+
+/// When something happens once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// When the Nth call is made, counted from 1: see [`VerbsFaults::called`].
+    Call(u64),
+    /// So long after the program has opened its first device.
+    After(Duration),
+}
+
+/// What happens of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// An asynchronous event.
+    Event(AsyncEventKind),
+    /// The devices are taken away.
+    Removal,
 }
 
 /// A call that makes something, and that a device may refuse.
@@ -85,8 +105,13 @@ impl VerbsCall {
 /// | text | meaning |
 /// |---|---|
 /// | `wc=5:RETRY_EXC_ERR`, `wc=1%:REM_OP_ERR` | the 5th completion that would be a success fails with this status, and its queue pair goes to ERR |
+/// | `wc_delay=5:1ms+1%:50us` | the 5th completion that the device has is seen so much later, and with it those of its queue pair that follow |
 /// | `qp_err=1000` | when the 1000th send request is posted, its queue pair goes to ERR |
+/// | `drop=7+1%` | the 7th message that is sent is lost. Of a reliable queue pair all retries are: RETRY_EXC_ERR, at once |
+/// | `rnr=100:50ms` | when the 100th receive is posted, and for so long, this receive and those posted after it are not there yet for peers |
 /// | `refuse=create_qp:3:ENOMEM+reg_mr:1%:EAGAIN` | the 3rd call of this kind fails with this errno |
+/// | `event=PORT_ERR:100+PORT_ACTIVE:2s` | at the 100th call, or after a time, this `IBV_EVENT_` |
+/// | `remove=1000`, `remove=2s` | at the 1000th call, or after a time, the devices are gone: DEVICE_FATAL, and what makes or asks fails with EIO |
 ///
 /// ```
 /// use tbrdma_proto::fault::VerbsPlan;
@@ -98,10 +123,20 @@ impl VerbsCall {
 pub struct VerbsPlan {
     /// Completions that fail.
     pub completions: Vec<(Which, WcStatus)>,
+    /// Completions that are late.
+    pub delays: Vec<(Which, Duration)>,
     /// Send requests that break their queue pair.
     pub breaks: Vec<Which>,
+    /// Messages that are lost.
+    pub losses: Vec<Which>,
+    /// Receives that begin a time in which receives are not there.
+    pub absences: Vec<(Which, Duration)>,
     /// Calls that fail, with an errno of Linux.
     pub refusals: Vec<(VerbsCall, Which, u32)>,
+    /// Asynchronous events.
+    pub events: Vec<(AsyncEventKind, When)>,
+    /// The removal of the devices.
+    pub removal: Option<When>,
 }
 
 impl VerbsPlan {

@@ -1,28 +1,47 @@
 //! The text form of a plan of verbs faults.
 
-use super::{VerbsCall, VerbsPlan, Which};
-use crate::fault::text::{FaultPlanError, Form, chance, read, show_chance};
+use super::{VerbsCall, VerbsPlan, When, Which};
+use crate::event::AsyncEventKind;
+use crate::fault::text::{FaultPlanError, Form, chance, duration, read, show_chance, show_duration};
 use crate::work::WcStatus;
 use core::fmt;
 use core::str::FromStr;
+use core::time::Duration;
 
-const FORMS: [Form; 3] = [
+const FORMS: [Form; 8] = [
     Form {
         name: "wc",
         expected: "a number or a percentage, a colon, and a status of IBV_WC_",
         example: "wc=5:RETRY_EXC_ERR+1%:REM_OP_ERR",
     },
+    Form {
+        name: "wc_delay",
+        expected: "a number or a percentage, a colon, and a time (ns, us, ms, s)",
+        example: "wc_delay=5:1ms+1%:50us",
+    },
     Form { name: "qp_err", expected: "a number of a send request, or a percentage", example: "qp_err=1000" },
+    Form { name: "drop", expected: "a number of a message, or a percentage", example: "drop=7+1%" },
+    Form {
+        name: "rnr",
+        expected: "a number of a receive or a percentage, a colon, and a time (ns, us, ms, s)",
+        example: "rnr=100:50ms",
+    },
     Form {
         name: "refuse",
         expected: "a call (open_device, alloc_pd, reg_mr, create_comp_channel, create_cq, create_srq, create_qp, create_ah, alloc_mw, modify_qp), a number or a percentage, and an errno, colons between them",
         example: "refuse=create_qp:3:ENOMEM+reg_mr:1%:EAGAIN",
     },
+    Form {
+        name: "event",
+        expected: "an event of IBV_EVENT_, a colon, and a number of a call or a time",
+        example: "event=PORT_ERR:100+PORT_ACTIVE:2s",
+    },
+    Form { name: "remove", expected: "a number of a call, or a time", example: "remove=1000" },
 ];
 
 const UNKNOWN: Form = Form {
     name: "",
-    expected: "wc, qp_err or refuse, = and a value, each at most once",
+    expected: "wc, wc_delay, qp_err, drop, rnr, refuse, event or remove, = and a value, each at most once",
     example: "wc=5:RETRY_EXC_ERR",
 };
 
@@ -55,8 +74,13 @@ impl VerbsPlan {
         let parts = value.split('+');
         match name {
             "wc" => self.completions = parts.map(completion).collect::<Option<_>>()?,
+            "wc_delay" => self.delays = parts.map(lasting).collect::<Option<_>>()?,
             "qp_err" => self.breaks = parts.map(which).collect::<Option<_>>()?,
+            "drop" => self.losses = parts.map(which).collect::<Option<_>>()?,
+            "rnr" => self.absences = parts.map(lasting).collect::<Option<_>>()?,
             "refuse" => self.refusals = parts.map(refusal).collect::<Option<_>>()?,
+            "event" => self.events = parts.map(event).collect::<Option<_>>()?,
+            "remove" => self.removal = Some(when(value)?),
             _ => return None,
         }
         Some(())
@@ -78,6 +102,27 @@ fn which(text: &str) -> Option<Which> {
         return chance(text).map(Which::Each);
     }
     text.parse().ok().filter(|&nth| nth > 0).map(Which::Nth)
+}
+
+fn when(text: &str) -> Option<When> {
+    match text.parse() {
+        Ok(0) => None,
+        Ok(nth) => Some(When::Call(nth)),
+        Err(_) => duration(text).map(When::After),
+    }
+}
+
+/// Which, and for how long.
+fn lasting(text: &str) -> Option<(Which, Duration)> {
+    let (number, time) = text.split_once(':')?;
+    Some((which(number)?, duration(time).filter(|time| !time.is_zero())?))
+}
+
+fn event(text: &str) -> Option<(AsyncEventKind, When)> {
+    let (kind, at) = text.split_once(':')?;
+    let kind = AsyncEventKind::ALL.iter().find(|known| upper(known) == kind)?;
+    // Nothing here has work queues of their own.
+    (*kind != AsyncEventKind::WqFatal).then_some((*kind, when(at)?))
 }
 
 fn completion(text: &str) -> Option<(Which, WcStatus)> {
@@ -115,6 +160,15 @@ impl fmt::Display for Which {
     }
 }
 
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(nth) => nth.fmt(f),
+            Self::After(time) => show_duration(*time).fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for VerbsPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let joined = |parts: Vec<String>| parts.join("+");
@@ -125,10 +179,20 @@ impl fmt::Display for VerbsPlan {
             .refusals
             .iter()
             .map(|(call, which, number)| format!("{}:{which}:{}", call.name(), errno(*number)));
+        let numbers = |list: &[Which]| joined(list.iter().map(Which::to_string).collect());
+        let lasting = |list: &[(Which, Duration)]| {
+            joined(list.iter().map(|(which, time)| format!("{which}:{}", show_duration(*time))).collect())
+        };
+        let events = self.events.iter().map(|(kind, when)| format!("{}:{when}", upper(kind)));
         let values = [
             joined(completions.collect()),
-            joined(self.breaks.iter().map(Which::to_string).collect()),
+            lasting(&self.delays),
+            numbers(&self.breaks),
+            numbers(&self.losses),
+            lasting(&self.absences),
             joined(refusals.collect()),
+            joined(events.collect()),
+            self.removal.as_ref().map(When::to_string).unwrap_or_default(),
         ];
         let mut separator = "";
         for (form, value) in FORMS.iter().zip(values) {

@@ -70,7 +70,7 @@ fn faults_of_packets_and_of_verbs_are_one_plan() {
     assert_eq!(both.wire.to_string(), "loss=1%");
     assert_eq!(faults("shm", "qp_err=7").expect("verbs need no packets").to_string(), "qp_err=7");
     let unknown = refusal(&[(Key::Devices, "udp:lo"), (Key::Fault, "los=1%")]);
-    assert!(unknown.contains("of verbs: wc, qp_err"), "{unknown}");
+    assert!(unknown.contains("of verbs: wc, wc_delay, qp_err"), "{unknown}");
 }
 
 #[test]

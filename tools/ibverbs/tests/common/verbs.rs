@@ -194,6 +194,11 @@ impl Qp {
 
     /// To the state of sending, connected to a peer.
     pub(crate) fn connect(&self, gid: ibv_gid, lid: u16, qp_num: u32) {
+        self.connect_with(gid, lid, qp_num, 7);
+    }
+
+    /// The same, with so many retries where the peer is not ready.
+    pub(crate) fn connect_with(&self, gid: ibv_gid, lid: u16, qp_num: u32, rnr_retry: u8) {
         let mut attr = nonsense::<ibv_qp_attr>();
         attr.qp_state = 1;
         attr.pkey_index = 0;
@@ -216,7 +221,7 @@ impl Qp {
         attr.sq_psn = 7;
         attr.timeout = 14;
         attr.retry_cnt = 7;
-        attr.rnr_retry = 7;
+        attr.rnr_retry = rnr_retry;
         attr.max_rd_atomic = 4;
         let mask = 1 | 1 << 16 | if reliable { 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13 } else { 0 };
         assert_eq!(self.modify(&mut attr, mask), 0);

@@ -1,6 +1,11 @@
 //! Watching a program: each call and completion written to a file (`--trace`), a report at the end (`--explain`), and faults that a program meets in
 //! verbs (`--fault`). Without any of them a call costs one look at a flag more.
 
+mod faults;
+
+use faults::Faults;
+pub(crate) use faults::{breaks, delays, delays_completions, fails, hides, hides_receives, loses, opened};
+
 use crate::errno::Errno;
 use core::ffi::c_int;
 use core::fmt::{Arguments, Debug, Write as _};
@@ -10,7 +15,6 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
-use tbrdma_proto::fault::{VerbsCall, VerbsFaults};
 use tbrdma_proto::{WcStatus, WorkCompletion};
 use tbrdma_settings::{Settings, for_process};
 
@@ -19,7 +23,7 @@ struct Watch {
     begun: Instant,
     trace: Option<Mutex<File>>,
     report: Option<Mutex<Report>>,
-    faults: Option<Mutex<VerbsFaults>>,
+    faults: Option<Faults>,
 }
 
 /// What the report tells.
@@ -55,10 +59,7 @@ const PAIRS: [(&[&str], &str); 8] = [
 
 /// Begins to watch, if the settings ask for it.
 pub(crate) fn begin(settings: &Settings) {
-    let faults = (!settings.faults.verbs.is_none()).then(|| {
-        let seed = settings.seed.unwrap_or_default();
-        Mutex::new(VerbsFaults::new(&settings.faults.verbs, seed))
-    });
+    let faults = Faults::new(&settings.faults.verbs, settings.seed.unwrap_or_default());
     let trace = settings.trace.as_ref().and_then(|path| {
         let path = for_process(path, std::process::id());
         File::create(&path)
@@ -74,8 +75,11 @@ pub(crate) fn begin(settings: &Settings) {
         // SAFETY: a function without arguments, of a library that is never unloaded.
         unsafe { libc::atexit(explain) };
     }
-    let _ = WATCH.set(Watch { begun: Instant::now(), trace, report, faults });
+    let watch = WATCH.get_or_init(|| Watch { begun: Instant::now(), trace, report, faults });
     ON.store(true, Ordering::Release);
+    if let Some(faults) = &watch.faults {
+        faults.begin();
+    }
 }
 
 /// Whether anybody watches.
@@ -95,27 +99,13 @@ pub(crate) fn around<T: Debug>(
     arguments: &[(&str, &dyn Debug)],
     body: impl FnOnce() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    let outcome = admit(name).and_then(|()| body());
+    let outcome = faults::admit(name).and_then(|()| body());
     let shown = match &outcome {
         Ok(value) => Ok(format!("{value:?}").replace("()", "0")),
         Err(errno) => Err(*errno),
     };
     called(name, arguments, &shown);
     outcome
-}
-
-/// Whether a call is refused, as the fault plan may want it.
-fn admit(name: &str) -> Result<(), Errno> {
-    let Some(faults) = watch().and_then(|watch| watch.faults.as_ref()) else { return Ok(()) };
-    let name = name.strip_prefix("ibv_").unwrap_or(name);
-    let call = VerbsCall::ALL.into_iter().find(|call| match name.strip_prefix(call.name()) {
-        Some(rest) => matches!(rest, "" | "_ex" | "_iova" | "_iova2" | "_from_wc"),
-        None => false,
-    });
-    match call.and_then(|call| crate::context::lock(faults).refuse(call)) {
-        Some(errno) => Err(Errno(errno as c_int)),
-        None => Ok(()),
-    }
 }
 
 /// A call has ended.
@@ -160,17 +150,9 @@ pub(crate) fn explained(what: Arguments<'_>) {
     }
 }
 
-/// A completion is handed to the program. True if it fails instead, as the fault plan wants it: then its queue pair must fail too.
-#[cold]
-pub(crate) fn completed(wc: &mut WorkCompletion) -> bool {
-    let Some(watch) = watch() else { return false };
-    let mut broken = false;
-    if wc.status == WcStatus::Success
-        && let Some(status) = watch.faults.as_ref().and_then(|faults| crate::context::lock(faults).fail())
-    {
-        wc.status = status;
-        broken = true;
-    }
+/// A completion is handed to the program.
+pub(crate) fn completed(wc: &WorkCompletion) {
+    let Some(watch) = watch() else { return };
     watch.write(format_args!(
         "    completion on QP {}: {:?} {:?}, wr_id {}, {} bytes",
         wc.qp_num, wc.opcode, wc.status, wc.wr_id, wc.byte_len
@@ -178,14 +160,6 @@ pub(crate) fn completed(wc: &mut WorkCompletion) -> bool {
     if let Some(report) = &watch.report {
         *crate::context::lock(report).completions.entry(wc.status).or_default() += 1;
     }
-    broken
-}
-
-/// A send request is posted. True if its queue pair breaks.
-#[cold]
-pub(crate) fn breaks() -> bool {
-    let faults = watch().and_then(|watch| watch.faults.as_ref());
-    faults.is_some_and(|faults| crate::context::lock(faults).breaks())
 }
 
 impl Watch {
