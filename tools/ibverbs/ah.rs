@@ -4,7 +4,7 @@ use crate::abi::*;
 use crate::context::{Context, context_of};
 use crate::errno::Errno;
 use crate::export::export;
-use crate::object::{Object, Out, give, take_back};
+use crate::object::{Object, Out};
 use crate::pd::Pd;
 use core::ffi::c_int;
 use tbrdma::AddressHandle;
@@ -64,7 +64,7 @@ fn create(pd: &Pd, attr: &ibv_ah_attr) -> Result<*mut ibv_ah, Errno> {
     let inner = pd.inner.create_ah(&address_vector(attr))?;
     pd.users.add();
     let c = ibv_ah { context: context.c(), pd: pd.c(), handle: inner.number() };
-    Ok(give(Box::new(Ah { c, inner })).cast())
+    Ok(context.given.give(Box::new(Ah { c, inner })).cast())
 }
 
 /// The way back to the sender of a datagram: from its completion, and the header in front of it.
@@ -137,13 +137,14 @@ export! {
 
     "IBVERBS_1.1" errno fn ibv_destroy_ah(ah: &Ah) -> c_int {
         // SAFETY: an address handle in use.
-        if !unsafe { context_of(ah.c.context) }.is_own() {
+        let context = unsafe { context_of(ah.c.context) };
+        if !context.is_own() {
             return Ok(());
         }
         // SAFETY: it counts among the users of its domain.
         unsafe { &*Pd::of(ah.c.pd) }.users.remove();
         // SAFETY: the program gives it back.
-        drop(unsafe { take_back(ah) });
+        drop(unsafe { context.given.take_back(ah) });
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use crate::cq::Cq;
 use crate::errno::Errno;
 use crate::export::export;
 use crate::happen;
-use crate::object::{Object, Out, Users, give, take_back};
+use crate::object::{Object, Out, Users};
 use crate::wait;
 use core::ffi::{c_int, c_void};
 use nix::sys::epoll::Epoll;
@@ -48,7 +48,7 @@ impl Channel {
         let has_events = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let set = wait::any_of(&[inner.as_fd(), has_events.as_fd()])?;
         let c = ibv_comp_channel { context: context.c(), fd: set.0.as_raw_fd(), refcnt: 0 };
-        let channel = give(Box::new(Self {
+        let channel = context.given.give(Box::new(Self {
             c,
             inner,
             events: Mutex::default(),
@@ -60,7 +60,7 @@ impl Channel {
         Ok(channel.cast())
     }
 
-    fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         // SAFETY: a channel in use.
         unsafe { context_of(self.c.context) }
     }
@@ -121,13 +121,14 @@ export! {
     }
 
     "IBVERBS_1.0" errno fn ibv_destroy_comp_channel(channel: &Channel) -> c_int {
-        if !channel.context().is_own() {
+        let context = channel.context();
+        if !context.is_own() {
             return Ok(());
         }
         channel.users.none()?;
         channel.context().objects().channels.retain(|known| !core::ptr::eq(known.0, channel));
         // SAFETY: the program gives it back, and no completion queue has it.
-        drop(unsafe { take_back(channel) });
+        drop(unsafe { context.given.take_back(channel) });
         Ok(())
     }
 

@@ -4,11 +4,12 @@ use crate::abi::*;
 use crate::channel::Channel;
 use crate::cq::Cq;
 use crate::device::Device;
+use crate::dm::Pages;
 use crate::errno::Errno;
 use crate::event::Events;
 use crate::export::export;
 use crate::fork;
-use crate::object::{Object, give, take_back};
+use crate::object::{Given, Object};
 use crate::qp::Qp;
 use crate::srq::Srq;
 use core::cell::UnsafeCell;
@@ -23,7 +24,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
-use tbrdma::{AsyncEvents, ProtectionDomain};
+use tbrdma::{AsyncEvents, MemoryRegion, ProtectionDomain};
 
 /// Takes a lock that a panic may have left: what it guards is whole after each statement.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -58,7 +59,16 @@ pub(crate) struct Objects {
 #[derive(Default)]
 pub(crate) struct Handles {
     pub(crate) pds: HashMap<u32, ProtectionDomain>,
-    pub(crate) mrs: HashMap<u32, crate::mr::Registered>,
+    pub(crate) mrs: HashMap<u32, Weak<Mutex<MemoryRegion>>>,
+    pub(crate) dms: HashMap<u32, Weak<Pages>>,
+}
+
+impl Handles {
+    /// Forgets what has ended with the context that it was made from.
+    fn forget_the_dead(&mut self) {
+        self.mrs.retain(|_, region| region.strong_count() > 0);
+        self.dms.retain(|_, pages| pages.strong_count() > 0);
+    }
 }
 
 /// An open device: one a process, however often it is opened or imported. A device has one port with one address, by which
@@ -147,6 +157,7 @@ pub(crate) struct Context {
     c: UnsafeCell<verbs_context>,
     pub(crate) opened: Arc<Opened>,
     pub(crate) events: Events,
+    pub(crate) given: Given,
     _command: OwnedFd,
 }
 
@@ -166,7 +177,9 @@ impl Context {
         let events = Events::new(&opened.events)?;
         let command = opened.command.try_clone().map_err(|_| Errno::last())?;
         let verbs = verbs(opened.device, command.as_raw_fd(), events.fd());
-        let context = give(Box::new(Self { c: UnsafeCell::new(verbs), opened, events, _command: command }));
+        let given = Given::default();
+        let context = Box::new(Self { c: UnsafeCell::new(verbs), opened, events, given, _command: command });
+        let context = Box::into_raw(context);
         // SAFETY: just made.
         let made = unsafe { &*context };
         made.objects().contexts.push(Known(context));
@@ -177,6 +190,18 @@ impl Context {
         self.c.get().wrapping_byte_add(offset_of!(verbs_context, context)).cast()
     }
 
+    /// `EINVAL` where the object of a call belongs to another context: it would not outlive that, and a kernel would not find it.
+    pub(crate) fn expect(&self, object: &'static str, context: &Self) -> Result<(), Errno> {
+        if ptr::eq(self, context) {
+            return Ok(());
+        }
+        crate::log::say(&format_args!(
+            "this {object} belongs to another context of {}",
+            self.opened.device.name()
+        ));
+        Err(Errno::EINVAL)
+    }
+
     /// The device as `tbrdma` has it.
     pub(crate) fn inner(&self) -> &tbrdma::Context {
         &self.opened.context
@@ -184,6 +209,21 @@ impl Context {
 
     pub(crate) fn objects(&self) -> MutexGuard<'_, Objects> {
         lock(&self.opened.objects)
+    }
+
+    /// Nobody finds this context any more, nor its objects.
+    fn leave_tables(&self) {
+        let mut objects = self.objects();
+        let Objects { contexts, channels, qps, cqs, srqs } = &mut *objects;
+        contexts.retain(|known| !ptr::eq(known.0, self));
+        // SAFETY: objects leave the table before they go; so for the others.
+        channels.retain(|known| !ptr::eq(unsafe { &*known.0 }.context(), self));
+        // SAFETY: as above.
+        qps.retain(|_, known| !ptr::eq(unsafe { &*known.0 }.context(), self));
+        // SAFETY: as above.
+        cqs.retain(|_, known| !ptr::eq(unsafe { &*known.0 }.context(), self));
+        // SAFETY: as above.
+        srqs.retain(|_, known| !ptr::eq(unsafe { &*known.0 }.context(), self));
     }
 
     pub(crate) fn handles(&self) -> MutexGuard<'_, Handles> {
@@ -296,9 +336,12 @@ export! {
 
     "IBVERBS_1.1" errno fn ibv_close_device(context: &Context) -> c_int {
         if context.is_own() {
-            context.objects().contexts.retain(|known| !ptr::eq(known.0, context));
-            // SAFETY: the program gives it back, with nothing left that was made from it.
-            drop(unsafe { take_back(context) });
+            context.leave_tables();
+            // SAFETY: the program gives it back, and with it what it made from it and did not destroy; no table names that any more.
+            unsafe { context.given.end_all() };
+            context.handles().forget_the_dead();
+            // SAFETY: it came out of a box in `make`, and this is the last use of it.
+            drop(unsafe { Box::from_raw(ptr::from_ref(context).cast_mut()) });
         }
         Ok(())
     }

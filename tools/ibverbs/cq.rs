@@ -8,7 +8,7 @@ use crate::errno::Errno;
 use crate::export::{export, function};
 use crate::late::Late;
 use crate::lock::Lock;
-use crate::object::{Object, Users, give, take_back};
+use crate::object::{Object, Users};
 use crate::pd::Pd;
 use crate::poll;
 use crate::watch;
@@ -63,6 +63,9 @@ impl Cq {
         }
         // SAFETY: a channel of the program's, or NULL.
         let channel = unsafe { Channel::of(request.channel).as_ref() };
+        if let Some(channel) = channel {
+            context.expect("completion channel", channel.context())?;
+        }
         let inner = match channel {
             None => context.inner().create_cq(request.cqe)?,
             Some(channel) => context.inner().create_cq_on(request.cqe, &channel.inner)?,
@@ -105,7 +108,7 @@ impl Cq {
             read_tm_info: ptr::null(),
             read_completion_wallclock_ns: None,
         };
-        let cq = give(Box::new(Self {
+        let cq = context.given.give(Box::new(Self {
             c: UnsafeCell::new(c),
             inner,
             current: Lock::new(WorkCompletion::default()),
@@ -259,7 +262,7 @@ export! {
         cq.completion_events.wait("a completion queue");
         cq.async_events.wait("a completion queue");
         // SAFETY: the program gives it back, no queue pair has it, and all its events are acknowledged.
-        drop(unsafe { take_back(cq) });
+        drop(unsafe { context.given.take_back(cq) });
         if let Some(channel) = channel {
             channel.users.remove();
         }
@@ -280,7 +283,8 @@ function! {
         }
         if attr.comp_mask & IBV_CQ_INIT_ATTR_MASK_PD != 0 {
             // SAFETY: a domain of the program's, or NULL.
-            unsafe { Pd::of(attr.parent_domain).as_ref() }.ok_or(Errno::EINVAL)?;
+            let domain = unsafe { Pd::of(attr.parent_domain).as_ref() }.ok_or(Errno::EINVAL)?;
+            context.expect("parent domain", domain.context())?;
         }
         let request = Request {
             cqe: attr.cqe,

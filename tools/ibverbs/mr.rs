@@ -5,11 +5,11 @@ use crate::context::{Known, context_of, lock};
 use crate::dm::Dm;
 use crate::errno::Errno;
 use crate::export::{export, function};
-use crate::object::{Object, give, take_back};
+use crate::object::Object;
 use crate::pd::Pd;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use tbrdma::{Access, ForeignMemory, MemoryRegion};
 
 /// A memory region.
@@ -71,7 +71,7 @@ impl Mr {
             rkey: region.rkey(),
         };
         drop(region);
-        give(Box::new(Self { c: UnsafeCell::new(c), inner, kind })).cast()
+        pd.context().given.give(Box::new(Self { c: UnsafeCell::new(c), inner, kind })).cast()
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn register(
     crate::log::say(&format_args!("reg_mr: {length} bytes at {addr:p} are reached so: {:?}", region.path()));
     let inner = Arc::new(Mutex::new(region));
     let handle = context.opened.handle();
-    context.handles().mrs.insert(handle, Arc::clone(&inner));
+    context.handles().mrs.insert(handle, Arc::downgrade(&inner));
     pd.users.add();
     if let Some(dm) = dm {
         dm.users.add();
@@ -190,12 +190,12 @@ export! {
             }
         }
         // SAFETY: the program gives it back, and no window is bound to it.
-        drop(unsafe { take_back(mr) });
+        drop(unsafe { context.given.take_back(mr) });
         Ok(())
     }
 
     "IBVERBS_1.10" pointer fn ibv_import_mr(pd: &Pd, handle: u32) -> *mut ibv_mr {
-        let inner = pd.context().own()?.handles().mrs.get(&handle).cloned().ok_or(Errno::ENOENT)?;
+        let inner = pd.context().own()?.handles().mrs.get(&handle).and_then(Weak::upgrade).ok_or(Errno::ENOENT)?;
         // Where it lies is known only to who registered it.
         let length = lock(&inner).len();
         Ok(Mr::make(pd, core::ptr::null_mut(), length, handle, inner, Kind::Imported))
@@ -203,8 +203,10 @@ export! {
 
     "IBVERBS_1.10" plain fn ibv_unimport_mr(mr: &Mr) {
         if matches!(mr.kind, Kind::Imported) {
+            // SAFETY: a region in use.
+            let context = unsafe { context_of(mr.c().context) };
             // SAFETY: the program gives it back.
-            drop(unsafe { take_back(mr) });
+            drop(unsafe { context.given.take_back(mr) });
         }
         Ok(())
     }
@@ -215,7 +217,9 @@ function! {
     errno fn advise_mr(pd: &Pd, advice: c_int, flags: u32, list: *mut ibv_sge, count: u32) -> c_int {
         /// `IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT`, the last there is.
         const LAST: c_int = 2;
-        if !(0..=LAST).contains(&advice) || flags > 1 || count == 0 || list.is_null() {
+        /// What the kernel takes at a time: 64 KiB of them.
+        const MOST: u32 = (u16::MAX as usize / size_of::<ibv_sge>()) as u32;
+        if !(0..=LAST).contains(&advice) || flags > 1 || count == 0 || count > MOST || list.is_null() {
             return Err(Errno::EINVAL);
         }
         // SAFETY: the program passes so many entries.
@@ -229,7 +233,7 @@ function! {
                 && offset <= region.len() as u64
                 && u64::from(sge.length) <= region.len() as u64 - offset
         };
-        let is_known = |sge: &ibv_sge| handles.mrs.values().any(|region| covers(region, sge));
+        let is_known = |sge: &ibv_sge| handles.mrs.values().filter_map(Weak::upgrade).any(|region| covers(&region, sge));
         if list.iter().all(is_known) { Ok(()) } else { Err(Errno::ENOENT) }
     }
 }
@@ -266,6 +270,10 @@ fn rereg(
     let new_pd = if flags & CHANGE_PD == 0 { None } else { unsafe { Pd::of(pd).as_ref() } };
     if flags & CHANGE_PD != 0 && new_pd.is_none() {
         return Err(wrong(Errno::EINVAL, INPUT));
+    }
+    if let Some(pd) = new_pd {
+        let context = mr.pd().context();
+        context.expect("protection domain", pd.context()).map_err(|errno| wrong(errno, INPUT))?;
     }
     let new_access = match flags & CHANGE_ACCESS {
         0 => None,

@@ -5,7 +5,7 @@ use crate::context::context_of;
 use crate::errno::Errno;
 use crate::export::function;
 use crate::mr::Mr;
-use crate::object::{Object, give, take_back};
+use crate::object::Object;
 use crate::pd::Pd;
 use crate::qp::Qp;
 use crate::queues::Sent;
@@ -74,7 +74,7 @@ function! {
             handle: context.opened.handle(),
             type_: kind,
         };
-        Ok(give(Box::new(Mw { c: UnsafeCell::new(c), inner })).cast())
+        Ok(context.given.give(Box::new(Mw { c: UnsafeCell::new(c), inner })).cast())
     }
 
     /// `ibv_bind_mw(3)`, for windows of type 1.
@@ -104,13 +104,14 @@ function! {
     errno fn dealloc_mw(mw: &Mw) -> c_int {
         let c = mw.c();
         // SAFETY: a window in use.
-        if !unsafe { context_of(c.context) }.is_own() {
+        let context = unsafe { context_of(c.context) };
+        if !context.is_own() {
             return Ok(());
         }
         // SAFETY: it counts among the users of its domain.
         unsafe { &*Pd::of(c.pd) }.users.remove();
         // SAFETY: the program gives it back.
-        drop(unsafe { take_back(mw) });
+        drop(unsafe { context.given.take_back(mw) });
         Ok(())
     }
 }

@@ -14,7 +14,9 @@ use crate::errno::Errno;
 use core::ffi::{c_char, c_int};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
 
 /// Something that a program names by a pointer.
 pub(crate) trait Object {
@@ -161,16 +163,61 @@ impl Users {
     }
 }
 
-/// Hands an object to the program, which holds it until it calls the function that destroys it.
-pub(crate) fn give<T: Object>(object: Box<T>) -> *mut T {
-    Box::into_raw(object)
+/// The objects of one context that the program holds.
+///
+/// A program may close a device without destroying what it made: then all of that ends, but the C structures stay where they are, because programs
+/// look into them later.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// By address: when it was given, and how it ends.
+    objects: Mutex<HashMap<usize, (u64, End)>>,
+    count: AtomicU64,
 }
 
-/// Takes an object back from the program, to drop it.
-///
+/// Ends an object where it is.
+type End = unsafe fn(usize);
+
 /// # Safety
-/// It was [given](give), and nobody uses it any more.
-pub(crate) unsafe fn take_back<T: Object>(object: &T) -> Box<T> {
-    // SAFETY: it came out of a box in `give`; by our caller's promise this is the only use left of it.
-    unsafe { Box::from_raw(core::ptr::from_ref(object).cast_mut()) }
+/// At this address is a `T` that [`Given::give`] gave and that nobody uses any more.
+unsafe fn end<T>(address: usize) {
+    // SAFETY: our caller's promise.
+    unsafe { core::ptr::with_exposed_provenance_mut::<T>(address).drop_in_place() };
+}
+
+impl Given {
+    fn objects(&self) -> MutexGuard<'_, HashMap<usize, (u64, End)>> {
+        crate::context::lock(&self.objects)
+    }
+
+    /// Hands an object to the program, which holds it until it calls the function that destroys it.
+    pub(crate) fn give<T: Object>(&self, object: Box<T>) -> *mut T {
+        let given = Box::into_raw(object);
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        self.objects().insert(given.expose_provenance(), (number, end::<T>));
+        given
+    }
+
+    /// Takes an object back from the program, to drop it.
+    ///
+    /// # Safety
+    /// It was [given](Self::give), and nobody uses it any more.
+    pub(crate) unsafe fn take_back<T: Object>(&self, object: &T) -> Box<T> {
+        let given = core::ptr::from_ref(object).cast_mut();
+        self.objects().remove(&given.addr());
+        // SAFETY: it came out of a box in `give`; by our caller's promise this is the only use left of it.
+        unsafe { Box::from_raw(given) }
+    }
+
+    /// Ends all that the program still holds, the youngest first. The memory of the structures stays.
+    ///
+    /// # Safety
+    /// The program makes no more calls on any of them, and no table names them.
+    pub(crate) unsafe fn end_all(&self) {
+        let mut left: Vec<_> = self.objects().drain().collect();
+        left.sort_unstable_by_key(|(_, (number, _))| core::cmp::Reverse(*number));
+        for (address, (_, end)) in left {
+            // SAFETY: given and not taken back, and by our caller's promise nobody uses it.
+            unsafe { end(address) };
+        }
+    }
 }

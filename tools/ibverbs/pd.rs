@@ -4,7 +4,7 @@ use crate::abi::*;
 use crate::context::{Context, context_of};
 use crate::errno::Errno;
 use crate::export::{export, function};
-use crate::object::{Object, Users, give, take_back};
+use crate::object::{Object, Users};
 use core::ffi::c_int;
 use tbrdma::ProtectionDomain;
 
@@ -37,7 +37,7 @@ impl Object for Pd {
 impl Pd {
     fn make(context: &Context, inner: ProtectionDomain, handle: u32, kind: Kind) -> *mut ibv_pd {
         let c = ibv_pd { context: context.c(), handle };
-        give(Box::new(Self { c, inner, users: Users::default(), kind })).cast()
+        context.given.give(Box::new(Self { c, inner, users: Users::default(), kind })).cast()
     }
 
     pub(crate) fn c(&self) -> *mut ibv_pd {
@@ -90,7 +90,7 @@ export! {
             }
         }
         // SAFETY: the program gives it back, and nothing was made in it that still is.
-        drop(unsafe { take_back(pd) });
+        drop(unsafe { pd.context().given.take_back(pd) });
         Ok(())
     }
 
@@ -100,9 +100,10 @@ export! {
     }
 
     "IBVERBS_1.10" plain fn ibv_unimport_pd(pd: &Pd) {
-        if matches!(pd.kind, Kind::Imported) {
-            // SAFETY: the program gives it back, and with it what it made in it.
-            drop(unsafe { take_back(pd) });
+        // What was made in it may outlive it: then it stays, for that, until the device is closed.
+        if matches!(pd.kind, Kind::Imported) && pd.users.none().is_ok() {
+            // SAFETY: the program gives it back, and nothing was made in it that still is.
+            drop(unsafe { pd.context().given.take_back(pd) });
         }
         Ok(())
     }
@@ -115,14 +116,16 @@ function! {
             return Err(Errno::EINVAL);
         }
         let c = ibv_td { context: context.own()?.c() };
-        Ok(give(Box::new(Td { c, users: Users::default() })).cast())
+        Ok(context.given.give(Box::new(Td { c, users: Users::default() })).cast())
     }
 
     /// `ibv_dealloc_td(3)`.
     errno fn dealloc_td(td: &Td) -> c_int {
         td.users.none()?;
+        // SAFETY: a thread domain in use.
+        let context = unsafe { context_of(td.c.context) };
         // SAFETY: the program gives it back, and no parent domain has it.
-        drop(unsafe { take_back(td) });
+        drop(unsafe { context.given.take_back(td) });
         Ok(())
     }
 
@@ -138,6 +141,11 @@ function! {
         let pd = unsafe { &*Pd::of(attr.pd) };
         // SAFETY: a thread domain of the program's, or NULL.
         let td = unsafe { Td::of(attr.td).as_ref() };
+        context.expect("protection domain", pd.context())?;
+        if let Some(td) = td {
+            // SAFETY: a thread domain in use.
+            context.expect("thread domain", unsafe { context_of(td.c.context) })?;
+        }
         pd.users.add();
         if let Some(td) = td {
             td.users.add();

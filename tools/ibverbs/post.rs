@@ -18,13 +18,13 @@ use std::time::Instant;
 use tbrdma::{PostError, RawSge, ReceiveWrs, SendWrs};
 use tbrdma_proto::{Opcode, QpState, Qpn, RemoteAddr, SendFlags, SendWr, UdDestination};
 
-/// The list of entries of a work request.
+/// The list of entries of a work request, which may be as long as its queue takes: a longer one is not looked at, because its length may be a mistake.
 #[inline(always)]
-fn entries<'a>(list: *mut ibv_sge, count: c_int) -> Result<&'a [RawSge], Errno> {
+fn entries<'a>(list: *mut ibv_sge, count: c_int, limit: u32) -> Result<&'a [RawSge], Errno> {
     if count == 0 {
         return Ok(&[]);
     }
-    if count < 0 || list.is_null() {
+    if count as u32 > limit || list.is_null() {
         return Err(Errno::EINVAL);
     }
     // SAFETY: the program passes so many entries.
@@ -97,11 +97,11 @@ fn push_send(list: &mut SendWrs<'_>, qp: &Qp, to: SendWr, wr: &ibv_send_wr) -> R
         list.raw(to, &[]);
         return Ok(());
     }
+    let entries = entries(wr.sg_list, wr.num_sge, qp.cap.max_send_sge)?;
     if !to.flags.contains(SendFlags::INLINE) {
-        list.raw(to, entries(wr.sg_list, wr.num_sge)?);
+        list.raw(to, entries);
         return Ok(());
     }
-    let entries = entries(wr.sg_list, wr.num_sge)?;
     let length: u64 = entries.iter().map(|entry| u64::from(entry.sge().length)).sum();
     if length > u64::from(qp.cap.max_inline_data) || !to.opcode.gathers() {
         return Err(Errno::EINVAL);
@@ -201,9 +201,14 @@ fn report<W>(refused: Refused<W>, bad: *mut *mut W) -> Result<(), Errno> {
 }
 
 #[inline(always)]
-fn push_receives(list: &mut ReceiveWrs<'_>, first: *mut ibv_recv_wr, limit: u32) -> Refused<ibv_recv_wr> {
-    push_all(first, limit, |wr| {
-        list.raw(wr.wr_id, entries(wr.sg_list, wr.num_sge)?);
+fn push_receives(
+    list: &mut ReceiveWrs<'_>,
+    first: *mut ibv_recv_wr,
+    max_wr: u32,
+    max_sge: u32,
+) -> Refused<ibv_recv_wr> {
+    push_all(first, max_wr, |wr| {
+        list.raw(wr.wr_id, entries(wr.sg_list, wr.num_sge, max_sge)?);
         Ok(())
     })
 }
@@ -231,14 +236,11 @@ fn receive_watched(
     mut post: impl FnMut(u64, &[RawSge]) -> Result<(), PostError>,
 ) -> Refused<ibv_recv_wr> {
     push_all(first, max_wr, |wr| {
-        let entries = entries(wr.sg_list, wr.num_sge)?;
+        let entries = entries(wr.sg_list, wr.num_sge, max_sge)?;
         if may_hide {
             // What the device would refuse, if it had all of them.
             if receiving.count_if_hiding().is_some_and(|count| count >= max_wr as usize) {
                 return Err(Errno::ENOMEM);
-            }
-            if entries.len() > max_sge as usize {
-                return Err(Errno::EINVAL);
             }
             if receiving.hides(wr.wr_id, entries, &later) {
                 return Ok(());
@@ -268,7 +270,7 @@ fn post_recv_watched(qp: &Qp, first: *mut ibv_recv_wr) -> Refused<ibv_recv_wr> {
 #[cold]
 fn post_srq_recv_watched(srq: &Srq, first: *mut ibv_recv_wr) -> Refused<ibv_recv_wr> {
     let mut inner = srq.inner.lock();
-    let sizes = (srq.max_wr(), inner.max_sge());
+    let sizes = (srq.max_wr, srq.max_sge);
     let later = |due| srq.show_receives_at(due);
     receive_watched(&srq.receiving, first, sizes, watch::hides_receives(), later, |wr_id, entries| {
         inner.post_recv(|list| list.raw(wr_id, entries))
@@ -313,7 +315,9 @@ function! {
             return report(post_recv_watched(qp, first), bad);
         }
         let mut refused = None;
-        let posted = qp.receives.lock().post_recv(|list| refused = push_receives(list, first, qp.cap.max_recv_wr));
+        let posted = qp.receives.lock().post_recv(|list| {
+            refused = push_receives(list, first, qp.cap.max_recv_wr, qp.cap.max_recv_sge);
+        });
         report(outcome(first, posted, refused), bad)
     }
 
@@ -323,7 +327,9 @@ function! {
             return report(post_srq_recv_watched(srq, first), bad);
         }
         let mut refused = None;
-        let posted = srq.inner.lock().post_recv(|list| refused = push_receives(list, first, srq.max_wr()));
+        let posted = srq.inner.lock().post_recv(|list| {
+            refused = push_receives(list, first, srq.max_wr, srq.max_sge);
+        });
         report(outcome(first, posted, refused), bad)
     }
 }

@@ -8,7 +8,7 @@ use crate::cq::Cq;
 use crate::errno::Errno;
 use crate::export::{export, function};
 use crate::lock::Lock;
-use crate::object::{Object, Out, give, take_back};
+use crate::object::{Object, Out};
 use crate::pd::Pd;
 use crate::queues::{Receiving, Sending};
 use crate::srq::Srq;
@@ -92,6 +92,11 @@ impl Qp {
     ) -> Result<*mut Self, Errno> {
         let uses = Uses::of(pd, init.send_cq, init.recv_cq, init.srq)?;
         let context = uses.pd.context().own()?;
+        context.expect("completion queue", uses.send_cq.context())?;
+        context.expect("completion queue", uses.recv_cq.context())?;
+        if let Some(srq) = uses.srq {
+            context.expect("shared receive queue", srq.context())?;
+        }
         let qp_type = QpType::from_raw(init.qp_type).ok_or(Errno::EOPNOTSUPP)?;
         let asked = &init.cap;
         let mut request = QpInit::new(qp_type, &uses.send_cq.inner)
@@ -129,7 +134,7 @@ impl Qp {
             cond: libc::PTHREAD_COND_INITIALIZER,
             events_completed: 0,
         };
-        let qp = give(Box::new(Self {
+        let qp = context.given.give(Box::new(Self {
             c: UnsafeCell::new(wr::table(base, send_ops.unwrap_or(0), qp_type)),
             sends: Lock::new(Sends::new(send)),
             receives: Lock::new(receives),
@@ -301,7 +306,7 @@ export! {
             users.remove();
         }
         // SAFETY: the program gives it back, and all its events are acknowledged.
-        drop(unsafe { take_back(qp) });
+        drop(unsafe { context.given.take_back(qp) });
         Ok(())
     }
 
@@ -364,6 +369,9 @@ function! {
             qp_type: init.qp_type,
             sq_sig_all: init.sq_sig_all,
         };
+        // SAFETY: a domain of the program's, or NULL.
+        let pd = unsafe { Pd::of(init.pd).as_ref() }.ok_or(Errno::EINVAL)?;
+        context.expect("protection domain", pd.context())?;
         let qp = Qp::create(init.pd, &mut base, send_ops)?;
         init.cap = base.cap;
         Ok(qp.cast())

@@ -6,7 +6,7 @@ use crate::context::{Context, Known, context_of};
 use crate::errno::Errno;
 use crate::export::{export, function};
 use crate::lock::Lock;
-use crate::object::{Object, Out, Users, give, take_back};
+use crate::object::{Object, Out, Users};
 use crate::pd::Pd;
 use crate::queues::Receiving;
 use core::ffi::{c_int, c_void};
@@ -19,7 +19,9 @@ pub(crate) struct Srq {
     c: ibv_srq,
     pub(crate) inner: Lock<SharedReceiveQueue>,
     number: u32,
-    max_wr: u32,
+    /// Receives it holds, and entries of each.
+    pub(crate) max_wr: u32,
+    pub(crate) max_sge: u32,
     pub(crate) async_events: Acks,
     /// Queue pairs.
     pub(crate) users: Users,
@@ -40,8 +42,8 @@ impl Srq {
         let context = pd.context().own()?;
         let inner = pd.inner.create_srq(attr.max_wr, attr.max_sge)?;
         let number = inner.number();
-        let max_wr = inner.max_wr();
-        (attr.max_wr, attr.max_sge) = (max_wr, inner.max_sge());
+        let (max_wr, max_sge) = (inner.max_wr(), inner.max_sge());
+        (attr.max_wr, attr.max_sge) = (max_wr, max_sge);
         pd.users.add();
         let c = ibv_srq {
             context: context.c(),
@@ -52,11 +54,12 @@ impl Srq {
             cond: libc::PTHREAD_COND_INITIALIZER,
             events_completed: 0,
         };
-        let srq = give(Box::new(Self {
+        let srq = context.given.give(Box::new(Self {
             c,
             inner: Lock::new(inner),
             number,
             max_wr,
+            max_sge,
             async_events: Acks::default(),
             users: Users::default(),
             receiving: Receiving::default(),
@@ -82,11 +85,6 @@ impl Srq {
                 srq.receiving.shows(false, |list| inner.post_recv(list));
             }
         });
-    }
-
-    /// Receives it holds.
-    pub(crate) fn max_wr(&self) -> u32 {
-        self.max_wr
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -135,7 +133,7 @@ export! {
         // SAFETY: a shared receive queue counts among the users of its domain.
         unsafe { &*Pd::of(srq.c.pd) }.users.remove();
         // SAFETY: the program gives it back, no queue pair has it, and all its events are acknowledged.
-        drop(unsafe { take_back(srq) });
+        drop(unsafe { context.given.take_back(srq) });
         Ok(())
     }
 }
@@ -157,6 +155,7 @@ function! {
         }
         // SAFETY: a domain of the program's, not NULL.
         let pd = unsafe { &*Pd::of(init.pd) };
+        context.expect("protection domain", pd.context())?;
         Srq::create(pd, init.srq_context, &mut init.attr)
     }
 

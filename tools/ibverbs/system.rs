@@ -91,12 +91,4 @@ export! {
     ) -> c_int {
         Err(Errno::EOPNOTSUPP)
     }
-
-    "IBVERBS_1.13" pointer fn ibv_import_dm(_context: *mut ibv_context, _handle: u32) -> *mut c_void {
-        Err(Errno::EOPNOTSUPP)
-    }
-
-    "IBVERBS_1.13" plain fn ibv_unimport_dm(_dm: *mut c_void) {
-        Ok(())
-    }
 }

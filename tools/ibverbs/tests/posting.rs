@@ -39,6 +39,8 @@ fn a_list_is_posted_up_to_what_is_wrong() {
         send_wr(9, SEND, null_mut(), 1),
         // More inline bytes than the queue pair takes.
         send_wr(9, SEND, &mut from, 1),
+        // More entries than there are.
+        send_wr(9, SEND, &mut from, c_int::MAX),
     ];
     let mut long = ibv_sge { addr: from.addr, length: 33, lkey: 0 };
     wrong[5].sg_list = &mut long;
@@ -57,6 +59,24 @@ fn a_list_is_posted_up_to_what_is_wrong() {
         let ids: Vec<_> = poll(cq, 2).iter().map(|wc| (wc.wr_id, wc.status)).collect();
         assert!(ids.contains(&(7, 0)), "{at}: {ids:?}");
     }
+}
+
+#[test]
+fn entries_beyond_what_a_queue_takes_are_not_read() {
+    let (context, pd, .., qp, mr) = looped();
+    let mut init = ibv_srq_init_attr {
+        srq_context: null_mut(),
+        attr: ibv_srq_attr { max_wr: 4, max_sge: 2, srq_limit: 0 },
+    };
+    let srq = call!(ibv_create_srq(pd => *mut ibv_pd, &mut init => *mut ibv_srq_init_attr) -> *mut ibv_srq);
+    let mut into = sge(mr, 0, 64);
+    let mut wr = ibv_recv_wr { wr_id: 1, next: null_mut(), sg_list: &mut into, num_sge: c_int::MAX };
+    let (posted, bad) = qp.post_recv(&mut wr);
+    assert_eq!((posted, bad), (libc::EINVAL, &raw mut wr));
+    let mut bad = null_mut();
+    // SAFETY: alive.
+    let posted = unsafe { (context.c().ops.post_srq_recv)(srq, &mut wr, &mut bad) };
+    assert_eq!((posted, bad), (libc::EINVAL, &raw mut wr));
 }
 
 #[test]
