@@ -1,6 +1,7 @@
 //! What must hold for any bytes: one function a fuzz target, run by the fuzzer and, over the committed corpora, by
 //! tests/fuzz_corpus.rs.
 
+use super::case::Case;
 use tbrdma::{
     Access, AddressVector, Mtu, PdHandle, Profile, QP_ADDRESS_BYTES, QpAddress, QpAttr, QpAttrMask, QpState,
     QpType, REMOTE_REGION_BYTES, Region, RegionError, RemoteRegion, check_address_vector, check_modify,
@@ -11,35 +12,6 @@ use tbrdma::{
 #[path = "../driver/shm/hello.rs"]
 #[allow(dead_code, reason = "the rest of the library uses what is not used here")]
 mod hello;
-
-/// The bytes of a case, taken from the front; zeroes once they are used up.
-struct Case<'a>(&'a [u8]);
-
-impl Case<'_> {
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        let mut bytes = [0; N];
-        let (front, rest) = self.0.split_at(N.min(self.0.len()));
-        bytes[..front.len()].copy_from_slice(front);
-        self.0 = rest;
-        bytes
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.bytes::<1>()[0]
-    }
-
-    fn word(&mut self) -> u32 {
-        u32::from_le_bytes(self.bytes())
-    }
-
-    fn long(&mut self) -> u64 {
-        u64::from_le_bytes(self.bytes())
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
 
 /// A message that is understood says the same when it is sent on; the same bytes cut short or run on are not understood.
 pub(crate) fn hello_message(data: &[u8]) {

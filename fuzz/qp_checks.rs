@@ -19,7 +19,8 @@ use tbrdma_proto::{
     WorkCompletion, transition,
 };
 
-use world::{Case, World};
+use super::case::Case;
+use world::World;
 
 const PD: PdHandle = PdHandle(1);
 const QKEY: u32 = 5;

@@ -1,37 +1,11 @@
 //! What a fuzzed queue pair lives in: the bytes of a case, and an owner that remembers what it allowed.
 
+use super::Case;
 use std::cell::RefCell;
 
 use tbrdma_proto::testing::ToyMemory;
 use tbrdma_proto::transport::{Host, Receive, Srq};
 use tbrdma_proto::{Access, PdHandle, RegionError, Sge};
-
-/// The bytes of a case, taken from the front; zeroes once they are used up.
-pub(super) struct Case<'a>(pub(super) &'a [u8]);
-
-impl Case<'_> {
-    pub(super) fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
-    }
-
-    pub(super) fn half(&mut self) -> u16 {
-        u16::from_le_bytes([self.byte(), self.byte()])
-    }
-
-    pub(super) fn word(&mut self) -> u32 {
-        u32::from(self.half()) | u32::from(self.half()) << 16
-    }
-
-    pub(super) fn one_in(&mut self, chances: u8) -> bool {
-        self.byte() % chances == chances - 1
-    }
-
-    pub(super) fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[usize::from(self.byte()) % choices.len()]
-    }
-}
 
 /// What the queue pair asks; it is remembered what was allowed since the last packet or call.
 pub(super) struct World {

@@ -1,5 +1,7 @@
 //! What the fuzzer has found worth keeping, and what once went wrong, run by plain `cargo test`.
 
+#[path = "../fuzz/case.rs"]
+mod case;
 #[path = "../fuzz/checks.rs"]
 mod checks;
 #[path = "../fuzz/pair_checks.rs"]
@@ -90,6 +92,8 @@ fn every_corpus_belongs_to_a_target() {
     assert_eq!(
         corpora,
         [
+            // Replayed by tools/ibverbs/tests/fuzz_corpus.rs, which loads the C face.
+            "c_calls",
             "hello_message",
             "icrc",
             "pair",

@@ -2,6 +2,8 @@
 
 #![no_main]
 
+#[path = "../case.rs"]
+mod case;
 #[path = "../checks.rs"]
 #[allow(dead_code, reason = "each target runs one of the checks")]
 mod checks;
