@@ -2,7 +2,7 @@
 
 use super::cq::SoftCq;
 use super::engine::Receiver;
-use super::path::Handles;
+use super::path::{self, Handles};
 use super::qp::SoftQp;
 use super::service::Service;
 use super::signals::Signals;
@@ -22,7 +22,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Instant;
 use tbrdma_proto::transport::Counters;
-use tbrdma_proto::{Guid, Profile, Region, RegionTable, Time, limits};
+use tbrdma_proto::{Guid, Lids, LinkLayer, Profile, Region, RegionTable, Time, limits};
 
 /// Locks, also after a panic elsewhere: what these locks guard is consistent between statements.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -118,6 +118,12 @@ impl Core {
         profile.device.sys_image_guid = guid;
         if profile.device.fw_ver.is_empty() {
             profile.device.fw_ver = env!("CARGO_PKG_VERSION").to_owned();
+        }
+        if profile.switches.lids == Lids::Ipv4 {
+            if profile.port.link_layer == LinkLayer::Ethernet {
+                profile.port.link_layer = LinkLayer::InfiniBand;
+            }
+            profile.port.lid = path::lid_of(link.gids());
         }
         profile.port.active_mtu = link.mtu().min(profile.port.active_mtu);
         profile.port.gid_tbl_len = limits::GID_TABLE_LEN.max(link.gids().len() as u32);

@@ -68,7 +68,7 @@ impl Device for SoftDevice {
     }
 
     fn lid(&self) -> u16 {
-        0
+        self.core.profile.port.lid
     }
 
     fn events(&self) -> &Arc<EventQueue> {

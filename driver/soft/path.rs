@@ -6,7 +6,10 @@ use crate::slots::Slots;
 use std::net::{Ipv6Addr, SocketAddr};
 use tbrdma_proto::wire::ROCE_UDP_PORT;
 use tbrdma_proto::wire::icrc::Flow;
-use tbrdma_proto::{AddressVector, Gid, check_address_vector, limits};
+use tbrdma_proto::{AddressVector, Gid, Lids, check_address_vector, limits};
+
+/// Hops that a packet may make whose sender names its peer by LID, and so says nothing of them.
+const HOPS: u8 = 64;
 
 /// A way to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,16 @@ pub(crate) fn is_ipv4(gid: &Gid) -> bool {
     gid.0[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
 }
 
+fn first_ipv4(gids: &[Gid]) -> Option<(u8, Gid)> {
+    let mut gids = gids.iter().zip(0..=u8::MAX);
+    gids.find(|(gid, _)| is_ipv4(gid)).map(|(gid, index)| (index, *gid))
+}
+
+/// The LID of a port with these GIDs, where the profile wants one: the end of its first IPv4 address, or 0.
+pub(super) fn lid_of(gids: &[Gid]) -> u16 {
+    first_ipv4(gids).map_or(0, |(_, gid)| u16::from_be_bytes([gid.0[14], gid.0[15]]))
+}
+
 impl Core {
     /// The way that an address vector describes. To a connected peer, which will get many packets, the link may have a shorter one.
     pub(crate) fn path_to(&self, call: &'static str, av: &AddressVector, connected: bool) -> Result<Path> {
@@ -53,10 +66,20 @@ impl Core {
         check_address_vector(av, &self.profile.device, &self.profile.port)
             .map_err(|error| wrong(error.to_string()))?;
         let device = self.link.name();
+        let by_lid = if av.is_global { None } else { self.address_of_lid(av) };
+        let av = by_lid.as_ref().unwrap_or(av);
         if !av.is_global || av.dgid.is_zero() {
-            return Err(wrong(format!(
-                "{device} is Ethernet, where peers are named by GID: set is_global and dgid to the peer's GID"
-            )));
+            return Err(wrong(match self.profile.switches.lids {
+                Lids::None => format!(
+                    "{device} is Ethernet, where peers are named by GID: set is_global and dgid to the peer's GID, or give ports \
+                     LIDs by the profile's switch lids=ipv4"
+                ),
+                Lids::Ipv4 => format!(
+                    "dlid {} leads nowhere from {device}: there must be an IPv4 address on either side, and LIDs of their last \
+                     two bytes",
+                    av.dlid
+                ),
+            }));
         }
         let source = self.gid(av.sgid_index);
         if source.is_zero() {
@@ -91,6 +114,17 @@ impl Core {
             hop_limit: av.hop_limit,
             flow: way,
         })
+    }
+
+    /// The address vector with the GID that a LID stands for; `None` if LIDs stand for nothing.
+    fn address_of_lid(&self, av: &AddressVector) -> Option<AddressVector> {
+        if self.profile.port.lid == 0 || av.dlid == 0 {
+            return None;
+        }
+        let (sgid_index, own) = first_ipv4(self.link.gids())?;
+        let mut dgid = own;
+        dgid.0[14..].copy_from_slice(&av.dlid.to_be_bytes());
+        Some(AddressVector { is_global: true, dgid, sgid_index, hop_limit: HOPS, ..*av })
     }
 
     /// An entry of the GID table; zero if it is not used.

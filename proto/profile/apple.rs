@@ -27,6 +27,7 @@
 //! | regions up to 16,384,000 bytes | `mr-size=enforced` (default: what the device says of itself) | Anemll TEST_IBV.md |
 //! | larger regions are in use | `mr-size=reported` | SQCU/mesh (1 GiB pieces) |
 //! | GID 1 is IPv4-mapped, and there only while the interface has an IPv4 address | `ipv4=on`, `ipv4=off` | Anemll TEST_IBV.md; mlx#3467 |
+//! | a LID that is not 0 | `lids=ipv4` (shared memory has LIDs anyway) | hellas-ai sees 1; `ibv_uc_pingpong`, which Apple ships, ends without one |
 //! | active MTU 4096, link layer 100, transport 100, vendor and part 0 | attributes | Anemll TEST_IBV.md |
 //! | receives may be posted in INIT | `early-recv=allowed` (default: `ibv_uc_pingpong`, which Apple ships, does so) | ashhart/MCDMA |
 //! | receives only after RTS, else EFAULT | `early-recv=refused` | llama.cpp; Anemll |
@@ -40,7 +41,8 @@
 
 use super::Profile;
 use super::switches::{
-    DepthRounding, DepthUnit, FlowMode, Match, Presence, QpCapError, Rkey, Switches, Transports, WriteMode,
+    DepthRounding, DepthUnit, FlowMode, Lids, Match, Presence, QpCapError, Rkey, Switches, Transports,
+    WriteMode,
 };
 use crate::limits::{AtomicCap, DeviceAttr, LinkLayer, OdpCaps, PortAttr};
 use crate::qp::Mtu;
@@ -114,6 +116,7 @@ impl Profile {
             write: WriteMode::Lost,
             rkey: Rkey::Zero,
             ipv4: Presence::On,
+            lids: Lids::Ipv4,
             qps: 10,
             qp_error: QpCapError::Busy,
             mrs: 100,

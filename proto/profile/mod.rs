@@ -18,8 +18,8 @@ mod text;
 
 pub use apple::{FRAME_BYTES, MAX_FRAMES};
 pub use switches::{
-    Alias, DepthRounding, DepthUnit, EarlyReceive, EmptySend, FlowMode, Habits, LedgerMode, LocalOnly, Match,
-    MrSize, Overrun, Presence, QpCapError, Rkey, Switches, Transports, WriteMode,
+    Alias, DepthRounding, DepthUnit, EarlyReceive, EmptySend, FlowMode, Habits, LedgerMode, Lids, LocalOnly,
+    Match, MrSize, Overrun, Presence, QpCapError, Rkey, Switches, Transports, WriteMode,
 };
 pub use text::ParseProfileError;
 

@@ -166,6 +166,15 @@ choices! {
         Off = "off",
     }
 
+    /// Which LID a port has that reaches its peers over IP. With one, an Ethernet port says that it is InfiniBand's, so that programs use it.
+    Lids {
+        /// None: peers are named by GID. (Shared memory has LIDs of its own, whatever this says.)
+        #[default]
+        None = "none",
+        /// The last two bytes of its IPv4 address; a peer's LID and the first two bytes of ours are the peer's address.
+        Ipv4 = "ipv4",
+    }
+
     /// Whether resources of a program that was killed stay taken.
     LedgerMode {
         /// They come back, as they do on Linux.
@@ -330,6 +339,8 @@ switches! {
     "alias-4gib" alias: Alias = Alias::Off, at most None;
     /// whether the port has an IPv4 address.
     "ipv4" ipv4: Presence = Presence::Natural, at most None;
+    /// which LID the port has, for programs that name their peers by nothing else.
+    "lids" lids: Lids = Lids::None, at most None;
     /// whether resources of the killed stay taken.
     "ledger" ledger: LedgerMode = LedgerMode::Off, at most None;
     /// queue pairs that can really be had, of this device, by all of this process.

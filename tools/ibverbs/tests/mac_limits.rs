@@ -245,6 +245,8 @@ fn what_the_device_and_its_port_say_of_themselves() {
             let port = end.context.port();
             // Active; 4096 bytes.
             assert_eq!((port.state, port.active_mtu, port.link_layer), (4, 5, 100));
+            // Programs that are not on Ethernet end without one.
+            assert_ne!(port.lid, 0, "{device}");
             // Of a link, as all GIDs of a cable are; the loopback interface has no such address.
             if PAIRS[0].contains(&device) {
                 assert_eq!(end.gid(0).raw[..8], [0xfe, 0x80, 0, 0, 0, 0, 0, 0], "{device}");

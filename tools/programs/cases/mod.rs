@@ -62,10 +62,8 @@ impl Case {
 }
 
 /// Everything that is run on a device.
-pub(crate) fn all(device: Device) -> Vec<Case> {
-    // qperf names its peers by LIDs, and on Ethernet there are none: it fails there on hardware as well.
-    let qperf = if device.has_gids_only { Vec::new() } else { qperf::cases() };
-    [simple::cases(), watched::cases(), pingpong::cases(), perftest::cases(), qperf]
+pub(crate) fn all() -> Vec<Case> {
+    [simple::cases(), watched::cases(), pingpong::cases(), perftest::cases(), qperf::cases()]
         .into_iter()
         .flatten()
         .collect()

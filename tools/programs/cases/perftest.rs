@@ -16,57 +16,80 @@ pub(crate) fn cases() -> Vec<Case> {
         for (operation, transports) in OPERATIONS {
             for measure in ["lat", "bw"] {
                 for transport in transports {
-                    let flags: &[_] = if (operation, measure, *transport) == ("send", "bw", "UC") {
-                        &["-c", "UC", "-s", SHORT, "-n", "200"]
-                    } else {
-                        &["-c", transport, "-n", "200"]
-                    };
-                    cases.push(case(operation, measure, flags, profile));
+                    for way in WAYS {
+                        if let Some(case) = combined(operation, measure, transport, way, profile) {
+                            cases.push(case);
+                        }
+                    }
                 }
             }
         }
     }
-    for (operation, _) in OPERATIONS {
-        // It refuses -e for WRITE by itself, and sizes for atomics.
-        for measure in ["lat", "bw"] {
-            if operation != "atomic" {
-                // -C: otherwise it would find out the machine's clock after each size, which takes long.
-                let flags: &[_] =
-                    if measure == "lat" { &["-a", "-C", "-n", "20"] } else { &["-a", "-n", "20"] };
-                cases.push(case(operation, measure, flags, None));
-            }
-            if operation != "write" {
-                cases.push(case(operation, measure, &["-e", "-n", "200"], None));
-            }
-        }
-        cases.push(case(operation, "bw", &["-q", "4", "-n", "200"], None));
-        cases.push(case(operation, "bw", &["-b", "-n", "200"], None));
-        cases.push(case(operation, "bw", &["-D", "2", "-f", "0"], None));
-    }
-    for transport in ["UC", "UD"] {
-        cases.push(case("send", "bw", &["-c", transport, "-a", "-n", "20"], None));
-        cases.push(case("send", "bw", &["-c", transport, "-s", SHORT, "-b", "-q", "2", "-n", "200"], None));
-    }
-    cases.push(case("write", "bw", &["-c", "UC", "-a", "-n", "20"], None));
-    cases.push(case("send", "lat", &["-D", "2", "-f", "0"], None));
-    cases.push(case("send", "bw", &["--use-srq", "-q", "2", "-n", "200"], None));
-    cases.push(case("send", "lat", &["-I", "0", "-s", "64", "-n", "200"], None));
-    cases.push(case("send", "lat", &["-I", "64", "-s", "64", "-n", "200"], None));
-    cases.push(case("write", "bw", &["-l", "16", "-q", "2", "-n", "320"], None));
-    cases.push(case("write", "bw", &["-Q", "8", "-n", "320"], Some(NEW_INTERFACE)));
+    let more: [(_, _, &[_], _); 7] = [
+        ("send", "bw", &["-c", "UC", "-s", SHORT, "-b", "-q", "2", "-n", "200"], None),
+        ("send", "bw", &["-c", "UD", "-s", SHORT, "-b", "-q", "2", "-n", "200"], None),
+        ("send", "bw", &["--use-srq", "-q", "2", "-n", "200"], None),
+        ("send", "lat", &["-I", "0", "-s", "64", "-n", "200"], None),
+        ("send", "lat", &["-I", "64", "-s", "64", "-n", "200"], None),
+        ("write", "bw", &["-l", "16", "-q", "2", "-n", "320"], None),
+        ("write", "bw", &["-Q", "8", "-n", "320"], Some(NEW_INTERFACE)),
+    ];
+    let more = { more }
+        .map(|(operation, measure, flags, profile)| case(operation, measure, flags.to_vec(), profile));
+    cases.extend(more);
     cases
 }
 
 const OPERATIONS: [(&str, &[&str]); 4] =
     [("send", &["RC", "UC", "UD"]), ("write", &["RC", "UC"]), ("read", &["RC"]), ("atomic", &["RC"])];
 
-fn case(operation: &str, measure: &str, flags: &[&'static str], profile: Option<&'static str>) -> Case {
-    let program = format!("ib_{operation}_{measure}");
+/// What each operation is tried with: nothing more, all sizes, events, several queue pairs, both ways, for some time.
+const WAYS: [&str; 6] = ["", "-a", "-e", "-q", "-b", "-D"];
+
+/// A case of one way; `None` where perftest itself has it not: sizes for atomics, events for WRITE, several queue pairs and both ways for
+/// latencies.
+fn combined(
+    operation: &'static str,
+    measure: &'static str,
+    transport: &'static str,
+    way: &str,
+    profile: Option<&'static str>,
+) -> Option<Case> {
+    let is_lat = measure == "lat";
+    let has_not = match way {
+        "-a" => operation == "atomic",
+        "-e" => operation == "write",
+        "-q" | "-b" => is_lat,
+        _ => false,
+    };
+    if has_not {
+        return None;
+    }
+    let mut flags = vec!["-c", transport];
+    flags.extend::<&[_]>(match way {
+        // -C: otherwise it would find out the machine's clock after each size, which takes long.
+        "-a" if is_lat => &["-a", "-C", "-n", "20"],
+        "-a" => &["-a", "-n", "20"],
+        "-e" => &["-e", "-n", "200"],
+        "-q" => &["-q", "4", "-n", "200"],
+        "-b" => &["-b", "-n", "200"],
+        "-D" => &["-D", "2", "-f", "0"],
+        _ => &["-n", "200"],
+    });
+    if operation == "send" && transport == "UC" && !is_lat && way != "-a" {
+        flags.extend(["-s", SHORT]);
+    }
     // All sizes take long, and so do seconds; the rest of what is left out is much like what is in.
-    let is_long = flags.contains(&"-a") || flags.contains(&"-D");
-    let is_alike = profile.is_some() && operation != "write" || operation == "atomic" && flags.len() > 4;
-    let is_thorough = is_long || is_alike;
-    let flags = flags.to_vec();
+    let is_quick = match way {
+        "" => profile.is_none() || operation == "write",
+        "-a" | "-D" => false,
+        _ => profile.is_none() && transport == "RC" && operation != "atomic",
+    };
+    Some(case(operation, measure, flags, profile).thorough(!is_quick))
+}
+
+fn case(operation: &str, measure: &str, flags: Vec<&'static str>, profile: Option<&'static str>) -> Case {
+    let program = format!("ib_{operation}_{measure}");
     let mut name = format!("{program} {}", flags.join(" "));
     if let Some(profile) = profile {
         name = format!("{name}, {profile}");
@@ -78,7 +101,6 @@ fn case(operation: &str, measure: &str, flags: &[&'static str], profile: Option<
         let (client, _) = pair.succeed()?;
         judge(&client)
     })
-    .thorough(is_thorough)
 }
 
 /// The command of one side.

@@ -20,17 +20,30 @@ pub(crate) fn cases() -> Vec<Case> {
         flags("ibv_ud_pingpong", &[&[], &["-e"], &["-c"], &["-e", "-c"]]),
         flags("ibv_srq_pingpong", &[&[], &["-e"], &["-c"], &["-e", "-c"], &["-q", "4", "-c"]]),
     ];
-    let case = |(program, flags): (&'static str, &'static [&'static str])| {
-        let name = [&[program], flags].concat().join(" ");
-        Case::new(name, move |stage, device| {
-            let pair = pair::start(stage, &device.options(None), |port, host| {
-                command(program, flags, device, port, host)
-            })?;
-            let (client, server) = pair.succeed()?;
-            judge(&client, &server)
-        })
-    };
-    all.into_iter().flatten().map(case).collect()
+    let mut cases: Vec<_> =
+        all.into_iter().flatten().map(|(program, flags)| case(program, flags, None)).collect();
+    // Apple's system has this one.
+    cases.extend([&[][..], &["-e", "-c"]].map(|flags| case("ibv_uc_pingpong", flags, Some(MAC))));
+    cases
+}
+
+/// The profile of Macs' ports.
+const MAC: &str = "apple-tb5";
+
+fn case(program: &'static str, flags: &'static [&'static str], profile: Option<&'static str>) -> Case {
+    let mut name = [&[program], flags].concat().join(" ");
+    if let Some(profile) = profile {
+        name = format!("{name}, {profile}");
+    }
+    let by_gid = profile == Some(MAC);
+    Case::new(name, move |stage, device| {
+        let device = Device { has_gids_only: by_gid || device.has_gids_only, ..device };
+        let pair = pair::start(stage, &device.options(profile), |port, host| {
+            command(program, flags, device, port, host)
+        })?;
+        let (client, server) = pair.succeed()?;
+        judge(&client, &server)
+    })
 }
 
 fn command(program: &str, flags: &[&str], device: Device, port: u16, host: Option<&str>) -> Vec<String> {
