@@ -55,6 +55,20 @@ fn a_link_that_is_cut_ends_in_an_error() {
 }
 
 #[test]
+fn what_has_left_arrives_though_its_sender_closes() {
+    let [mut a, mut b] = ["none", "delay=150ms"].map(|plan| Node::of(&open(plan), QpType::Rc, |init| init));
+    // Patient enough for a machine that wakes the other end late.
+    join(&mut a, &mut b, &connection(|connection| connection.timeout = 17));
+    b.post_recv(1, 0..64);
+    a.post_send(1, 0..64);
+    b.expect(1, WcStatus::Success);
+    // The acknowledgement leaves, and so does its sender.
+    b.expect_nothing();
+    drop(b);
+    a.expect(1, WcStatus::Success);
+}
+
+#[test]
 fn a_plan_that_makes_no_sense_is_refused() {
     for plan in ["loss=banana", "delay", "wrath=1%"] {
         let error = OpenOptions::new().fault(plan).open("udp:lo").err().unwrap().to_string();

@@ -236,6 +236,19 @@ fn a_queue_pair_that_is_stopped_completes_nothing_early() {
 }
 
 #[test]
+fn what_has_left_arrives_though_its_sender_closes() {
+    let (mut a, mut b) = pair(QpType::Rc, "15ms");
+    b.post_recv(1, 0..64);
+    a.fill(0..64, 7);
+    let posted = Instant::now();
+    a.post_send(2, 0..64);
+    drop(a);
+    b.expect(1, WcStatus::Success);
+    at_least(posted, LATENCY);
+    assert_eq!(b.bytes(0..64), [7; 64]);
+}
+
+#[test]
 fn a_link_that_makes_no_sense_is_refused() {
     for device in ["shm", "udp:lo"] {
         let wrong = OpenOptions::new().link("fast").open(device).unwrap_err().to_string();

@@ -161,3 +161,22 @@ fn refusals_are_answers_too() {
         ]
     );
 }
+
+#[test]
+fn devices_of_a_process_share_a_file() {
+    let capture = Capture::new("shm-shared");
+    let [mut a, mut b] = ["shm", "b=shm"].map(|name| Node::of(&capture.open(name), QpType::Rc, |init| init));
+    join(&mut a, &mut b, &connection(|_| ()));
+    for node in [&mut a, &mut b] {
+        node.post_recv(1, 0..64);
+    }
+    for node in [&mut a, &mut b] {
+        node.post_send(2, 64..128);
+        // The other's message, too, where it was first.
+        node.take(1);
+    }
+    assert_eq!([&a, &b].map(|node| node.ctx.counters()), [[("captured_packets", 2)]; 2]);
+    drop((a, b));
+    // Each message and its acknowledgement.
+    assert_eq!(packets(&capture).len(), 4);
+}

@@ -6,12 +6,16 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::{self, ErrorKind};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tbrdma_proto::fault::{Delivery, Fate, FaultPlan, Faults};
 use tbrdma_proto::wire::icrc::seal;
 use tbrdma_proto::{Gid, Time};
 
 /// Packets held back at the same time; what comes on top is lost, as in a full queue. A second of a 10 Gbit/s link is as many.
 const MAX_HELD: usize = 1 << 18;
+
+/// How long a link stays after its device is closed, for the packets that it holds.
+const LINGERS: Duration = Duration::from_millis(500);
 
 /// A link whose outgoing packets suffer a plan.
 ///
@@ -30,6 +34,8 @@ pub(crate) struct FaultLink {
 struct State {
     /// Unset until the first packet tells what time it is: the plan's partitions count from there.
     faults: Option<Faults>,
+    /// When that was, by either clock.
+    begun: Option<(Time, Instant)>,
     held: BinaryHeap<Reverse<Held>>,
     /// Numbers packets, so that those due at one time stay in order.
     sequence: u64,
@@ -63,15 +69,7 @@ struct Held {
 impl FaultLink {
     /// Does to everything `inner` sends what `plan` says. The same seed, packets and times give the same faults.
     pub(crate) fn new(inner: Box<dyn Link>, plan: FaultPlan, seed: u64) -> Self {
-        let state = State {
-            faults: None,
-            held: BinaryHeap::new(),
-            sequence: 0,
-            spare: Vec::new(),
-            train: Train::new(),
-            counts: Counts::default(),
-        };
-        Self { inner, plan, seed, state: Mutex::new(state), due: AtomicU64::new(u64::MAX) }
+        Self { inner, plan, seed, state: Mutex::new(State::new()), due: AtomicU64::new(u64::MAX) }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -100,7 +98,37 @@ impl FaultLink {
     }
 }
 
+impl Drop for FaultLink {
+    /// What has been sent is on its way, whether or not its sender is still there: the last acknowledgement, above all.
+    fn drop(&mut self) {
+        let mut state = std::mem::replace(&mut *self.state(), State::new());
+        let Some((time, instant)) = state.begun else { return };
+        let end = Instant::now() + LINGERS;
+        while let Some(Reverse(held)) = state.held.peek() {
+            let due = instant + held.at.since(time);
+            if due > end {
+                break;
+            }
+            let at = held.at;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.flush(&mut state, at);
+        }
+    }
+}
+
 impl State {
+    fn new() -> Self {
+        Self {
+            faults: None,
+            begun: None,
+            held: BinaryHeap::new(),
+            sequence: 0,
+            spare: Vec::new(),
+            train: Train::new(),
+            counts: Counts::default(),
+        }
+    }
+
     /// Decides about one packet of a train, and holds what arrives.
     fn take(&mut self, now: Time, train: &Train, index: usize, seal: impl Fn(&mut [u8])) {
         let mut bytes = self.spare.pop().unwrap_or_default();
@@ -158,6 +186,7 @@ impl Link for FaultLink {
         let from = self.gids().get(usize::from(train.from())).copied().unwrap_or_default();
         let flow = flow(from, train.source_port(), train.to()).ok_or(ErrorKind::AddrNotAvailable)?;
         let mut state = self.state();
+        state.begun.get_or_insert_with(|| (now, Instant::now()));
         state.faults.get_or_insert_with(|| Faults::starting_at(self.plan.clone(), self.seed, now));
         for index in train.sent..train.len() {
             state.take(now, train, index, |bytes| {

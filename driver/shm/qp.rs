@@ -363,6 +363,7 @@ impl DeviceQp for ShmQp {
     }
 
     fn destroy(&self) {
+        self.linger();
         let words = self.words();
         self.set_state(QpState::Reset);
         words.identity.store(0, Ordering::SeqCst);

@@ -85,7 +85,7 @@ impl OpenOptions {
     }
 
     /// A file that gets every packet this context sends and receives, as pcapng. On `shm`, which has none, those that an adapter would have sent: what
-    /// this context asks of others, and their answers.
+    /// this context asks of others, and their answers. Contexts of a process that are given the same file share it.
     pub fn capture(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
         self

@@ -12,10 +12,15 @@ fn schema() -> Value {
 
 /// A tiny run; its result as JSON, which is by the schema.
 fn measured(arguments: &[&str]) -> Value {
+    measured_as_often_as(arguments, &["--iters", "300", "--warmup", "100"])
+}
+
+fn measured_as_often_as(arguments: &[&str], often: &[&str]) -> Value {
     let path = scratch("result.json");
     let file = path.to_str().unwrap();
     let mut all = arguments.to_vec();
-    all.extend(["--iters", "300", "--warmup", "100", "--quiet", "--timeout", "60s", "--json", file]);
+    all.extend(often);
+    all.extend(["--quiet", "--timeout", "60s", "--json", file]);
     let output = run(&all);
     assert_eq!(output.status.code(), Some(0), "{all:?}: {}", stderr(&output));
     assert_eq!(stderr(&output), "", "{all:?}");
@@ -70,6 +75,23 @@ fn streams_of_every_operation_on_every_transport() {
             }
         }
     }
+}
+
+#[test]
+fn no_figure_is_better_than_the_link() {
+    let slow = |benchmark, op, size| {
+        let few = ["--iters", "20", "--warmup", "1"];
+        let all = [benchmark, "--op", op, "--size", size, "--link", "1Gbps,50us"];
+        let result = measured_as_often_as(&all, &few);
+        assert_eq!(result["link"], "1Gbps,50us");
+        result
+    };
+    for (op, least) in [("send", 50_000.0), ("write", 50_000.0), ("read", 100_000.0)] {
+        let fastest = slow("pingpong", op, "64")["one_way_ns"]["min"].as_f64().unwrap();
+        assert!(fastest >= least, "{op}: {fastest}");
+    }
+    let rate = slow("bw", "write", "4k")["bandwidth"]["bytes_per_s"].as_f64().unwrap();
+    assert!(rate <= 125e6, "{rate}");
 }
 
 #[test]

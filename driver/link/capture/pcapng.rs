@@ -35,18 +35,20 @@ pub(crate) enum Direction {
     Out = 2,
 }
 
-/// Writes a file with one section and one interface.
+/// Writes a file with one section, of one or more interfaces.
 #[derive(Debug)]
 pub(super) struct Writer<W: Write> {
     to: BufWriter<W>,
     /// The block being built, from behind its first length to before its last.
     body: Vec<u8>,
+    interfaces: u32,
 }
 
 impl<W: Write> Writer<W> {
     /// Begins the file.
-    pub(super) fn new(to: W, interface: &str) -> io::Result<Self> {
-        let mut writer = Self { to: BufWriter::with_capacity(BUFFER_BYTES, to), body: Vec::new() };
+    pub(super) fn new(to: W) -> io::Result<Self> {
+        let to = BufWriter::with_capacity(BUFFER_BYTES, to);
+        let mut writer = Self { to, body: Vec::new(), interfaces: 0 };
         writer.number(BYTE_ORDER_MAGIC);
         // Version 1.0; and -1 for a section whose length is not told.
         writer.body.extend_from_slice(&[1, 0, 0, 0]);
@@ -54,23 +56,35 @@ impl<W: Write> Writer<W> {
         writer.option(SECTION_APPLICATION, b"tbrdma");
         writer.end_options();
         writer.block(SECTION_HEADER)?;
-        writer.body.extend_from_slice(&LINKTYPE_RAW.to_le_bytes());
-        // Reserved; and no limit of a packet's length.
-        writer.body.extend_from_slice(&[0; 6]);
-        writer.option(INTERFACE_NAME, interface.as_bytes());
-        writer.option(INTERFACE_RESOLUTION, &[NANOSECONDS]);
-        writer.end_options();
-        writer.block(INTERFACE_DESCRIPTION)?;
-        writer.flush()?;
         Ok(writer)
     }
 
-    /// Writes a packet made of `parts`; `time` counts from 1970.
-    pub(super) fn packet(&mut self, time: Duration, direction: Direction, parts: &[&[u8]]) -> io::Result<()> {
+    /// Adds an interface of this name: the number by which its packets say so.
+    pub(super) fn interface(&mut self, name: &str) -> io::Result<u32> {
+        self.body.extend_from_slice(&LINKTYPE_RAW.to_le_bytes());
+        // Reserved; and no limit of a packet's length.
+        self.body.extend_from_slice(&[0; 6]);
+        self.option(INTERFACE_NAME, name.as_bytes());
+        self.option(INTERFACE_RESOLUTION, &[NANOSECONDS]);
+        self.end_options();
+        self.block(INTERFACE_DESCRIPTION)?;
+        self.flush()?;
+        self.interfaces += 1;
+        Ok(self.interfaces - 1)
+    }
+
+    /// Writes a packet of an interface, made of `parts`; `time` counts from 1970.
+    pub(super) fn packet(
+        &mut self,
+        interface: u32,
+        time: Duration,
+        direction: Direction,
+        parts: &[&[u8]],
+    ) -> io::Result<()> {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let len = parts.iter().map(|part| part.len() as u32).sum();
         // The interface, the time's upper half and its lower, the bytes here, the bytes there were.
-        for number in [0, (nanoseconds >> 32) as u32, nanoseconds as u32, len, len] {
+        for number in [interface, (nanoseconds >> 32) as u32, nanoseconds as u32, len, len] {
             self.number(number);
         }
         for part in parts {
@@ -125,8 +139,9 @@ mod tests {
     #[test]
     fn blocks_are_as_the_format_says() {
         let mut file = Vec::new();
-        let mut writer = Writer::new(&mut file, "udp:lo").unwrap();
-        writer.packet(Duration::new(1, 2), Direction::Out, &[&[0x45], &[1, 2, 3, 4]]).unwrap();
+        let mut writer = Writer::new(&mut file).unwrap();
+        assert_eq!(["udp:lo", "shm"].map(|name| writer.interface(name).unwrap()), [0, 1]);
+        writer.packet(1, Duration::new(1, 2), Direction::Out, &[&[0x45], &[1, 2, 3, 4]]).unwrap();
         drop(writer);
         let mut blocks = Vec::new();
         let mut rest = file.as_slice();
@@ -139,11 +154,12 @@ mod tests {
             rest = &rest[len..];
         }
         let kinds: Vec<_> = blocks.iter().map(|(kind, _)| *kind).collect();
-        assert_eq!(kinds, [SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET]);
+        assert_eq!(kinds, [SECTION_HEADER, INTERFACE_DESCRIPTION, INTERFACE_DESCRIPTION, ENHANCED_PACKET]);
         assert_eq!(blocks[0].1[..8], [0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0]);
         assert_eq!(blocks[1].1[..8], [101, 0, 0, 0, 0, 0, 0, 0]);
         let time = 1_000_000_002u64;
-        let packet = &blocks[2].1;
+        let packet = &blocks[3].1;
+        assert_eq!(packet[..4], [1, 0, 0, 0]);
         assert_eq!(packet[4..12], [(time >> 32) as u32, time as u32].map(u32::to_le_bytes).concat());
         assert_eq!(packet[12..20], [5, 0, 0, 0, 5, 0, 0, 0]);
         assert_eq!(packet[20..28], [0x45, 1, 2, 3, 4, 0, 0, 0]);

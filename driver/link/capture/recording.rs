@@ -3,10 +3,11 @@
 use super::pcapng::{Direction, Writer};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sys::process::process_id;
 use std::fs::File;
 use std::io;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 use tbrdma_proto::Time;
 use tbrdma_proto::wire::icrc::Flow;
@@ -15,18 +16,23 @@ use tbrdma_proto::wire::ip::{Datagram as IpDatagram, IpHeader, MAX_DATAGRAM_HEAD
 /// What a crash may cost: the packets of so much time.
 pub(crate) const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
-/// A file of packets.
+/// The files that are being written, with the process that began them: a forked child begins its own.
+static OPEN: Mutex<Vec<(i32, PathBuf, Weak<Shared>)>> = Mutex::new(Vec::new());
+
+/// The packets of a device in a file, which other devices of this process may share.
 pub(crate) struct Recording {
-    state: Mutex<State>,
+    shared: Arc<Shared>,
+    interface: u32,
+    packets: AtomicU64,
     /// When what was written must be in the file, in nanoseconds; the end of time if all of it is.
     flush_at: AtomicU64,
-    /// The file takes no more, for want of space, say. The device goes on.
-    failed: AtomicBool,
 }
 
-struct State {
-    file: Writer<File>,
-    packets: u64,
+/// A file of packets.
+struct Shared {
+    file: Mutex<Writer<File>>,
+    /// The file takes no more, for want of space, say. The devices go on.
+    failed: AtomicBool,
 }
 
 /// One packet, and what of its way is not in its own bytes.
@@ -42,37 +48,33 @@ pub(crate) struct Recorded<'a> {
 }
 
 impl Recording {
-    /// Begins a file, in place of one that is there, for the packets of this device.
+    /// Begins a file for the packets of this device, in place of one that is there; or adds the device to a file that this process is writing.
     ///
     /// # Errors
     /// It cannot be written.
     pub(crate) fn create(path: &Path, device: &str) -> Result<Self> {
-        let created = File::create(path).and_then(|file| Writer::new(file, device));
-        let file = created.map_err(|source| Error::InvalidArgument {
+        let wrong = |source: io::Error| Error::InvalidArgument {
             call: "open_device",
             reason: format!("the capture file {} cannot be written: {source}", path.display()),
-        })?;
-        let state = Mutex::new(State { file, packets: 0 });
-        Ok(Self { state, flush_at: AtomicU64::new(u64::MAX), failed: AtomicBool::new(false) })
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Who panicked with the lock held has lost a packet of the capture.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        };
+        let shared = Shared::of(path).map_err(wrong)?;
+        let interface = shared.file().interface(device).map_err(wrong)?;
+        Ok(Self { shared, interface, packets: AtomicU64::new(0), flush_at: AtomicU64::new(u64::MAX) })
     }
 
     /// Writes packets that pass now, in this order.
     pub(crate) fn write<'a>(&self, now: Time, packets: impl Iterator<Item = Recorded<'a>>) {
-        let mut state = self.state();
-        let State { file, packets: count } = &mut *state;
+        let mut file = self.shared.file();
         let mut result = Ok(());
+        let mut count = 0;
         for packet in packets {
-            result = result.and_then(|()| packet.write_to(file));
-            *count += 1;
+            result = result.and_then(|()| packet.write_to(self.interface, &mut file));
+            count += 1;
         }
-        drop(state);
+        drop(file);
+        self.packets.fetch_add(count, Ordering::Relaxed);
         if result.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
+            self.shared.failed.store(true, Ordering::Relaxed);
         } else if self.flush_at.load(Ordering::Relaxed) == u64::MAX {
             self.flush_at.store((now + FLUSH_EVERY).0, Ordering::Relaxed);
         }
@@ -82,9 +84,9 @@ impl Recording {
     pub(crate) fn flush_if_due(&self, now: Time) {
         if self.flush_at.load(Ordering::Relaxed) <= now.0 {
             self.flush_at.store(u64::MAX, Ordering::Relaxed);
-            let flushed = self.state().file.flush();
+            let flushed = self.shared.file().flush();
             if flushed.is_err() {
-                self.failed.store(true, Ordering::Relaxed);
+                self.shared.failed.store(true, Ordering::Relaxed);
             }
         }
     }
@@ -97,26 +99,50 @@ impl Recording {
 
     /// What `described` is with this around it.
     pub(crate) fn describe(&self, described: &str) -> String {
-        let failed = if self.failed.load(Ordering::Relaxed) { " (the file takes no more)" } else { "" };
+        let failed =
+            if self.shared.failed.load(Ordering::Relaxed) { " (the file takes no more)" } else { "" };
         format!("{described}; captured{failed}")
     }
 
     /// Its counter.
     pub(crate) fn counter(&self) -> (&'static str, u64) {
-        ("captured_packets", self.state().packets)
+        ("captured_packets", self.packets.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
         // Nobody is left to be told of a failure.
-        let _ = self.state().file.flush();
+        let _ = self.shared.file().flush();
+    }
+}
+
+impl Shared {
+    /// The file at this path.
+    fn of(path: &Path) -> io::Result<Arc<Self>> {
+        let path = std::path::absolute(path)?;
+        let process = process_id();
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(.., shared)| shared.strong_count() > 0);
+        let known = open.iter().find(|(by, at, _)| *by == process && *at == path);
+        if let Some(shared) = known.and_then(|(.., shared)| shared.upgrade()) {
+            return Ok(shared);
+        }
+        let file = Mutex::new(Writer::new(File::create(&path)?)?);
+        let shared = Arc::new(Self { file, failed: AtomicBool::new(false) });
+        open.push((process, path, Arc::downgrade(&shared)));
+        Ok(shared)
+    }
+
+    fn file(&self) -> MutexGuard<'_, Writer<File>> {
+        // Who panicked with the lock held has lost a packet of the capture.
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Recorded<'_> {
     /// Writes it with the headers it has, or may have had.
-    fn write_to(&self, file: &mut Writer<File>) -> io::Result<()> {
+    fn write_to(&self, interface: u32, file: &mut Writer<File>) -> io::Result<()> {
         let mut whole = IpDatagram::of_flow(self.flow, self.ident, self.payload);
         let (class, hops) = (self.traffic_class, self.hop_limit);
         match &mut whole.ip {
@@ -126,6 +152,6 @@ impl Recorded<'_> {
         let mut headers = [0; MAX_DATAGRAM_HEADER_BYTES];
         let len = whole.encode_headers(&mut headers);
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        file.packet(time, self.direction, &[headers.get(..len).unwrap_or_default(), self.payload])
+        file.packet(interface, time, self.direction, &[headers.get(..len).unwrap_or_default(), self.payload])
     }
 }

@@ -14,7 +14,11 @@ use crate::sync::Ordering;
 use crate::sys::process::yield_now;
 use std::collections::VecDeque;
 use std::sync::Weak;
+use std::time::Duration;
 use tbrdma_proto::{Mtu, Opcode, Psn, QpAttr, QpAttrMask, QpState, QpType, SendFlags, Sge, Time, WcStatus};
+
+/// How long the end of a queue pair waits for what is under way.
+const LINGERS: Duration = Duration::from_millis(500);
 
 /// What a send queue knows of its wire.
 #[derive(Default)]
@@ -236,6 +240,21 @@ impl ShmQp {
                 (completion.status, completion.byte_len) = (WcStatus::WrFlushErr, 0);
             }
             self.sent.push(&completion);
+        }
+    }
+
+    /// The queue pair is about to be destroyed: what has left it arrives all the same, within reason.
+    pub(crate) fn linger(&self) {
+        let Some(wire) = self.core.wire.as_ref().filter(|wire| wire.has_latency()) else { return };
+        let begun = wire.now();
+        while wire.now() <= begun + LINGERS {
+            self.progress();
+            let send = self.send.intrude();
+            let front = send.queue.pending.front().filter(|front| front.waiting.is_none());
+            let next = front.and_then(|front| front.flight.trip).filter(|trip| trip.leaves <= begun);
+            drop(send);
+            let Some(trip) = next.filter(|trip| trip.ends <= begun + LINGERS) else { return };
+            std::thread::sleep(trip.ends.since(wire.now()));
         }
     }
 
