@@ -30,7 +30,7 @@ const CASES: [Case; 6] = [
         name: "write, poll",
         device: "shm",
         messages: 1,
-        ceiling: 992,
+        ceiling: 944,
         round: |pair| {
             pair.write(1, true);
             assert_eq!(pair.poll(1), 1);
@@ -40,7 +40,7 @@ const CASES: [Case; 6] = [
         name: "32 writes with one doorbell, poll",
         device: "shm",
         messages: LIST as u64,
-        ceiling: 169,
+        ceiling: 148,
         round: |pair| {
             pair.write_list(LIST, true);
             assert_eq!(pair.poll(1), 1);
@@ -50,7 +50,7 @@ const CASES: [Case; 6] = [
         name: "receive, send, poll both",
         device: "shm",
         messages: 1,
-        ceiling: 1461,
+        ceiling: 1455,
         round: |pair| {
             pair.post_recv();
             pair.send();
@@ -62,7 +62,7 @@ const CASES: [Case; 6] = [
         name: "write, poll, poll 8 times in vain",
         device: "shm",
         messages: 1,
-        ceiling: 3026,
+        ceiling: 3018,
         round: |pair| {
             pair.write(1, true);
             assert_eq!(pair.poll(1), 1);

@@ -53,6 +53,12 @@ impl Area {
         self.region.load_u64(offset + self.skip)
     }
 
+    /// Stores a word; false if there is none at the offset.
+    #[inline]
+    pub fn store_u64(&self, offset: usize, value: u64) -> bool {
+        self.region.store_u64(offset + self.skip, value)
+    }
+
     /// What the peer must know to reach it.
     #[must_use]
     pub fn remote(&self) -> RemoteRegion {

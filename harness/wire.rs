@@ -460,7 +460,9 @@ fn stamp(outgoing: &Area, plain: &mut [u8], start: usize, sequence: u64) {
     match plain.get_mut(start..start + bytes.len()) {
         Some(place) => place.copy_from_slice(&bytes),
         None => {
-            outgoing.write(start, &bytes);
+            if !outgoing.store_u64(start, sequence) {
+                outgoing.write(start, &bytes);
+            }
         }
     }
 }

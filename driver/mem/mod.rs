@@ -21,6 +21,6 @@ pub use foreign::{ForeignMemory, RawSge};
 pub(crate) use heap::{Extents, GRANULE};
 pub(crate) use held::Held;
 pub(crate) use local::{LocalRegion, LocalRegions, RegionEntries, entry_of};
-pub(crate) use place::Place;
+pub(crate) use place::{Copies, Place};
 pub(crate) use process::{read_from_process, write_bytes_to_process, write_to_process};
 pub(crate) use segment::{Segment, Shared};

@@ -110,6 +110,36 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Copies of one length from one place to another: one comparison for each tells whether the bytes are inside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Copies<'a> {
+    from: Place<'a>,
+    to: Place<'a>,
+    len: usize,
+    /// The offsets of the last bytes of either that can be copied.
+    last: (usize, usize),
+}
+
+impl<'a> Copies<'a> {
+    /// If both places hold so many bytes.
+    pub(crate) fn new(from: Place<'a>, to: Place<'a>, len: usize) -> Option<Self> {
+        Some(Self { from, to, len, last: (from.len.checked_sub(len)?, to.len.checked_sub(len)?) })
+    }
+
+    /// Copies from one offset to another. False if not all of the bytes are inside; then none is touched. The order is that of
+    /// [`copy_ordered`].
+    #[inline(always)]
+    pub(crate) fn copy(&self, from: usize, to: usize) -> bool {
+        if from > self.last.0 || to > self.last.1 {
+            return false;
+        }
+        let (from, to) = (self.from.ptr.wrapping_add(from), self.to.ptr.wrapping_add(to));
+        // SAFETY: both places promise `len` accessible bytes from these offsets on.
+        unsafe { copy_ordered(to, from, self.len) };
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +160,20 @@ mod tests {
         assert!(whole.sub(8, 25).is_none());
         assert!(whole.sub(8, usize::MAX).is_none());
         assert_eq!(whole.sub(3, 4).map(|part| part.addr()), Some(whole.addr() + 3));
+    }
+
+    #[test]
+    fn copies_of_one_length_stay_inside() {
+        let (mut from, mut to) = ([1u64, 2, 3, 4], [0u64; 3]);
+        let (ours, theirs) = (place(&mut from), place(&mut to));
+        let copies = Copies::new(ours, theirs, 16).unwrap();
+        assert!(copies.copy(16, 8) && copies.copy(0, 0));
+        for (from, to) in [(17, 0), (usize::MAX, 0), (0, 9), (0, usize::MAX)] {
+            assert!(!copies.copy(from, to));
+        }
+        assert!(Copies::new(ours, theirs, 25).is_none() && Copies::new(theirs, ours, 25).is_none());
+        assert!(Copies::new(ours, theirs, 24).is_some_and(|copies| copies.copy(0, 0) && !copies.copy(0, 1)));
+        assert_eq!(to, [1, 2, 3]);
     }
 
     #[test]

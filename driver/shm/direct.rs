@@ -9,10 +9,10 @@ use super::remote::Remote;
 use super::send::Doorbell;
 use super::transfer::Local;
 use crate::device::SendBatch;
-use crate::mem::{Place, entry_of};
+use crate::mem::{Copies, Place, entry_of};
 use crate::ring::receive::Delivery;
 use crate::sync::Ordering;
-use tbrdma_proto::{Access, Opcode, PdHandle, SendFlags, SendWr, WcFlags, WcOpcode, WcStatus};
+use tbrdma_proto::{Access, Opcode, PdHandle, SendFlags, SendWr, Sge, WcFlags, WcOpcode, WcStatus};
 
 /// A region of which everything may be used.
 struct Whole<'a> {
@@ -21,10 +21,10 @@ struct Whole<'a> {
     place: Place<'a>,
 }
 
-impl<'a> Whole<'a> {
+impl Whole<'_> {
     #[inline(always)]
-    fn part(&self, addr: u64, length: u64) -> Option<Place<'a>> {
-        self.place.sub(addr.wrapping_sub(self.iova) as usize, length as usize)
+    fn offset(&self, addr: u64) -> usize {
+        addr.wrapping_sub(self.iova) as usize
     }
 }
 
@@ -41,9 +41,9 @@ impl ShmQp {
     ) -> Option<u64> {
         match batch.only_sge(wr) {
             Some(sge) => {
+                // The rules ask no more of one entry of these operations than what `is_plain` says.
                 let list = std::slice::from_ref(sge);
-                let length = self.rules.check(wr, list, 0).ok()?;
-                self.move_directly(remote, wr, Local::List(list), length, doorbell)
+                self.move_directly(remote, wr, Local::List(list), sge.length.into(), doorbell)
             }
             None => self.execute_inline_directly(remote, wr, batch, doorbell),
         }
@@ -84,7 +84,7 @@ impl ShmQp {
         moved.then_some(length)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn write_directly(
         &self,
         remote: &Remote,
@@ -98,8 +98,8 @@ impl ShmQp {
         self.put_directly(remote, local, (wr.remote.rkey, wr.remote.addr), length, (pd, needed), doorbell)
     }
 
-    /// Executes those of `rest` that are WRITEs like `model`, which has just been executed: from and to the same regions. How many that were,
-    /// from the first on. The regions are looked at once: what a doorbell has found holds until it ends.
+    /// Executes those of `rest` that are WRITEs like `model`, which has just been executed: of as many bytes, from and to the same regions. How
+    /// many that were, from the first on. The regions are looked at once: what a doorbell has found holds until it ends.
     #[inline(never)]
     pub(crate) fn write_on(
         &self,
@@ -111,36 +111,37 @@ impl ShmQp {
         room: u32,
         doorbell: &mut Doorbell<'_>,
     ) -> usize {
-        let Some((ours, theirs)) = self.whole_regions(remote, batch, model, doorbell) else { return 0 };
+        let Some(sge) = batch.only_sge(model).filter(|_| model.opcode == Opcode::RdmaWrite) else { return 0 };
+        let Some((ours, theirs)) = self.whole_regions(remote, sge, model, doorbell) else { return 0 };
+        let length = sge.length;
+        let Some(copies) = Copies::new(ours.place, theirs.place, length as usize) else { return 0 };
+        let sges = batch.sges.get(model.sg.end as usize..).unwrap_or(&[]);
+        let most = rest.len().min(room as usize).min(sges.len());
+        let (rest, sges) = (rest.get(..most).unwrap_or(rest), sges.get(..most).unwrap_or(sges));
         let mut done = 0;
-        for wr in rest.iter().take(room as usize) {
-            let Some(sge) = batch.only_sge(wr) else { break };
-            let length = u64::from(sge.length);
-            if wr.opcode != Opcode::RdmaWrite
-                || (wr.remote.rkey, sge.lkey) != (theirs.key, ours.key)
-                || length.wrapping_sub(1) >= self.rules.max_msg_size
-            {
+        for (wr, sge) in rest.iter().zip(sges) {
+            let at = model.sg.end.wrapping_add(done);
+            let is_alike = wr.opcode == Opcode::RdmaWrite
+                && (wr.flags ^ model.flags) - SendFlags::SIGNALED == SendFlags::empty()
+                && (wr.sg.start, wr.sg.end) == (at, at.wrapping_add(1))
+                && (wr.remote.rkey, sge.lkey, sge.length) == (theirs.key, ours.key, length);
+            if !is_alike || !copies.copy(ours.offset(sge.addr), theirs.offset(wr.remote.addr)) {
                 break;
             }
-            let (from, to) = (ours.part(sge.addr, length), theirs.part(wr.remote.addr, length));
-            let (Some(from), Some(to)) = (from, to) else { break };
-            to.copy_from(from);
-            let number = first.wrapping_add(done as u32);
-            self.complete(wr, number, WcStatus::Success, sge.length, doorbell);
+            self.complete(wr, first.wrapping_add(done), WcStatus::Success, length, doorbell);
             done += 1;
         }
-        done
+        done as usize
     }
 
     /// All of the two regions that a WRITE is about, if either may be used whole.
     fn whole_regions<'a>(
         &'a self,
         remote: &'a Remote,
-        batch: &SendBatch,
+        sge: &Sge,
         model: &SendWr,
         doorbell: &mut Doorbell<'_>,
     ) -> Option<(Whole<'a>, Whole<'a>)> {
-        let sge = batch.only_sge(model).filter(|_| model.opcode == Opcode::RdmaWrite)?;
         let (needed, key) = (Access::REMOTE_WRITE, model.remote.rkey);
         let pd = remote.grants(needed)?;
         let found = entry_of(&remote.peer.regions, key).find(key, &mut doorbell.seen.theirs)?;
@@ -155,7 +156,7 @@ impl ShmQp {
         Some((Whole { key: sge.lkey, iova: region.iova, place }, theirs))
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn send_directly(
         &self,
         remote: &Remote,

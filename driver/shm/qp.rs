@@ -19,7 +19,8 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::verbs::event::{AsyncEvent, EventSource};
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::{
-    AsyncEventKind, PdHandle, QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, SendRules, limits,
+    AsyncEventKind, PdHandle, PostDisposition, QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, SendRules,
+    limits,
 };
 
 /// Where a queue pair's receives come from.
@@ -40,8 +41,9 @@ pub(crate) struct ShmQp {
     pub(crate) pd: PdHandle,
     pub(crate) cap: QpCap,
     pub(crate) rules: SendRules,
-    /// The common work requests may be executed in short: no habit of its profile and no wire is in their way.
-    pub(crate) takes_short_way: bool,
+    /// Connected, of a device without habits of its own and without a wire, and lists may have an entry: then the rules have no more to say of a
+    /// SEND or WRITE of one entry than how long it may be, and it may be executed in short.
+    pub(crate) is_plain: bool,
     /// Our own truth about the state; the segment's word is a copy for peers.
     state: AtomicU32,
     pub(crate) attr: Mutex<QpAttr>,
@@ -115,8 +117,11 @@ impl ShmQp {
             qp_type: request.qp_type,
             pd: request.pd,
             cap,
+            is_plain: request.qp_type != QpType::Ud
+                && cap.max_send_sge > 0
+                && rules.habits.is_empty()
+                && core.wire.is_none(),
             rules,
-            takes_short_way: rules.habits.is_empty() && core.wire.is_none(),
             state: AtomicU32::new(QpState::Reset as u32),
             attr: Mutex::new(attr),
             send,
@@ -187,6 +192,21 @@ impl ShmQp {
     #[inline]
     pub(crate) fn state(&self) -> QpState {
         QpState::from_raw(self.state.load(Ordering::Acquire)).unwrap_or(QpState::Err)
+    }
+
+    /// What becomes of a send that is posted now.
+    #[inline(always)]
+    pub(crate) fn send_disposition(&self) -> PostDisposition {
+        // By far the most common, and shorter so.
+        if self.state.load(Ordering::Acquire) == QpState::Rts as u32 {
+            return PostDisposition::Execute;
+        }
+        self.other_disposition()
+    }
+
+    #[cold]
+    fn other_disposition(&self) -> PostDisposition {
+        self.state().send_disposition()
     }
 
     /// Changes the state, for ourselves and for peers.

@@ -181,76 +181,39 @@ impl ShmQp {
         let mut guard = self.send.enter(token, busy, self.target.load(Ordering::Relaxed));
         let SendState { remote, queue, seen } = &mut *guard;
         let first = queue.posted;
-        let state = self.state();
-        let mut disposition = state.send_disposition();
+        let mut disposition = self.send_disposition();
         if disposition == PostDisposition::Refuse {
             busy.leave();
-            return (first, Some((0, PostRefusal::State(state))));
+            return (first, Some((0, PostRefusal::State(self.state()))));
         }
         if let Some(remote) = remote {
             remote.find_queue();
         }
         let remote = remote.as_ref();
         let mut doorbell = Doorbell::new(seen);
-        let mut refused = None;
-        // On a wire everything takes its time.
-        let travels = self.core.wire.is_some();
         let full_at = self.sends_retired.load(Ordering::Acquire).wrapping_add(self.cap.max_send_wr);
         // The peer, while the common work requests may go to it by the short way.
-        let mut direct = remote.filter(|remote| {
+        let direct = remote.filter(|remote| {
             disposition == PostDisposition::Execute
                 && queue.pending.is_empty()
-                && self.takes_short_way
+                && self.is_plain
                 && remote.readiness() == Readiness::Ready
         });
         doorbell.ready = direct.is_some();
-        let mut next = 0;
-        while let Some(wr) = batch.wrs.get(next) {
-            let index = next;
-            next += 1;
-            let number = queue.posted;
-            if number == full_at {
-                refused = Some((index, PostRefusal::QueueFull { depth: self.cap.max_send_wr }));
-                break;
-            }
-            if let Some(remote) = direct
-                && let Some(length) = self.execute_directly(remote, wr, batch, &mut doorbell)
-            {
-                queue.posted = number.wrapping_add(1);
-                self.complete(wr, number, WcStatus::Success, length as u32, &mut doorbell);
-                if let Some(rest) = batch.wrs.get(next..)
-                    && rest.len() >= RUN
-                {
-                    let room = full_at.wrapping_sub(queue.posted);
-                    let done = self.write_on(remote, batch, wr, rest, queue.posted, room, &mut doorbell);
-                    queue.posted = queue.posted.wrapping_add(done as u32);
-                    next += done;
-                }
-                continue;
-            }
-            let (sges, inline) = batch.operands(wr);
-            let length = match self.rules.check(wr, sges, inline.len()) {
-                Ok(length) => length,
-                Err(kind) => {
-                    refused = Some((index, PostRefusal::WorkRequest(kind)));
-                    break;
-                }
-            };
-            queue.posted = number.wrapping_add(1);
-            if disposition == PostDisposition::Flush {
-                self.complete(wr, number, WcStatus::WrFlushErr, 0, &mut doorbell);
-                continue;
-            }
-            let is_inline = wr.flags.contains(SendFlags::INLINE);
-            let local = if is_inline { Local::Inline(inline) } else { Local::List(sges) };
-            let may_run = disposition == PostDisposition::Execute && queue.pending.is_empty() && !travels;
-            let work = Work { wr, local, length };
-            if let Some(next) = self.take_up(remote, queue, &work, number, may_run, &mut doorbell) {
-                disposition = next;
-            }
-            if disposition != PostDisposition::Execute || !queue.pending.is_empty() || !doorbell.ready {
-                direct = None;
-            }
+        let mut done = 0;
+        if let Some(remote) = direct
+            && let Some(wr) = batch.wrs.first()
+            && first != full_at
+            && let Some(length) = self.execute_directly(remote, wr, batch, &mut doorbell)
+        {
+            queue.posted = first.wrapping_add(1);
+            self.complete(wr, first, WcStatus::Success, length as u32, &mut doorbell);
+            done = 1;
+        }
+        let mut refused = None;
+        if done < batch.wrs.len() {
+            (refused, disposition) =
+                self.post_rest((remote, direct), queue, (batch, done), full_at, disposition, &mut doorbell);
         }
         busy.leave();
         self.ring_doorbell(remote, &doorbell);
@@ -260,6 +223,72 @@ impl ShmQp {
             self.list_stalled();
         }
         (first, refused)
+    }
+
+    /// Posts a list from the second work request on, or from the first if that was not a common one. What was refused, and what becomes of
+    /// those posted later. Apart from the first, so that a list of one is done with less.
+    #[inline(never)]
+    fn post_rest(
+        &self,
+        (remote, mut direct): (Option<&Remote>, Option<&Remote>),
+        queue: &mut SendFifo,
+        (batch, done): (&SendBatch, usize),
+        full_at: u32,
+        mut disposition: PostDisposition,
+        doorbell: &mut Doorbell<'_>,
+    ) -> (Option<Refused>, PostDisposition) {
+        // On a wire everything takes its time.
+        let travels = self.core.wire.is_some();
+        let mut next = done;
+        while let Some(wr) = batch.wrs.get(next) {
+            if let Some(remote) = direct
+                && let Some(model) = next.checked_sub(1).and_then(|before| batch.wrs.get(before))
+                && let Some(rest) = batch.wrs.get(next..)
+                && rest.len() >= RUN
+            {
+                let room = full_at.wrapping_sub(queue.posted);
+                let alike = self.write_on(remote, batch, model, rest, queue.posted, room, doorbell);
+                queue.posted = queue.posted.wrapping_add(alike as u32);
+                next += alike;
+                if alike > 0 {
+                    continue;
+                }
+            }
+            let index = next;
+            next += 1;
+            let number = queue.posted;
+            if number == full_at {
+                return (Some((index, PostRefusal::QueueFull { depth: self.cap.max_send_wr })), disposition);
+            }
+            if let Some(remote) = direct
+                && let Some(length) = self.execute_directly(remote, wr, batch, doorbell)
+            {
+                queue.posted = number.wrapping_add(1);
+                self.complete(wr, number, WcStatus::Success, length as u32, doorbell);
+                continue;
+            }
+            let (sges, inline) = batch.operands(wr);
+            let length = match self.rules.check(wr, sges, inline.len()) {
+                Ok(length) => length,
+                Err(kind) => return (Some((index, PostRefusal::WorkRequest(kind))), disposition),
+            };
+            queue.posted = number.wrapping_add(1);
+            if disposition == PostDisposition::Flush {
+                self.complete(wr, number, WcStatus::WrFlushErr, 0, doorbell);
+                continue;
+            }
+            let is_inline = wr.flags.contains(SendFlags::INLINE);
+            let local = if is_inline { Local::Inline(inline) } else { Local::List(sges) };
+            let may_run = disposition == PostDisposition::Execute && queue.pending.is_empty() && !travels;
+            let work = Work { wr, local, length };
+            if let Some(next) = self.take_up(remote, queue, &work, number, may_run, doorbell) {
+                disposition = next;
+            }
+            if disposition != PostDisposition::Execute || !queue.pending.is_empty() || !doorbell.ready {
+                direct = None;
+            }
+        }
+        (None, disposition)
     }
 
     /// Executes a work request if it may run now, or lets it wait. After a failure, what becomes of those behind it.

@@ -11,6 +11,9 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use tbrdma_proto::{Access, RemoteAddr, Sge};
 
+/// Bytes that are loaded and stored at once.
+const WORD: usize = size_of::<u64>();
+
 /// A registered memory region (`ibv_reg_mr(3)`).
 ///
 /// A peer, or the device on a peer's behalf, may read and write it at any time its access flags allow. So its bytes are never handed out as a
@@ -140,8 +143,7 @@ impl MemoryRegion {
     #[inline]
     pub fn load_u64(&self, offset: usize) -> u64 {
         if let Some(words) = &self.words {
-            let word =
-                words.get(offset / size_of::<u64>()).filter(|_| offset.is_multiple_of(size_of::<u64>()));
+            let word = words.get(offset / WORD).filter(|_| offset.is_multiple_of(WORD));
             return word.map_or(0, |word| word.load(Ordering::Acquire));
         }
         self.load_other(offset)
@@ -168,6 +170,15 @@ impl MemoryRegion {
     /// not a multiple of 8 or out of range.
     #[inline]
     pub fn store_u64(&self, offset: usize, value: u64) -> bool {
+        if let Some(words) = &self.words {
+            let word = words.get(offset / WORD).filter(|_| offset.is_multiple_of(WORD));
+            return word.map(|word| word.store(value, Ordering::Release)).is_some();
+        }
+        self.store_other(offset, value)
+    }
+
+    /// The same in memory that the library did not allocate, or where the device wants to know.
+    fn store_other(&self, offset: usize, value: u64) -> bool {
         let mut stored = false;
         self.memory.with_place(&mut |place| {
             if let Some(word) = place.sub(offset, 8).and_then(|place| place.atomic_u64()) {
