@@ -8,7 +8,7 @@
 //! - `memory`: registering, deregistering, and finding the bytes behind a key
 //! - `hello`: the messages by which two contexts meet; `cable`: which two may; `peer`: a context as its peers see it
 //! - `service`: the one thread a context has: introductions, deaths, deadlines, the agent
-//! - `qp`: a queue pair's life; `connect`: what becomes of its connection; `send`: its send queue;
+//! - `qp`: a queue pair's life; `connect`: what becomes of its connection; `post`: lists as they are posted; `send`: its send queue;
 //!   `execute`: its operations; `direct`: the common ones, in short; `datagram`: messages without a connection; `transfer`: the bytes
 //! - `landing`: datagrams that their receiver copies itself
 //! - `agent`: copies made by the target's service thread where the kernel forbids the initiator's
@@ -28,6 +28,7 @@ pub(crate) mod hello;
 pub(crate) mod landing;
 pub(crate) mod memory;
 pub(crate) mod peer;
+mod post;
 pub(crate) mod qp;
 pub(crate) mod receive;
 pub(crate) mod remote;
