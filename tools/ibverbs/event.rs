@@ -11,6 +11,7 @@ use crate::object::{Object, Out};
 use crate::qp::Qp;
 use crate::srq::Srq;
 use crate::wait;
+use crate::watch;
 use core::ffi::{c_int, c_void};
 use nix::sys::epoll::Epoll;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -245,7 +246,13 @@ fn acks<'a>(event: &ibv_async_event) -> Option<&'a Acks> {
 
 export! {
     "IBVERBS_1.1" minus_one fn ibv_get_async_event(context: &Context, event: Out<'_, ibv_async_event>) -> c_int {
-        event.put(wait::until_found(&context.events.set, || next(context))?);
+        let next = wait::until_found(&context.events.set, || next(context))?;
+        if watch::is_on()
+            && let Some(kind) = AsyncEventKind::from_raw(next.event_type)
+        {
+            watch::detail(format_args!("{kind:?}: {kind}"));
+        }
+        event.put(next);
         Ok(0)
     }
 

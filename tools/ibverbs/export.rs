@@ -86,7 +86,10 @@ macro_rules! function {
                 }
                 $crate::watch::around(
                     stringify!($name),
-                    &[$((stringify!($arg), &$arg as &dyn core::fmt::Debug)),*],
+                    &[$((
+                        stringify!($arg),
+                        (!<$ty as $crate::object::Arg>::IS_ROOM).then_some(&$arg as &dyn $crate::watch::Show),
+                    )),*],
                     body,
                 )
             })

@@ -3,6 +3,7 @@
 use crate::abi::{ibv_ah_attr, ibv_qp_attr, ibv_qp_cap};
 use crate::export::export;
 use crate::object::{Object, Out};
+use crate::watch::Pointed;
 use core::ffi::c_int;
 
 /// `struct ib_uverbs_ah_attr`, which is laid out as [`ibv_ah_attr`] is.
@@ -137,6 +138,11 @@ fn bytes(words: [u64; 2]) -> [u8; 16] {
     bytes[8..].copy_from_slice(&words[1].to_ne_bytes());
     bytes
 }
+
+impl Pointed for KernelAhAttr {}
+impl Pointed for KernelQpAttr {}
+impl Pointed for KernelPath {}
+impl Pointed for Path {}
 
 export! {
     "IBVERBS_1.1" plain fn ibv_copy_ah_attr_from_kern(to: Out<'_, ibv_ah_attr>, from: &KernelAhAttr) {

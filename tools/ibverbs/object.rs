@@ -58,6 +58,9 @@ pub(crate) trait Arg: Sized {
     /// What C passes.
     type C;
 
+    /// What is there means nothing before the call.
+    const IS_ROOM: bool = false;
+
     /// # Safety
     /// A pointer to an object is one that this library returned and that has not been destroyed; one to a structure is good for reading, and
     /// one to room for writing, until the call returns.
@@ -104,6 +107,8 @@ impl<T> Out<'_, T> {
 impl<T> Arg for Out<'_, T> {
     type C = *mut T;
 
+    const IS_ROOM: bool = true;
+
     #[inline(always)]
     unsafe fn from_c(c: Self::C) -> Result<Self, Errno> {
         let room = NonNull::new(c).ok_or(Errno::EINVAL)?;
@@ -113,6 +118,8 @@ impl<T> Arg for Out<'_, T> {
 
 impl<T> Arg for Option<Out<'_, T>> {
     type C = *mut T;
+
+    const IS_ROOM: bool = true;
 
     #[inline(always)]
     unsafe fn from_c(c: Self::C) -> Result<Self, Errno> {

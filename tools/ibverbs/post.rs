@@ -10,7 +10,7 @@ use crate::pace::step_aside;
 use crate::qp::Qp;
 use crate::queues::{Receiving, Sent, push_lost};
 use crate::srq::Srq;
-use crate::watch;
+use crate::watch::{self, Entries, Request};
 use crate::wr::work_request;
 use core::ffi::c_int;
 use core::ptr;
@@ -124,6 +124,14 @@ fn push_watched(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr, breaks: &mut 
     let to = request(qp, wr)?;
     let (wr_id, opcode) = (to.wr_id, to.opcode);
     let signaled = to.flags.contains(SendFlags::SIGNALED) || qp.reports_all();
+    if watch::is_traced() {
+        let list = match opcode {
+            Opcode::BindMw => &[],
+            _ => entries(wr.sg_list, wr.num_sge, qp.cap.max_send_sge)?,
+        };
+        let entries = list.iter().map(|entry| entry.sge()).collect::<Vec<_>>();
+        watch::detail(format_args!("{}, {}", Request(&to), Entries(&entries)));
+    }
     let lost = watch::loses(opcode);
     if lost {
         push_lost(list, qp.qp_type(), to);
@@ -237,6 +245,10 @@ fn receive_watched(
 ) -> Refused<ibv_recv_wr> {
     push_all(first, max_wr, |wr| {
         let entries = entries(wr.sg_list, wr.num_sge, max_sge)?;
+        if watch::is_traced() {
+            let list = entries.iter().map(|entry| entry.sge()).collect::<Vec<_>>();
+            watch::detail(format_args!("wr_id {}: {}", wr.wr_id, Entries(&list)));
+        }
         if may_hide {
             // What the device would refuse, if it had all of them.
             if receiving.count_if_hiding().is_some_and(|count| count >= max_wr as usize) {

@@ -12,7 +12,7 @@ use crate::object::{Object, Out};
 use crate::pd::Pd;
 use crate::queues::{Receiving, Sending};
 use crate::srq::Srq;
-use crate::watch;
+use crate::watch::{self, Attributes};
 use crate::wr::{self, Sends};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
@@ -265,6 +265,9 @@ export! {
     "IBVERBS_1.1" errno fn ibv_modify_qp(qp: &Qp, attr: &ibv_qp_attr, mask: c_int) -> c_int {
         qp.context().own()?;
         let (attr, mask) = attr::from_c(attr, mask)?;
+        if watch::is_on() {
+            watch::detail(format_args!("{}", Attributes(&attr, mask)));
+        }
         let mut sends = qp.sends.lock();
         let mut receives = qp.receives.lock();
         qp.control.modify(&mut sends.queue, &mut receives, &attr, mask)?;

@@ -11,7 +11,7 @@ use crate::pace::{Pace, step_aside};
 use crate::post::bytes;
 use crate::qp::Qp;
 use crate::queues::{Sent, push_lost};
-use crate::watch;
+use crate::watch::{self, Entries, Request};
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use tbrdma::{RawSge, SendQueue};
@@ -67,6 +67,12 @@ impl Sends {
         if watch::is_on() {
             let signaled = wr.flags.contains(SendFlags::SIGNALED) || qp.reports_all();
             let lost = core::mem::take(&mut self.lost);
+            match self.data {
+                Data::Entries => watch::detail(format_args!("{}, {}", Request(&wr), Entries(&self.entries))),
+                Data::Inline => {
+                    watch::detail(format_args!("{}, {} bytes inline", Request(&wr), self.inline.len()))
+                }
+            }
             qp.sending.add(Sent { wr_id: wr.wr_id, opcode: wr.opcode, signaled, lost });
             self.told += 1;
             if lost {

@@ -37,13 +37,21 @@ pub(crate) struct Options {
     /// A file for every call and completion; %p becomes the process's number (TBRDMA_TRACE).
     #[arg(long, value_name = "FILE")]
     trace: Option<OsString>,
+    /// Lines of the trace that are kept in memory, with or without a file, and told on stderr at a signal, with the calls that have not returned. 256
+    /// with --trace, else 0 (TBRDMA_TRACE_LAST).
+    #[arg(long, value_name = "LINES")]
+    trace_last: Option<OsString>,
+    /// That signal, or none. It then does what it would have done; where the program handles it, it is the program's alone. By default QUIT: ^\ in a
+    /// terminal, or timeout --signal=QUIT (TBRDMA_TRACE_SIGNAL).
+    #[arg(long, value_name = "NAME")]
+    trace_signal: Option<OsString>,
     /// When the program ends, tell what it asked for, what failed and why, and what it did not give back [TBRDMA_EXPLAIN=1].
     #[arg(long)]
     explain: bool,
     /// Pretend the files /dev/infiniband/NAME, for programs that look for them, as UCX does [TBRDMA_DEVICE_FILES=1].
     #[arg(long)]
     device_files: bool,
-    /// A TOML file of settings: devices (a list), profile, fault, seed, link, capture, trace, explain, device_files (TBRDMA_CONFIG).
+    /// A TOML file of settings: devices (a list), profile, fault, seed, link, capture, trace, trace_last, trace_signal, explain, device_files (TBRDMA_CONFIG).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the variables for a shell, instead of starting a program: eval "$(tbrdma-run --print-env)".
@@ -93,6 +101,8 @@ impl Options {
             (Key::Link, &self.link),
             (Key::Capture, &self.capture),
             (Key::Trace, &self.trace),
+            (Key::TraceLast, &self.trace_last),
+            (Key::TraceSignal, &self.trace_signal),
         ];
         for (key, value) in values {
             if let Some(value) = value {

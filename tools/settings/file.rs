@@ -14,6 +14,8 @@ struct File {
     link: Option<String>,
     capture: Option<PathBuf>,
     trace: Option<PathBuf>,
+    trace_last: Option<u32>,
+    trace_signal: Option<String>,
     explain: Option<bool>,
     device_files: Option<bool>,
 }
@@ -52,6 +54,8 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Layer, SettingsError> {
     set(Key::Link, file.link.map(Into::into));
     set(Key::Capture, file.capture.map(|path| folder.join(path).into()));
     set(Key::Trace, file.trace.map(|path| folder.join(path).into()));
+    set(Key::TraceLast, file.trace_last.map(|count| count.to_string().into()));
+    set(Key::TraceSignal, file.trace_signal.map(Into::into));
     set(Key::Explain, file.explain.map(switch));
     set(Key::DeviceFiles, file.device_files.map(switch));
     Ok(layer)

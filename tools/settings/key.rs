@@ -22,6 +22,10 @@ pub enum Key {
     Capture,
     /// The file for calls.
     Trace,
+    /// How many calls are kept in memory.
+    TraceLast,
+    /// The signal on which these are told.
+    TraceSignal,
     /// The report at the end.
     Explain,
     /// Device files that are pretended.
@@ -30,7 +34,7 @@ pub enum Key {
 
 impl Key {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Devices,
         Self::Profile,
         Self::Fault,
@@ -38,6 +42,8 @@ impl Key {
         Self::Link,
         Self::Capture,
         Self::Trace,
+        Self::TraceLast,
+        Self::TraceSignal,
         Self::Explain,
         Self::DeviceFiles,
     ];
@@ -66,6 +72,8 @@ impl Key {
             Self::Link => ("TBRDMA_LINK", "--link", "link"),
             Self::Capture => ("TBRDMA_CAPTURE", "--capture", "capture"),
             Self::Trace => ("TBRDMA_TRACE", "--trace", "trace"),
+            Self::TraceLast => ("TBRDMA_TRACE_LAST", "--trace-last", "trace_last"),
+            Self::TraceSignal => ("TBRDMA_TRACE_SIGNAL", "--trace-signal", "trace_signal"),
             Self::Explain => ("TBRDMA_EXPLAIN", "--explain", "explain"),
             Self::DeviceFiles => ("TBRDMA_DEVICE_FILES", "--device-files", "device_files"),
         }

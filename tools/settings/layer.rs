@@ -1,12 +1,15 @@
 //! One source of settings: values as they were written, and where each comes from. Layers are laid over each other, and what is on top is
 //! parsed, so that nobody is told of an error in a value that has no effect.
 
-use crate::{CONFIG_VARIABLE, Faults, Key, Settings, SettingsError, file};
+use crate::{CONFIG_VARIABLE, Faults, Key, Settings, SettingsError, TraceSignal, file};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tbrdma_proto::fault::{FaultPlan, LinkModel};
 use tbrdma_proto::{NamedDevice, Profile, parse_devices};
+
+/// Calls that can be kept in memory.
+const MAX_TRACE_LAST: u32 = 1 << 20;
 
 /// Settings as they were written in one place or in several.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +91,11 @@ impl Layer {
             link: self.value::<LinkModel>(Key::Link)?,
             capture: self.path(Key::Capture)?,
             trace: self.path(Key::Trace)?,
+            trace_last: self.with(Key::TraceLast, |text| {
+                let count = text.parse().ok().filter(|&count| count <= MAX_TRACE_LAST);
+                count.ok_or_else(|| format!("it must be a number from 0 to {MAX_TRACE_LAST}"))
+            })?,
+            trace_signal: self.value::<TraceSignal>(Key::TraceSignal)?.unwrap_or_default(),
             explain: self.switch(Key::Explain)?,
             device_files: self.switch(Key::DeviceFiles)?,
         };

@@ -13,6 +13,8 @@
 //! | `--link` | `TBRDMA_LINK` | `link` | a rate and a latency, `64Gbps,5us` |
 //! | `--capture` | `TBRDMA_CAPTURE` | `capture` | a file; `%p` becomes the process's number |
 //! | `--trace` | `TBRDMA_TRACE` | `trace` | likewise |
+//! | `--trace-last` | `TBRDMA_TRACE_LAST` | `trace_last` | a number of lines kept in memory; 256 with `--trace` |
+//! | `--trace-signal` | `TBRDMA_TRACE_SIGNAL` | `trace_signal` | a [`TraceSignal`], `QUIT` |
 //! | `--explain` | `TBRDMA_EXPLAIN` | `explain` | on or off: `1` or `0` |
 //! | `--device-files` | `TBRDMA_DEVICE_FILES` | `device_files` | likewise |
 //! | `--config` | `TBRDMA_CONFIG` | | the file |
@@ -37,12 +39,14 @@ mod file;
 mod key;
 mod layer;
 mod paths;
+mod signal;
 
 pub use error::SettingsError;
 pub use faults::Faults;
 pub use key::{CONFIG_FLAG, CONFIG_VARIABLE, Key};
 pub use layer::Layer;
 pub use paths::for_process;
+pub use signal::TraceSignal;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -66,6 +70,10 @@ pub struct Settings {
     pub capture: Option<PathBuf>,
     /// The file that gets all calls: see [`for_process`].
     pub trace: Option<PathBuf>,
+    /// How many lines of calls are kept in memory; `None`: see [`kept_calls`](Self::kept_calls).
+    pub trace_last: Option<u32>,
+    /// The signal on which they are told.
+    pub trace_signal: TraceSignal,
     /// Whether a report is printed when the program ends.
     pub explain: bool,
     /// Whether the device files that some programs look for are pretended.
@@ -79,6 +87,13 @@ impl Settings {
     /// A value makes no sense, or the file cannot be read.
     pub fn from_environment() -> Result<Self, SettingsError> {
         Layer::from_environment()?.parse()
+    }
+
+    /// How many lines of calls are kept in memory, to be told on a signal: some where a trace is written, unless another number was given.
+    pub fn kept_calls(&self) -> u32 {
+        const BESIDE_A_TRACE: u32 = 256;
+        let unasked = if self.trace.is_some() { BESIDE_A_TRACE } else { 0 };
+        self.trace_last.unwrap_or(unasked)
     }
 
     /// The variables that say all this to another process. Whatever other variables of [`Key::ALL`] there are, and [`CONFIG_VARIABLE`],
@@ -101,6 +116,10 @@ impl Settings {
             Key::Link => self.link.map(|link| link.to_string().into()),
             Key::Capture => self.capture.clone().map(OsString::from),
             Key::Trace => self.trace.clone().map(OsString::from),
+            Key::TraceLast => self.trace_last.map(|count| count.to_string().into()),
+            Key::TraceSignal => {
+                (self.trace_signal != TraceSignal::default()).then(|| self.trace_signal.to_string().into())
+            }
             Key::Explain => self.explain.then(|| "1".into()),
             Key::DeviceFiles => self.device_files.then(|| "1".into()),
         }

@@ -2,26 +2,28 @@
 //! verbs (`--fault`). Without any of them a call costs one look at a flag more.
 
 mod faults;
+mod show;
+mod signal;
+mod trace;
 
 use faults::Faults;
 pub(crate) use faults::{breaks, delays, delays_completions, fails, hides, hides_receives, loses, opened};
+pub(crate) use show::{Attributes, Entries, Pointed, Request, Show};
+use trace::Trace;
 
 use crate::errno::Errno;
 use core::ffi::c_int;
-use core::fmt::{Arguments, Debug, Write as _};
+use core::fmt::Write as _;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::Instant;
 use tbrdma_proto::{WcStatus, WorkCompletion};
-use tbrdma_settings::{Settings, for_process};
+use tbrdma_settings::Settings;
 
 /// What watches.
 struct Watch {
-    begun: Instant,
-    trace: Option<Mutex<File>>,
+    trace: Option<Trace>,
     report: Option<Mutex<Report>>,
     faults: Option<Faults>,
 }
@@ -60,13 +62,7 @@ const PAIRS: [(&[&str], &str); 8] = [
 /// Begins to watch, if the settings ask for it.
 pub(crate) fn begin(settings: &Settings) {
     let faults = Faults::new(&settings.faults.verbs, settings.seed.unwrap_or_default());
-    let trace = settings.trace.as_ref().and_then(|path| {
-        let path = for_process(path, std::process::id());
-        File::create(&path)
-            .map_err(|error| crate::log::tell(&format_args!("no trace in {}: {error}", path.display())))
-            .ok()
-            .map(Mutex::new)
-    });
+    let trace = Trace::new(settings);
     let report = settings.explain.then(Mutex::default);
     if trace.is_none() && report.is_none() && faults.is_none() {
         return;
@@ -75,8 +71,13 @@ pub(crate) fn begin(settings: &Settings) {
         // SAFETY: a function without arguments, of a library that is never unloaded.
         unsafe { libc::atexit(explain) };
     }
-    let watch = WATCH.get_or_init(|| Watch { begun: Instant::now(), trace, report, faults });
+    let watch = WATCH.get_or_init(|| Watch { trace, report, faults });
     ON.store(true, Ordering::Release);
+    if watch.trace.as_ref().is_some_and(Trace::keeps)
+        && let Some(signal) = settings.trace_signal.number()
+    {
+        signal::listen(signal);
+    }
     if let Some(faults) = &watch.faults {
         faults.begin();
     }
@@ -92,24 +93,57 @@ fn watch() -> Option<&'static Watch> {
     if is_on() { WATCH.get() } else { None }
 }
 
+fn trace() -> Option<&'static Trace> {
+    watch().and_then(|watch| watch.trace.as_ref())
+}
+
+/// Whether somebody reads details of calls.
+pub(crate) fn is_traced() -> bool {
+    trace().is_some()
+}
+
+/// Arguments by their names; of room that the call fills there is nothing to show.
+type Arguments<'a> = [(&'a str, Option<&'a dyn Show>)];
+
 /// Makes a call, watched.
 #[cold]
-pub(crate) fn around<T: Debug>(
+pub(crate) fn around<T: Show>(
     name: &'static str,
-    arguments: &[(&str, &dyn Debug)],
+    arguments: &Arguments<'_>,
     body: impl FnOnce() -> Result<T, Errno>,
 ) -> Result<T, Errno> {
+    // Before the call: it may destroy what its arguments name.
+    let shown = trace().map(|trace| {
+        let shown = call(name, arguments);
+        trace.enter(&shown);
+        shown
+    });
     let outcome = faults::admit(name).and_then(|()| body());
-    let shown = match &outcome {
-        Ok(value) => Ok(format!("{value:?}").replace("()", "0")),
-        Err(errno) => Err(*errno),
-    };
-    called(name, arguments, &shown);
+    let result = outcome.as_ref().map_err(|errno| *errno).map(|value| {
+        let mut text = String::new();
+        let _ = value.show(&mut text);
+        text
+    });
+    called(name, shown.as_deref(), &result);
     outcome
 }
 
+fn call(name: &str, arguments: &Arguments<'_>) -> String {
+    let mut text = format!("{name}(");
+    for (position, (argument, value)) in arguments.iter().enumerate() {
+        let separator = if position == 0 { "" } else { ", " };
+        let _ = write!(text, "{separator}{argument}");
+        if let Some(value) = value {
+            text.push('=');
+            let _ = value.show(&mut text);
+        }
+    }
+    text.push(')');
+    text
+}
+
 /// A call has ended.
-fn called(name: &'static str, arguments: &[(&str, &dyn Debug)], outcome: &Result<String, Errno>) {
+fn called(name: &'static str, shown: Option<&str>, outcome: &Result<String, Errno>) {
     let Some(watch) = watch() else { return };
     let found_nothing = match outcome {
         Ok(result) => result == "0" && name == "poll_cq",
@@ -122,26 +156,38 @@ fn called(name: &'static str, arguments: &[(&str, &dyn Debug)], outcome: &Result
             *report.failures.entry((name, errno.0)).or_default() += 1;
         }
     }
+    let (Some(trace), Some(shown)) = (&watch.trace, shown) else { return };
     // Reading the parts of a completion is told with the completion.
     if found_nothing || name.starts_with("read_") {
-        return;
+        return trace.leave(None);
     }
-    let mut line = format!("{name}(");
-    for (position, (argument, value)) in arguments.iter().enumerate() {
-        let separator = if position == 0 { "" } else { ", " };
-        let _ = write!(line, "{separator}{argument}={value:?}");
+    match outcome {
+        Ok(result) => trace.leave(Some(format_args!("{shown} = {result}"))),
+        Err(errno) => {
+            trace.leave(Some(format_args!("{shown} failed: {}", nix::errno::Errno::from_raw(errno.0))));
+        }
     }
-    let _ = match outcome {
-        Ok(result) => write!(line, ") = {result}"),
-        Err(errno) => write!(line, ") failed: {}", nix::errno::Errno::from_raw(errno.0)),
-    };
-    watch.write(format_args!("{line}"));
+}
+
+/// Something about the call that is being made, for who reads the trace.
+pub(crate) fn detail(what: core::fmt::Arguments<'_>) {
+    if let Some(trace) = trace() {
+        trace.detail(what);
+    }
+}
+
+/// Tells what is kept of the trace.
+fn tell_trace() {
+    if let Some(trace) = trace() {
+        // One write: what others say does not come in between. A program without stderr is not told.
+        let _ = std::io::stderr().write_all(trace.told().as_bytes());
+    }
 }
 
 /// A sentence on why something failed.
-pub(crate) fn explained(what: Arguments<'_>) {
+pub(crate) fn explained(what: core::fmt::Arguments<'_>) {
     let Some(watch) = watch() else { return };
-    watch.write(format_args!("    {what}"));
+    detail(what);
     if let Some(report) = &watch.report {
         let mut report = crate::context::lock(report);
         if report.reasons.len() < REASONS {
@@ -153,24 +199,24 @@ pub(crate) fn explained(what: Arguments<'_>) {
 /// A completion is handed to the program.
 pub(crate) fn completed(wc: &WorkCompletion) {
     let Some(watch) = watch() else { return };
-    watch.write(format_args!(
-        "    completion on QP {}: {:?} {:?}, wr_id {}, {} bytes",
-        wc.qp_num, wc.opcode, wc.status, wc.wr_id, wc.byte_len
-    ));
+    if is_traced() {
+        let flags = if wc.wc_flags.is_empty() {
+            String::new()
+        } else {
+            format!(", {} {:#x}", wc.wc_flags, wc.imm_data)
+        };
+        let why = if wc.status == WcStatus::Success {
+            String::new()
+        } else {
+            format!(": {}", wc.status.description())
+        };
+        detail(format_args!(
+            "completion on QP {}: {:?} {:?}, wr_id {}, {} bytes{flags}{why}",
+            wc.qp_num, wc.opcode, wc.status, wc.wr_id, wc.byte_len
+        ));
+    }
     if let Some(report) = &watch.report {
         *crate::context::lock(report).completions.entry(wc.status).or_default() += 1;
-    }
-}
-
-impl Watch {
-    fn write(&self, line: Arguments<'_>) {
-        if let Some(trace) = &self.trace {
-            let seconds = self.begun.elapsed().as_secs_f64();
-            let thread = nix::unistd::gettid();
-            // One write a line: it is in the file even if the program is killed now. A full disk is no reason to fail.
-            let line = format!("{seconds:.6} [{thread}] {line}\n");
-            let _ = crate::context::lock(trace).write_all(line.as_bytes());
-        }
     }
 }
 

@@ -12,6 +12,8 @@ seed = "18446744073709551615"
 link = "64Gbps,5us"
 capture = "packets-%p.pcapng"
 trace = "/var/calls"
+trace_last = 9
+trace_signal = "USR1"
 explain = true
 "#;
 

@@ -45,6 +45,8 @@ fn other_values_that_make_no_sense_are_refused_with_what_would() {
         (Key::Link, "", "as in 64Gbps,5us"),
         (Key::Link, "5us~1us", "as in 64Gbps,5us"),
         (Key::Link, "5us,6us", "as in 64Gbps,5us"),
+        (Key::TraceLast, "-1", "a number from 0"),
+        (Key::TraceSignal, "KILL", "one of HUP, INT, QUIT"),
         (Key::Explain, "perhaps", "1 or 0"),
     ] {
         let refusal = refusal(&[(Key::Devices, "udp:lo"), (key, value)]);
@@ -82,6 +84,18 @@ fn what_needs_packets_needs_a_device_that_has_them() {
     for (key, value) in [(Key::Link, "5us"), (Key::Capture, "x.pcapng")] {
         parse(&[(key, value)]).expect("any device has that");
     }
+}
+
+#[test]
+fn some_calls_are_kept_beside_a_trace_and_told_at_sigquit() {
+    let kept = |values| parse(values).expect("right").kept_calls();
+    assert_eq!(kept(&[]), 0);
+    assert_eq!(kept(&[(Key::Trace, "calls")]), 256);
+    assert_eq!(kept(&[(Key::Trace, "calls"), (Key::TraceLast, "0")]), 0);
+    assert_eq!(kept(&[(Key::TraceLast, "7")]), 7);
+    let signal = |text| parse(&[(Key::TraceSignal, text)]).expect("right").trace_signal.number();
+    assert_eq!(parse(&[]).expect("right").trace_signal.number(), Some(3));
+    assert_eq!((signal("SIGUSR1"), signal("USR2"), signal("none")), (Some(10), Some(12), None));
 }
 
 #[test]
