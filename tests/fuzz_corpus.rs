@@ -92,7 +92,7 @@ fn every_corpus_belongs_to_a_target() {
     assert_eq!(
         corpora,
         [
-            // Replayed by tools/ibverbs/tests/fuzz_corpus.rs, which loads the C face.
+            // Replayed by tools/ibverbs/tests/c_calls.rs, which loads the C face.
             "c_calls",
             "hello_message",
             "icrc",

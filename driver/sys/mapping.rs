@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// had, the range is believed.
 pub(crate) fn check(address: usize, len: usize, writable: bool) -> io::Result<()> {
     let Ok(mappings) = Mappings::read() else { return Ok(()) };
-    let end = address.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
+    let end = end_of(address, len)?;
     let mut reached = address;
     for mapping in mappings.of(address, end) {
         let rights = mapping.rights;
@@ -25,12 +25,17 @@ pub(crate) fn check(address: usize, len: usize, writable: bool) -> io::Result<()
     Err(io::Error::from_raw_os_error(libc::EFAULT))
 }
 
+/// Where a range ends. One that goes beyond all addresses is refused as the kernel refuses it.
+fn end_of(address: usize, len: usize) -> io::Result<usize> {
+    address.checked_add(len).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
 /// Brings the pages of a range in, as a read or a write would, but with an error in place of a fault if that cannot be. Where the
 /// kernel is too old to say (before 5.14) the range is believed.
 pub(crate) fn touch(address: usize, len: usize, writable: bool) -> io::Result<()> {
     const PAGE: usize = 4096;
     let from = address & !(PAGE - 1);
-    let whole = address.checked_add(len).ok_or(io::ErrorKind::InvalidInput)? - from;
+    let whole = end_of(address, len)? - from;
     let advice = if writable { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
     let at = std::ptr::with_exposed_provenance_mut(from);
     let advise = |len| {

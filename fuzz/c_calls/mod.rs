@@ -3,7 +3,7 @@
 //!
 //! rdma-core itself looks at little. So a program keeps to what every program must: it uses objects that are alive, passes structures and
 //! lists that are there, and memory that is where it says unless it only registers it. All else may be wrong: NULLs, sizes, counts, masks,
-//! keys, states, orders. One body for the fuzzer, which has the library linked in, and for `tools/ibverbs/tests/fuzz_corpus.rs`, which loads it.
+//! keys, states, orders. One body for the fuzzer, which has the library linked in, and for `tools/ibverbs/tests/c_calls.rs`, which loads it.
 
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a C program has no blocks at all")]
 

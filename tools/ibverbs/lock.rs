@@ -6,7 +6,7 @@
 use core::cell::UnsafeCell;
 use core::hint::spin_loop;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Looks at a held lock before the core is given away: its holder may need it.
 const SPINS: u32 = 64;
@@ -14,6 +14,8 @@ const SPINS: u32 = 64;
 /// A value that one thread at a time uses.
 pub(crate) struct Lock<T> {
     held: AtomicBool,
+    /// The thread that keeps it from one call to another, for its other calls; zero if none does.
+    keeper: AtomicUsize,
     value: UnsafeCell<T>,
 }
 
@@ -22,7 +24,7 @@ unsafe impl<T: Send> Sync for Lock<T> {}
 
 impl<T> Lock<T> {
     pub(crate) const fn new(value: T) -> Self {
-        Self { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        Self { held: AtomicBool::new(false), keeper: AtomicUsize::new(0), value: UnsafeCell::new(value) }
     }
 
     /// Waits for the lock.
@@ -31,12 +33,21 @@ impl<T> Lock<T> {
         if self.held.swap(true, Ordering::Acquire) {
             self.wait();
         }
-        Held { lock: self }
+        Held { lock: self, stays: false }
+    }
+
+    /// Waits for the lock, unless this thread [keeps](Held::keep_for_this_thread) it: then it may use the value, and goes on keeping it.
+    pub(crate) fn lock_or_kept(&self) -> Held<'_, T> {
+        // Only this thread writes what it finds there of itself.
+        if self.keeper.load(Ordering::Relaxed) == this_thread() {
+            return Held { lock: self, stays: true };
+        }
+        self.lock()
     }
 
     /// Takes the lock if nobody has it.
     pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
-        (!self.held.swap(true, Ordering::Acquire)).then(|| Held { lock: self })
+        (!self.held.swap(true, Ordering::Acquire)).then(|| Held { lock: self, stays: false })
     }
 
     #[cold]
@@ -63,16 +74,38 @@ impl<T> Lock<T> {
     /// It did, and nobody else has resumed it.
     #[inline(always)]
     pub(crate) unsafe fn resume(&self) -> Held<'_, T> {
-        Held { lock: self }
+        Held { lock: self, stays: false }
     }
+}
+
+/// A number of this thread's, which no other has at the same time.
+#[inline(always)]
+fn this_thread() -> usize {
+    thread_local!(static MARK: u8 = const { 0 });
+    MARK.with(|mark| core::ptr::from_ref(mark).addr())
 }
 
 /// The lock, held.
 pub(crate) struct Held<'a, T> {
     lock: &'a Lock<T>,
+    /// It is held for longer than this value lives.
+    stays: bool,
 }
 
 impl<T> Held<'_, T> {
+    /// Keeps the lock after this call has returned, and this thread's other calls know.
+    #[inline(always)]
+    pub(crate) fn keep_for_this_thread(self) {
+        self.lock.keeper.store(this_thread(), Ordering::Relaxed);
+        self.keep();
+    }
+
+    /// Nobody keeps it any more: it is free when this value is dropped.
+    #[inline(always)]
+    pub(crate) fn keeps_no_longer(&self) {
+        self.lock.keeper.store(0, Ordering::Relaxed);
+    }
+
     /// Stays locked after this call has returned, until somebody [resumes](Lock::resume).
     #[inline(always)]
     pub(crate) fn keep(self) {
@@ -101,6 +134,8 @@ impl<T> DerefMut for Held<'_, T> {
 impl<T> Drop for Held<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.lock.held.store(false, Ordering::Release);
+        if !self.stays {
+            self.lock.held.store(false, Ordering::Release);
+        }
     }
 }

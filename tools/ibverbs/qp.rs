@@ -268,7 +268,8 @@ export! {
         if watch::is_on() {
             watch::detail(format_args!("{}", Attributes(&attr, mask)));
         }
-        let mut sends = qp.sends.lock();
+        // In the middle of a list, too: it stays as it is, and what becomes of it is found out when it is posted.
+        let mut sends = qp.sends.lock_or_kept();
         let mut receives = qp.receives.lock();
         qp.control.modify(&mut sends.queue, &mut receives, &attr, mask)?;
         if mask.contains(QpAttrMask::STATE) {

@@ -214,7 +214,7 @@ function! {
         sends.wrong = None;
         sends.told = 0;
         sends.started = true;
-        sends.keep();
+        sends.keep_for_this_thread();
         Ok(())
     }
 
@@ -226,6 +226,7 @@ function! {
             return Err(Errno::EINVAL);
         }
         sends.started = false;
+        sends.keeps_no_longer();
         let ends_in_a_write = sends.current.as_ref().is_some_and(|wr| wr.opcode == Opcode::RdmaWrite);
         sends.push(&qp.0);
         if let Some(errno) = sends.wrong.take() {
@@ -260,6 +261,7 @@ function! {
             return Ok(());
         }
         sends.started = false;
+        sends.keeps_no_longer();
         sends.current = None;
         let _ = sends.queue.start();
         qp.0.sending.take_back(sends.told);

@@ -164,6 +164,27 @@ fn what_is_wrong_with_a_list_is_told_when_it_is_completed_and_nothing_is_posted(
 }
 
 #[test]
+fn a_queue_pair_changes_its_state_in_the_middle_of_a_list() {
+    let (_, _, cq, qp, mr) = looped();
+    // SAFETY: alive.
+    let (addr, key) = unsafe { ((*mr).addr as u64, (*mr).lkey) };
+    let mut attr = zeroed::<ibv_qp_attr>();
+    for (state, posted) in [(6, 0), (0, libc::EINVAL)] {
+        wr!(qp.wr_start());
+        set(qp, 7, 2);
+        wr!(qp.wr_send());
+        attr.qp_state = state;
+        assert_eq!(Qp(qp.cast()).modify(&mut attr, 1), 0);
+        wr!(qp.wr_set_sge(key, addr, 8));
+        assert_eq!(wr!(qp.wr_complete()), posted);
+        if posted == 0 {
+            let wc = poll(cq.cast(), 1)[0];
+            assert_eq!((wc.wr_id, wc.status), (7, 5));
+        }
+    }
+}
+
+#[test]
 fn a_plain_queue_pair_has_no_calls_and_what_is_not_offered_is_refused() {
     let (context, pd, cq, ..) = looped();
     let qp = Qp::create(pd, cq.cast(), 2, null_mut());
