@@ -19,6 +19,9 @@ use tbrdma_proto::{Gid, Time};
 /// How long opening a socket waits for the processes that share its address to say where they are.
 const SETTLING: Duration = Duration::from_millis(30);
 
+/// Batches that are handed on at most when a device is closed: others may go on sending.
+const LAST_BATCHES: usize = 64;
+
 impl UdpLink {
     /// Searches for positions at once, and waits for that a little: then the first packets that come are steered right. What is left goes on
     /// with the usual calls.
@@ -87,8 +90,8 @@ impl UdpLink {
     ) {
         let here = gid(&socket.address);
         if let Some(probe) = Probe::parse(message.bytes) {
-            // Only a process of this host asks.
-            if gid(&message.source) == here {
+            // Only a process of this host asks. Where a socket is that closes is not worth knowing.
+            if gid(&message.source) == here && !self.closing {
                 self.answer(now, socket, here, &probe);
             }
             return;
@@ -183,6 +186,28 @@ impl UdpLink {
                 self.counters.steering_programs.add(1);
                 // Without a program packets are handed on, which is slow but right.
                 let _ = attach_steering(socket.as_fd(), &program(&positions));
+            }
+        }
+    }
+}
+
+impl Drop for UdpLink {
+    /// Hands on what came to our sockets for others. With the sockets it would be lost, and datagrams are not sent again.
+    fn drop(&mut self) {
+        self.closing = true;
+        let mut scratch = ReceiveScratch { streak: true, ..ReceiveScratch::default() };
+        let mut delivery = Delivery { sink: &mut |_| {}, count: 0 };
+        if let Some(ring) = self.receiving.ring() {
+            let _ = self.receive_from_ring(Time::ZERO, ring, delivery);
+            return;
+        }
+        for (index, socket) in self.sockets.iter().enumerate() {
+            let Some(socket) = socket.get() else { continue };
+            for _ in 0..LAST_BATCHES {
+                let taken = self.receive_from(Time::ZERO, index as u8, socket, &mut scratch, &mut delivery);
+                if taken.unwrap_or(0) == 0 {
+                    break;
+                }
             }
         }
     }

@@ -20,7 +20,7 @@ use tbrdma_proto::wire::icrc::{Flow, seal};
 use tbrdma_proto::{Gid, Mtu, Time};
 
 /// After so many looks at the socket that was last busy, the others are looked at as well.
-const LOOK_ASIDE: u32 = 8;
+pub(super) const LOOK_ASIDE: u32 = 8;
 
 /// After so many packets in a row it is trains that come.
 const MANY: u32 = 4;
@@ -49,6 +49,8 @@ pub(crate) struct UdpLink {
     pub(super) steering_due: AtomicU64,
     /// Whether the kernel splits trains for us.
     segmentation: AtomicBool,
+    /// Its sockets are about to close.
+    pub(super) closing: bool,
     pub(super) counters: Counters,
 }
 
@@ -91,6 +93,7 @@ impl UdpLink {
             tells_all: AtomicBool::new(false),
             steering_due: AtomicU64::new(u64::MAX),
             segmentation: AtomicBool::new(true),
+            closing: false,
             counters: Counters::default(),
         })
     }
@@ -179,7 +182,7 @@ impl UdpLink {
     }
 
     /// Takes what the ring has.
-    fn receive_from_ring(
+    pub(super) fn receive_from_ring(
         &self,
         now: Time,
         mut ring: MutexGuard<'_, ReceiveRing>,

@@ -1,10 +1,14 @@
 //! The link over loopback: two and more open devices in one process, which share the address as processes do.
 
+use super::link::LOOK_ASIDE;
 use super::receiving::Wish;
+use super::steering::program;
 use super::*;
 use crate::link::{Datagram, Link, QpnTag, ROCE_PORT, ReceiveScratch, Train, flow};
+use crate::sys::udp::attach_steering;
 use crate::sys::wait::wait_readable;
 use std::collections::HashSet;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 use tbrdma_proto::wire::icrc::{IdentHint, seal, verify};
 use tbrdma_proto::{Gid, Time};
@@ -324,20 +328,62 @@ fn many_share_an_address_and_find_their_packets_again_when_one_leaves() {
     let tags: HashSet<_> = ends.iter().map(|end| end.link.qpn_tag().0).collect();
     assert_eq!(tags.len(), ends.len());
     for leaves in [1, 0, 2] {
-        let mut rounds = 0;
+        let begun = Instant::now();
         loop {
-            rounds += 1;
             let handed_on: u64 = ends.iter().map(|end| end.counter("udp_forwarded")).sum();
             each_to_each(&mut ends);
             // And soon the kernel gives each to the right one.
             if ends.iter().map(|end| end.counter("udp_forwarded")).sum::<u64>() == handed_on {
                 break;
             }
-            assert!(rounds < 2000, "positions are never right");
+            assert!(begun.elapsed() < Duration::from_secs(60), "positions are never right");
             std::thread::sleep(Duration::from_millis(1));
         }
         ends.remove(leaves);
     }
+}
+
+#[test]
+fn packets_of_others_outlive_the_device_they_came_to() {
+    const PACKETS: usize = 5;
+    let Some(mut b) = End::open() else { return };
+    let begun = Instant::now();
+    // While processes come and go at this address, what we think of as the position of a device may be another's.
+    'again: while begun.elapsed() < Duration::from_secs(20) {
+        let Some(mut a) = End::open() else { return };
+        for position in 0..16 {
+            let send = |b: &End, count: usize| {
+                let mut positions = vec![None; position];
+                positions.push(Some(b.link.qpn_tag().0));
+                attach_steering(b.link.socket(V4).unwrap().as_fd(), &program(&positions)).unwrap();
+                b.send(&mut Train::new(), V4, b.link.qpn_tag(), &vec![40 + position; count]);
+            };
+            let before = a.counter("udp_forwarded");
+            send(&b, 1);
+            for _ in 0..2 * LOOK_ASIDE {
+                a.poll();
+            }
+            if a.counter("udp_forwarded") == before {
+                continue;
+            }
+            while wait_readable(&[b.link.fd()], Some(Duration::from_millis(20))).unwrap() != 0 {
+                b.poll();
+            }
+            b.got.clear();
+            send(&b, PACKETS);
+            drop(a);
+            let sent = Instant::now();
+            while sent.elapsed() < Duration::from_millis(200) {
+                b.poll();
+                if b.got.len() == PACKETS && b.counter("udp_forwarded_here") >= PACKETS as u64 {
+                    return;
+                }
+            }
+            continue 'again;
+        }
+        b.poll();
+    }
+    panic!("lost: {} of {PACKETS}", b.got.len());
 }
 
 /// Each sends to each, until everything has arrived, whoever the kernel gave it to.
