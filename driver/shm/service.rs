@@ -4,6 +4,7 @@
 
 use super::agent;
 use super::core::{Core, Listener, header, lock, ready_set};
+use super::cq::ShmCq;
 use super::hello::{Kind, MESSAGE_BYTES, Message};
 use super::peer::{Peer, admit_newcomer, introduction};
 use super::qp::{Receives, ShmQp};
@@ -289,6 +290,8 @@ impl Service {
         if due.is_empty() {
             return;
         }
+        // Before an event says that there will be no more.
+        self.look_everywhere();
         for Dying { peer, bereaved, .. } in due {
             // A send of its own may have failed before, and have said so to its poster only.
             for qp in bereaved.iter().filter_map(Weak::upgrade) {
@@ -302,12 +305,19 @@ impl Service {
     }
 
     /// Whoever died between publishing a completion and telling us of it: every completion queue is looked at once.
-    fn wake_everyone(&self) {
+    fn look_everywhere(&self) -> Vec<Arc<ShmCq>> {
         let queues: Vec<_> = lock(&self.core.cqs).iter().filter_map(Weak::upgrade).collect();
-        for cq in queues {
+        for cq in &queues {
             for bit in 0..cq.bits_in_use() {
                 cq.ready().insert(bit);
             }
+        }
+        queues
+    }
+
+    /// The same, and those that wait for an event get one.
+    fn wake_everyone(&self) {
+        for cq in self.look_everywhere() {
             cq.signal();
         }
     }

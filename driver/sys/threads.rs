@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a thread that has ended may still be listed.
-const LINGERING: Duration = Duration::from_millis(20);
+/// How long a thread that has ended may still be listed, on a machine that has other things to do.
+const LINGERING: Duration = Duration::from_millis(100);
 
 /// How long one that has been announced may take to begin.
-const BEGINNING: Duration = Duration::from_millis(100);
+const BEGINNING: Duration = Duration::from_secs(1);
 
 /// The library's own threads: the process and the id of each, 0 until it has begun. And when one ended last.
 struct Own {
