@@ -1,7 +1,7 @@
 //! Credit flow on a Mac's Thunderbolt port: a SEND waits for its receive, and what WRITEs and empty SENDs do.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
-use tbrdma::{Connection, QpType, WcStatus, WorkCompletion};
+use tbrdma::{QpType, WcStatus, WorkCompletion};
 
 mod common;
 use common::apple::{BACKENDS, open, pair};
@@ -79,11 +79,11 @@ fn a_send_waits_for_a_peer_that_is_not_ready_yet() {
     for backend in BACKENDS {
         let mut nodes = [(); 2].map(|()| Node::of(&open(backend, "apple-tb5"), QpType::Uc, |init| init));
         let [a, b] = &mut nodes;
-        a.qp.connect(&b.qp.address()).unwrap();
+        a.qp.connect_with(&b.qp.address(), &common::patient()).unwrap();
         a.post_send(1, 0..64);
         a.post_send(2, 64..128);
         a.expect_nothing();
-        b.qp.connect(&a.qp.address()).unwrap();
+        b.qp.connect_with(&a.qp.address(), &common::patient()).unwrap();
         a.expect_nothing();
         b.post_recv(3, 0..64);
         b.post_recv(4, 64..128);
@@ -161,7 +161,7 @@ fn a_send_completion_is_not_delivery() {
         let b = Node::of(&open("udp:lo", "apple-tb5"), QpType::Uc, |init| init);
         (a, b)
     };
-    join(&mut a, &mut b, &Connection::default());
+    join(&mut a, &mut b, &common::patient());
     for id in 0..200 {
         b.post_recv(id, 0..64);
     }

@@ -54,7 +54,7 @@ fn a_queue_holds_as_many_frames_as_were_granted_and_no_more() {
         assert!(b.qp.post_recv(|rq| _ = rq.recv(one)).is_err());
         // Nothing is left of it after a reset.
         b.qp.reset().unwrap();
-        b.qp.connect(&a.qp.address()).unwrap();
+        b.qp.connect_with(&a.qp.address(), &common::patient()).unwrap();
         b.post_recv(101, 0..16 * FRAME);
     }
 }

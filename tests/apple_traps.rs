@@ -26,7 +26,7 @@ fn receives_before_rts_are_taken_or_are_bad_addresses() {
             assert!(matches!(error.reason, PostRefusal::TooEarly(_)));
         }
         a.qp.reset().unwrap();
-        a.qp.connect(&address).unwrap();
+        a.qp.connect_with(&address, &common::patient()).unwrap();
         a.post_recv(2, 0..64);
     }
 }

@@ -40,7 +40,7 @@ fn a_message_before_the_queue_pair_can_send_establishes_communication_once() {
     for qp_type in [QpType::Rc, QpType::Uc] {
         let (mut a, mut b) = (Node::new(qp_type), Node::new(qp_type));
         ready_to_receive(&mut b, &a.qp);
-        a.qp.connect(&b.qp.address()).unwrap();
+        a.qp.connect_with(&b.qp.address(), &common::patient()).unwrap();
         for id in 0..3 {
             b.post_recv(id, 0..8);
             a.post_send(10 + id, 0..8);
@@ -83,7 +83,7 @@ fn the_end_of_a_shared_queues_use_is_said_once_a_life() {
             if qp_type == QpType::Ud {
                 qp.activate_ud(1).unwrap();
             } else {
-                qp.connect(&qp.address()).unwrap();
+                qp.connect_with(&qp.address(), &common::patient()).unwrap();
             }
             qp.to_error().unwrap();
             assert_eq!(next_event(&node.ctx), last);
@@ -105,8 +105,8 @@ fn a_queue_pair_that_fails_says_so_first_and_the_end_of_the_shared_queues_use_on
     let mut srq = home.pd.create_srq(8, 1).unwrap();
     let mut qp = sharing(&home, QpType::Rc, &srq);
     let mut peer = Node::new(QpType::Rc);
-    peer.qp.connect(&qp.address()).unwrap();
-    qp.connect(&peer.qp.address()).unwrap();
+    peer.qp.connect_with(&qp.address(), &common::patient()).unwrap();
+    qp.connect_with(&peer.qp.address(), &common::patient()).unwrap();
     // A write to memory that is not there.
     let wrong = tbrdma::RemoteAddr { addr: 0, rkey: 0 };
     peer.qp.post(|wr| _ = wr.write_inline(b"x", wrong).id(1)).unwrap();
@@ -120,8 +120,8 @@ fn a_queue_pair_that_fails_says_so_first_and_the_end_of_the_shared_queues_use_on
     // A message that is longer than the receive it takes.
     let mut qp = sharing(&home, QpType::Rc, &srq);
     let mut peer = Node::new(QpType::Rc);
-    peer.qp.connect(&qp.address()).unwrap();
-    qp.connect(&peer.qp.address()).unwrap();
+    peer.qp.connect_with(&qp.address(), &common::patient()).unwrap();
+    qp.connect_with(&peer.qp.address(), &common::patient()).unwrap();
     srq.post_recv(|rq| _ = rq.recv(home.mr.slice(0..4)).id(1)).unwrap();
     peer.post_send(2, 0..8);
     peer.expect(2, WcStatus::RemInvReqErr);
@@ -137,8 +137,8 @@ fn the_last_receive_that_fails_says_that_the_limit_was_reached_too() {
     let mut srq = home.pd.create_srq(8, 1).unwrap();
     let mut qp = sharing(&home, QpType::Rc, &srq);
     let mut peer = Node::new(QpType::Rc);
-    peer.qp.connect(&qp.address()).unwrap();
-    qp.connect(&peer.qp.address()).unwrap();
+    peer.qp.connect_with(&qp.address(), &common::patient()).unwrap();
+    qp.connect_with(&peer.qp.address(), &common::patient()).unwrap();
     srq.post_recv(|rq| _ = rq.recv(home.mr.slice(0..4)).id(1)).unwrap();
     srq.set_limit(1).unwrap();
     peer.post_send(2, 0..8);
@@ -160,8 +160,10 @@ fn a_datagrams_completion_says_where_it_came_from() {
     let to = b.qp.qp_num();
     for id in 0..4 {
         b.post_recv(id, 0..64);
-        a.qp.post(|wr| _ = wr.send_inline(b"hello").to(&ah, to, 5)).unwrap();
-        let wc = b.expect(id, WcStatus::Success);
+        let wc = common::datagram(&b.cq, || {
+            a.qp.post(|wr| _ = wr.send_inline(b"hello").to(&ah, to, 5).unsignaled()).unwrap();
+        });
+        assert_eq!((wc.wr_id, wc.status), (id, WcStatus::Success));
         // Zero where ports have no LIDs.
         assert_eq!((wc.src_qp, wc.slid), (a.qp.qp_num(), a.ctx.query_port(1).unwrap().lid));
     }

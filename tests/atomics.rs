@@ -122,8 +122,8 @@ fn additions_of_several_queue_pairs_are_never_lost() {
         .map(|_| {
             let mut node = Node::new(QpType::Rc);
             let mut responder = pd.create_qp(tbrdma::QpInit::rc(&cq)).unwrap();
-            node.qp.connect(&responder.address()).unwrap();
-            responder.connect(&node.qp.address()).unwrap();
+            node.qp.connect_with(&responder.address(), &common::patient()).unwrap();
+            responder.connect_with(&node.qp.address(), &common::patient()).unwrap();
             responders.push(responder);
             let (remote, start) = (mr.remote().at(8), Arc::clone(&start));
             std::thread::spawn(move || {
@@ -158,7 +158,7 @@ fn a_lock_made_of_compare_and_swap_excludes() {
                 (Node::new(QpType::Rc), Node::of(&shared, QpType::Rc, |init| init));
             // The lock is in the home node's domain, so the responder's queue pair must be there too.
             responder.qp = home.pd.create_qp(tbrdma::QpInit::rc(&responder.cq)).unwrap();
-            join(&mut node, &mut responder, &tbrdma::Connection::default());
+            join(&mut node, &mut responder, &common::patient());
             responders.push(responder);
             let remote = home.mr.remote();
             std::thread::spawn(move || {

@@ -6,12 +6,11 @@ use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tbrdma::{
-    CompletionChannel, CompletionQueue, Connection, Context, Error, QpInit, QpType, QueuePair, WcStatus,
-    WorkCompletion,
+    CompletionChannel, CompletionQueue, Context, Error, QpInit, QpType, QueuePair, WcStatus, WorkCompletion,
 };
 
 mod common;
-use common::{Node, PATIENCE, QUIET, join};
+use common::{LOST, Node, PATIENCE, QUIET, join};
 
 /// A node whose queue has a channel, with a peer of another context.
 fn listening() -> (Node, CompletionChannel, Node) {
@@ -20,7 +19,7 @@ fn listening() -> (Node, CompletionChannel, Node) {
     a.cq = a.ctx.create_cq_on(64, &channel).unwrap();
     a.qp = a.pd.create_qp(QpInit::rc(&a.cq)).unwrap();
     let mut b = Node::new(QpType::Rc);
-    join(&mut a, &mut b, &Connection::default());
+    join(&mut a, &mut b, &common::patient());
     (a, channel, b)
 }
 
@@ -205,7 +204,7 @@ fn race(same_context: bool, solicited: bool) {
     let channel = ctx.create_comp_channel().unwrap();
     a.cq = ctx.create_cq_on(64, &channel).unwrap();
     a.qp = a.pd.create_qp(QpInit::rc(&a.cq)).unwrap();
-    join(&mut a, &mut b, &Connection::default());
+    join(&mut a, &mut b, &common::patient());
     let (go, told) = mpsc::channel::<u64>();
     let sender = std::thread::spawn(move || {
         let slice = b.mr.slice(0..8);
@@ -259,8 +258,8 @@ fn several(
         let cq = ctx.create_cq_on(16, &channel).unwrap();
         let mut qp = pd.create_qp(QpInit::rc(&cq)).unwrap();
         let mut peer = Node::new(QpType::Rc);
-        qp.connect(&peer.qp.address()).unwrap();
-        peer.qp.connect(&qp.address()).unwrap();
+        qp.connect_with(&peer.qp.address(), &common::patient()).unwrap();
+        peer.qp.connect_with(&qp.address(), &common::patient()).unwrap();
         cqs.push(cq);
         qps.push(qp);
         peers.push(peer);
@@ -350,16 +349,25 @@ fn shared_receive_queues_and_datagrams_raise_events_too() {
     let mut srq = a.pd.create_srq(16, 1).unwrap();
     let mut member = a.pd.create_qp(QpInit::rc(&a.cq).srq(&srq)).unwrap();
     let mut peer = Node::new(QpType::Rc);
-    member.connect(&peer.qp.address()).unwrap();
-    peer.qp.connect(&member.address()).unwrap();
+    member.connect_with(&peer.qp.address(), &common::patient()).unwrap();
+    peer.qp.connect_with(&member.address(), &common::patient()).unwrap();
     let qpn = a.qp.qp_num();
     for round in 0..300 {
         a.cq.req_notify(false).unwrap();
         if round % 2 == 0 {
             a.post_recv(round, 0..64);
-            sender.qp.post(|wr| _ = wr.send_inline(b"x").to(&ah, qpn, 1).unsignaled().solicited()).unwrap();
-            sender.qp.post(|wr| _ = wr.send_inline(b"x").to(&ah, qpn, 2)).unwrap();
-            sender.expect(0, WcStatus::Success);
+            let mut send = || {
+                sender
+                    .qp
+                    .post(|wr| _ = wr.send_inline(b"x").to(&ah, qpn, 1).unsignaled().solicited())
+                    .unwrap();
+                sender.qp.post(|wr| _ = wr.send_inline(b"x").to(&ah, qpn, 2)).unwrap();
+                sender.expect(0, WcStatus::Success);
+            };
+            send();
+            while !common::on_shm() && !is_readable(&channel, LOST) {
+                send();
+            }
         } else {
             srq.post_recv(|rq| _ = rq.recv_nothing().id(round)).unwrap();
             peer.post_send(round, 0..0);
@@ -402,7 +410,7 @@ impl Side {
 fn an_answer_comes_after_the_completion_of_what_it_answers() {
     const ROUNDS: u64 = 300;
     let (mut a, mut b) = (Side::new(), Side::new());
-    join(&mut a.node, &mut b.node, &Connection::default());
+    join(&mut a.node, &mut b.node, &common::patient());
     for side in [&mut a, &mut b] {
         side.node.post_recv(0, 0..8);
         side.receives.req_notify(false).unwrap();

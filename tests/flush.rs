@@ -290,7 +290,7 @@ fn two_completion_queues_flush_their_own_half() {
     let mut qp = pd.create_qp(QpInit::rc(&send_cq).recv_cq(&recv_cq)).unwrap();
     let mut peer = Node::new(QpType::Rc);
     qp.connect_with(&peer.qp.address(), &connection(|with| with.rnr_retry = 7)).unwrap();
-    peer.qp.connect(&qp.address()).unwrap();
+    peer.qp.connect_with(&qp.address(), &common::patient()).unwrap();
     qp.post_recv(|rq| _ = rq.recv_nothing().id(1)).unwrap();
     qp.post(|wr| _ = wr.send_inline(b"x").id(2)).unwrap();
     qp.to_error().unwrap();

@@ -27,7 +27,7 @@ fn counter(node: &Node, name: &str) -> u64 {
 #[test]
 fn everything_arrives_over_a_bad_link() {
     let plan = "loss=2%,delay=20us~10us,reorder=2%:100us,dup=2%,corrupt=2%";
-    let (mut a, mut b) = pair(plan, &Connection::default());
+    let (mut a, mut b) = pair(plan, &common::patient());
     assert!(a.ctx.describe().contains("seed 7"), "{}", a.ctx.describe());
     for round in 0..50 {
         let bytes = pattern(round, MESSAGE);

@@ -1,15 +1,18 @@
 //! Two network namespaces with a cable between them, as two hosts: GIDs, MTUs, and both families over a real interface.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+#[path = "common/patient.rs"]
+mod patient;
 #[path = "common/process.rs"]
 mod process;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Uid, gettid};
+use patient::patient;
 use process::{Child, hear, say, skip};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tbrdma::{Access, Connection, Mtu, QpAddress, QpInit, WcOpcode, WcStatus, WorkCompletion, limits};
+use tbrdma::{Access, Mtu, QpAddress, QpInit, WcOpcode, WcStatus, WorkCompletion, limits};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const MESSAGE: usize = 100_000;
@@ -87,7 +90,7 @@ fn talk(device: &str, index: u8, first: bool) {
     let gid = ctx.query_gid(limits::PORT, index.into()).unwrap();
     say(QpAddress { gid, ..qp.address() });
     let peer: QpAddress = hear().parse().unwrap();
-    let mut with = Connection::default();
+    let mut with = patient();
     with.path_mtu = ctx.query_port(1).unwrap().active_mtu;
     with.sgid_index = Some(index);
     qp.connect_with(&peer, &with).unwrap();

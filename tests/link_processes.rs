@@ -1,6 +1,8 @@
 //! Several processes at one address and port: each gets its own packets, whoever comes, goes, stands still or dies.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+#[path = "common/patient.rs"]
+mod patient;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/seccomp.rs"]
@@ -9,6 +11,7 @@ mod seccomp;
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, setuid};
+use patient::patient;
 use process::{Child, hear, say, skip};
 use std::time::{Duration, Instant};
 use tbrdma::{
@@ -86,7 +89,7 @@ fn child() {
 fn echo() {
     let mut end = End::open();
     say(end.qp.address());
-    end.qp.connect(&hear().parse().unwrap()).unwrap();
+    end.qp.connect_with(&hear().parse().unwrap(), &patient()).unwrap();
     end.post_recv();
     say("connected");
     std::thread::scope(|scope| {
@@ -122,7 +125,7 @@ impl Pair {
         let mut there = Child::start("echo");
         let peer: QpAddress = there.hear().parse().unwrap();
         assert_eq!(there.ask(here.qp.address()), "connected");
-        here.qp.connect(&peer).unwrap();
+        here.qp.connect_with(&peer, &patient()).unwrap();
         Self { here, there, number: 0 }
     }
 
@@ -220,8 +223,8 @@ fn without_io_uring() {
 /// Two queue pairs of one context talk to each other.
 fn bounce_within(ctx: &Context) {
     let (mut a, mut b) = (End::new(ctx), End::new(ctx));
-    a.qp.connect(&b.qp.address()).unwrap();
-    b.qp.connect(&a.qp.address()).unwrap();
+    a.qp.connect_with(&b.qp.address(), &patient()).unwrap();
+    b.qp.connect_with(&a.qp.address(), &patient()).unwrap();
     for number in 0..20 {
         b.post_recv();
         a.send(number);

@@ -312,8 +312,8 @@ fn the_survivors_of_a_violation_are_all_other_queue_pairs() {
     let (mut c, mut d) = (Node::of(&a.ctx, QpType::Rc, |init| init), Node::of(&ctx, QpType::Rc, |init| init));
     // The same completion queue, the same protection domain.
     c.qp = a.pd.create_qp(QpInit::rc(&a.cq)).unwrap();
-    join(&mut a, &mut b, &tbrdma::Connection::default());
-    join(&mut c, &mut d, &tbrdma::Connection::default());
+    join(&mut a, &mut b, &common::patient());
+    join(&mut c, &mut d, &common::patient());
     let (slice, remote) = (a.mr.slice(0..8), b.mr.remote().at(MEMORY as u64));
     refused(&mut a, &b, |wr| _ = wr.write(slice, remote));
     let bytes = pattern(4, 100);

@@ -144,8 +144,8 @@ fn a_window_of_type_1_is_its_domains_and_one_of_type_2_its_queue_pairs() {
         let mut other = Node::new(QpType::Rc);
         let init = tbrdma::QpInit::rc(&b.cq);
         let mut second = b.pd.create_qp(init).unwrap();
-        other.qp.connect(&second.address()).unwrap();
-        second.connect(&other.qp.address()).unwrap();
+        other.qp.connect_with(&second.address(), &common::patient()).unwrap();
+        second.connect_with(&other.qp.address(), &common::patient()).unwrap();
         assert_eq!(write(&mut other, part.addr, part.rkey), status);
         assert_eq!(write(&mut a, part.addr, part.rkey), WcStatus::Success);
     }
@@ -225,8 +225,8 @@ fn a_send_gives_nothing_back_that_is_not_its_to_give() {
     let (_mr, _mw, part) = bound(&mut b, MwType::Type2);
     let mut other = Node::new(QpType::Rc);
     let mut second = b.pd.create_qp(tbrdma::QpInit::rc(&b.cq)).unwrap();
-    other.qp.connect(&second.address()).unwrap();
-    second.connect(&other.qp.address()).unwrap();
+    other.qp.connect_with(&second.address(), &common::patient()).unwrap();
+    second.connect_with(&other.qp.address(), &common::patient()).unwrap();
     second.post_recv(|rq| _ = rq.recv_nothing().id(7)).unwrap();
     other.qp.post(|wr| _ = wr.send_inline_with_inv(b"", part.rkey).id(8)).unwrap();
     other.expect(8, WcStatus::RemAccessErr);
@@ -241,7 +241,7 @@ fn a_send_gives_nothing_back_that_is_not_its_to_give() {
     let mr = bindable(&b);
     let mut own = b.pd.create_qp(tbrdma::QpInit::rc(&b.cq)).unwrap();
     b.expect(1, WcStatus::LocLenErr);
-    own.connect(&own.address()).unwrap();
+    own.connect_with(&own.address(), &common::patient()).unwrap();
     own.post(|wr| _ = wr.bind_mw(&mw.bind_to(&mr, 0..8, REMOTE)).id(3)).unwrap();
     assert_eq!(b.one().status, WcStatus::MwBindErr, "the window is still bound");
 
@@ -272,7 +272,7 @@ fn a_region_with_remote_rights_is_invalidated_like_a_window() {
         assert_eq!(write(&mut a, one.addr(), one.rkey()), WcStatus::RemAccessErr);
         b.await_state(QpState::Err);
         let mut own = b.pd.create_qp(tbrdma::QpInit::rc(&b.cq)).unwrap();
-        own.connect(&own.address()).unwrap();
+        own.connect_with(&own.address(), &common::patient()).unwrap();
         own.post(|wr| _ = wr.send(from).id(3)).unwrap();
         assert_eq!(b.one().status, WcStatus::LocProtErr);
         one.deregister().unwrap();

@@ -2,7 +2,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 use nix::libc;
-use tbrdma::{Connection, Error, OpenOptions, QpType, WcStatus};
+use tbrdma::{Error, OpenOptions, QpType, WcStatus};
 
 mod common;
 use common::{Node, join};
@@ -31,7 +31,7 @@ fn a_device_has_the_name_it_is_opened_by() {
 fn a_name_changes_nothing_else() {
     let options = OpenOptions::new().devices("left=shm,right=shm");
     let (mut a, mut b) = (node(&options, "left"), node(&options, "right"));
-    join(&mut a, &mut b, &Connection::default());
+    join(&mut a, &mut b, &common::patient());
     b.post_recv(1, 0..64);
     a.post_send(2, 0..64);
     a.expect(2, WcStatus::Success);
@@ -57,7 +57,7 @@ fn a_cable_joins_its_two_ends_and_nothing_else() {
     let mut none = none;
     assert_eq!(none.qp.connect(&ends[0].qp.address()).unwrap_err().errno(), libc::ETIMEDOUT);
     let [a, b] = &mut ends;
-    join(a, b, &Connection::default());
+    join(a, b, &common::patient());
     b.post_recv(1, 0..64);
     a.post_send(2, 0..64);
     b.expect(1, WcStatus::Success);
@@ -74,7 +74,7 @@ fn ranks_of_a_mesh_reach_each_other_over_a_device_each() {
     let [one_to_zero, one_to_two] = &mut one;
     let [two_to_zero, two_to_one] = &mut two;
     for (a, b) in [(zero_to_one, one_to_zero), (zero_to_two, two_to_zero), (one_to_two, two_to_one)] {
-        join(a, b, &Connection::default());
+        join(a, b, &common::patient());
         a.post_send(1, 0..4096);
         b.post_recv(2, 0..4096);
         b.expect(2, WcStatus::Success);

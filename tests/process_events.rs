@@ -47,7 +47,7 @@ fn one_message(
     from.ok(&format!("fill {round} 4096 256"));
     loop {
         from.ok(&format!("post send {round} 4096 256"));
-        let heard = to.run(if may_be_lost(open) { "sleep 3000" } else { "sleep" });
+        let heard = to.run(if may_be_lost(open) { "sleep 10000" } else { "sleep" });
         assert_eq!(from.run("sleep"), format!("{round} Success Send 256 0"));
         if heard == "nothing" && may_be_lost(open) {
             continue;
@@ -75,7 +75,7 @@ fn already_asleep(open: &str, header: usize) {
     for round in 0..200_usize {
         there.ok(&format!("recv {round} 0 {}", 64 + header));
         loop {
-            there.say(if may_be_lost(open) { "sleep 3000" } else { "sleep" });
+            there.say(if may_be_lost(open) { "sleep 10000" } else { "sleep" });
             if round % 2 == 0 {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }

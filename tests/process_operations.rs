@@ -12,7 +12,7 @@ mod puppet;
 mod seccomp;
 
 use process::Child;
-use puppet::{End, Obey, card, pair};
+use puppet::{End, Obey, card, pair, patient};
 use tbrdma::{QpInit, QpType};
 
 #[test]
@@ -132,7 +132,7 @@ fn atomics_of_two_processes_on_one_word_lose_nothing() {
     assert!(here.mr.store_u64(128, 0));
     for (child, qp) in children.iter_mut().zip(&mut qps) {
         let theirs = child.run("open rc");
-        qp.connect(&theirs.split(' ').next().unwrap().parse().unwrap()).unwrap();
+        qp.connect_with(&theirs.split(' ').next().unwrap().parse().unwrap(), &patient()).unwrap();
         child.ok(&format!("connect {}", card(&qp.address(), &here.mr.remote())));
     }
     for child in &mut children {

@@ -16,7 +16,7 @@ mod storm;
 use nix::sys::signal::Signal;
 use pattern::Random;
 use process::{Child, PATIENCE};
-use puppet::{End, Obey, Puppet, all_access, card, pair};
+use puppet::{End, Obey, Puppet, all_access, card, pair, patient};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use tbrdma::{Connection, QpInit, QpType, WcStatus, WorkCompletion};
@@ -86,6 +86,7 @@ fn an_agent_that_is_stopped_ends_the_work_that_needs_it() {
     let ours = here.run("open rc");
     there.run("open rc");
     let theirs = there.run("memory Heap");
+    here.end.as_mut().unwrap().with = Connection::default();
     here.ok(&format!("connect {theirs}"));
     there.ok(&format!("connect {ours}"));
     there.ok("store 0 5");
@@ -110,7 +111,7 @@ fn nothing_hangs_on_a_peer_that_was_stopped_at_any_moment() {
         let theirs = child.ask(format!("{name} {round}"));
         let mut qp = end.pd.create_qp(QpInit::rc(&end.cq)).unwrap();
         let mr = end.pd.alloc(8 << 16, all_access()).unwrap();
-        qp.connect(&theirs.split(' ').next().unwrap().parse().unwrap()).unwrap();
+        qp.connect_with(&theirs.split(' ').next().unwrap().parse().unwrap(), &patient()).unwrap();
         assert_eq!(child.ask(format!("connect {}", card(&qp.address(), &mr.remote()))), "ok");
         for index in 0..8 {
             qp.post_recv(|rq| drop(rq.recv(mr.slice(index << 16..(index + 1) << 16)))).unwrap();
@@ -172,14 +173,15 @@ fn beside_a_stopped_sender(rounds: u64, messages: usize) {
         let mut child = Child::start_with("storm", &[("TBRDMA_SHM_FOREIGN", "agent")]);
         let theirs = child.ask(format!("Shared {round}"));
         let mut qp = end.pd.create_qp(QpInit::rc(&end.cq).srq(&srq)).unwrap();
-        qp.connect(&theirs.split(' ').next().unwrap().parse().unwrap()).unwrap();
+        qp.connect_with(&theirs.split(' ').next().unwrap().parse().unwrap(), &patient()).unwrap();
         assert_eq!(child.ask(format!("connect {}", card(&qp.address(), &end.mr.remote()))), "ok");
         let mut to = end.pd.create_qp(QpInit::rc(&end.cq).srq(&srq)).unwrap();
         let mut from = end.pd.create_qp(QpInit::rc(&end.cq)).unwrap();
-        let mut hasty = Connection::default();
-        (hasty.rnr_retry, hasty.min_rnr_timer) = (6, 28);
-        from.connect_with(&to.address(), &hasty).unwrap();
-        to.connect_with(&from.address(), &hasty).unwrap();
+        // A receive may be on its way back to the queue for as long as this thread, which posts it, waits for a core.
+        let mut with = patient();
+        with.rnr_retry = 7;
+        from.connect_with(&to.address(), &with).unwrap();
+        to.connect_with(&from.address(), &with).unwrap();
         child.say("go");
         let mut wcs = [WorkCompletion::default(); 4];
         let begun = Instant::now();

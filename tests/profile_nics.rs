@@ -2,7 +2,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 use nix::libc;
-use tbrdma::{Connection, Context, OpenOptions, QpInit, QpType, WcStatus};
+use tbrdma::{Context, OpenOptions, QpInit, QpType, WcStatus};
 
 mod common;
 use common::{Node, join};
@@ -53,7 +53,7 @@ fn reads_outstanding_are_those_of_the_device() {
     let with = common::connection(|with| with.max_rd_atomic = 17);
     assert_eq!(a.qp.connect_with(&b.qp.address(), &with).unwrap_err().errno(), libc::EINVAL);
     a.qp.reset().unwrap();
-    join(&mut a, &mut b, &Connection::default());
+    join(&mut a, &mut b, &common::patient());
     b.post_recv(1, 0..8);
     a.post_send(2, 0..8);
     b.expect(1, WcStatus::Success);

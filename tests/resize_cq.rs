@@ -63,8 +63,8 @@ fn completions_of_a_shared_queue_and_flushed_receives_count() {
     let mut srq = node.pd.create_srq(8, 1).unwrap();
     let mut a = Node::new(QpType::Rc);
     let mut qp = node.pd.create_qp(QpInit::rc(&node.cq).srq(&srq)).unwrap();
-    a.qp.connect(&qp.address()).unwrap();
-    qp.connect(&a.qp.address()).unwrap();
+    a.qp.connect_with(&qp.address(), &common::patient()).unwrap();
+    qp.connect_with(&a.qp.address(), &common::patient()).unwrap();
     for id in 0..3 {
         srq.post_recv(|rq| _ = rq.recv(node.mr.slice(0..8)).id(id)).unwrap();
         a.post_send(id, 0..8);

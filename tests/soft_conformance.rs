@@ -1,7 +1,8 @@
 //! The software NIC over loopback does what every device does: the tests of one behaviour each, once more, with `udp:lo` for a device.
 //!
 //! Which device a test opens is said by the name of its binary: see `device` in `tests/common/mod.rs`. Left out are the tests of what only
-//! shared memory promises: that a message has arrived when the post returns, and that a peer's death is known at once.
+//! shared memory promises: that a message has arrived when the post returns, and that a peer's death is known at once. The tests of datagrams are in
+//! `soft_datagrams.rs`.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::duplicate_mod, reason = "each of the files says for itself what it shares with the others")]
 
@@ -45,7 +46,5 @@ mod rnr;
 mod srq;
 #[path = "states.rs"]
 mod states;
-#[path = "ud.rs"]
-mod ud;
 #[path = "write_lists.rs"]
 mod write_lists;

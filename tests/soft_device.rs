@@ -85,7 +85,7 @@ fn a_full_completion_queue_loses_completions_and_says_so_once() {
     let (mut a, mut b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
     let small = b.ctx.create_cq(4).unwrap();
     b.qp = b.pd.create_qp(tbrdma::QpInit::rc(&b.cq).recv_cq(&small)).unwrap();
-    join(&mut a, &mut b, &tbrdma::Connection::default());
+    join(&mut a, &mut b, &common::patient());
     for id in 0..16 {
         b.post_recv(id, 0..8);
     }
@@ -137,7 +137,7 @@ fn a_key_that_gives_no_remote_right_cannot_be_taken_back() {
     let (mut c, mut d) = (Node::of(&b.ctx, QpType::Rc, |init| init), Node::new(QpType::Rc));
     c.pd = b.pd.clone();
     c.qp = b.pd.create_qp(tbrdma::QpInit::rc(&c.cq)).unwrap();
-    join(&mut c, &mut d, &tbrdma::Connection::default());
+    join(&mut c, &mut d, &common::patient());
     c.qp.post_recv(|rq| _ = rq.recv(own.slice(0..8)).id(3)).unwrap();
     d.post_send(4, 0..8);
     d.expect(4, WcStatus::Success);

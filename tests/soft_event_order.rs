@@ -2,6 +2,10 @@
 //! one channel for sends and receives (perftest does) count on it, as it is so on hardware.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+#[path = "common/patient.rs"]
+mod patient;
+
+use patient::patient;
 use std::time::Duration;
 use tbrdma::{
     Access, CompletionChannel, CompletionQueue, Context, MemoryRegion, QpInit, QueuePair, WorkCompletion,
@@ -61,8 +65,8 @@ impl Side {
 #[test]
 fn an_acknowledgement_is_told_before_the_answer() {
     let (mut here, mut there) = (Side::new(), Side::new());
-    here.qp.connect(&there.qp.address()).unwrap();
-    there.qp.connect(&here.qp.address()).unwrap();
+    here.qp.connect_with(&there.qp.address(), &patient()).unwrap();
+    there.qp.connect_with(&here.qp.address(), &patient()).unwrap();
     there.post_recv();
     here.post_recv();
     let other = std::thread::spawn(move || {

@@ -20,6 +20,7 @@ mod seccomp;
 use process::Child;
 use puppet::{Obey, Puppet, meet, pair};
 use std::time::{Duration, Instant};
+use tbrdma::Connection;
 
 /// All children of this binary, whichever file's test started them.
 #[test]
@@ -50,7 +51,11 @@ fn a_target_that_never_calls_in_is_served() {
 
 #[test]
 fn the_end_of_a_peer_is_an_error_within_its_timers() {
-    let (mut here, there) = pair("open rc");
+    let (mut here, mut there) = (Puppet::default(), Child::start("puppet"));
+    let (ours, theirs) = (here.run("open rc"), there.run("open rc"));
+    here.end.as_mut().unwrap().with = Connection::default();
+    here.ok(&format!("connect {theirs}"));
+    there.ok(&format!("connect {ours}"));
     here.ok("recv 9 0 64");
     there.bury();
     let begun = Instant::now();

@@ -30,7 +30,7 @@ fn member(home: &Node, srq: &SharedReceiveQueue, with: &Connection) -> (QueuePai
 fn messages_of_several_peers_take_receives_in_their_order() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 2).unwrap();
-    let mut members: Vec<_> = (0..3).map(|_| member(&home, &srq, &Connection::default())).collect();
+    let mut members: Vec<_> = (0..3).map(|_| member(&home, &srq, &common::patient())).collect();
     for id in 0..12 {
         post(&mut srq, &home, id);
     }
@@ -55,7 +55,7 @@ fn messages_of_several_peers_take_receives_in_their_order() {
 fn receives_are_not_posted_to_a_member() {
     let home = Node::new(QpType::Rc);
     let srq = home.pd.create_srq(16, 2).unwrap();
-    let (mut qp, _peer) = member(&home, &srq, &Connection::default());
+    let (mut qp, _peer) = member(&home, &srq, &common::patient());
     let error = qp.post_recv(|rq| _ = rq.recv_nothing()).unwrap_err();
     assert!(matches!(error.reason, PostRefusal::UsesSharedReceiveQueue), "{error}");
     assert_eq!(qp.cap().max_recv_wr, 0);
@@ -78,7 +78,7 @@ fn a_full_queue_and_a_long_list_are_refused_at_their_position() {
         .unwrap_err();
     assert_eq!(error.index, depth as usize);
     assert!(matches!(error.reason, PostRefusal::QueueFull { .. }), "{error}");
-    let (_qp, mut peer) = member(&home, &srq, &Connection::default());
+    let (_qp, mut peer) = member(&home, &srq, &common::patient());
     for id in 0..u64::from(depth) {
         peer.post_send(id, 0..8);
         peer.expect(id, WcStatus::Success);
@@ -100,8 +100,8 @@ fn two_completion_queues_share_one_queue_and_get_their_own_messages() {
         .map(|at: usize| {
             let mut qp = home.pd.create_qp(QpInit::rc(&cqs[at % 2]).srq(&srq)).unwrap();
             let mut peer = Node::new(QpType::Rc);
-            qp.connect(&peer.qp.address()).unwrap();
-            peer.qp.connect(&qp.address()).unwrap();
+            qp.connect_with(&peer.qp.address(), &common::patient()).unwrap();
+            peer.qp.connect_with(&qp.address(), &common::patient()).unwrap();
             (qp, peer)
         })
         .collect();
@@ -153,7 +153,7 @@ fn two_completion_queues_share_one_queue_and_get_their_own_messages() {
 fn the_limit_event_comes_once_when_fewer_receives_are_left() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
-    let (_qp, mut peer) = member(&home, &srq, &Connection::default());
+    let (_qp, mut peer) = member(&home, &srq, &common::patient());
     let mut id = 0;
     let mut consume = |srq: &mut SharedReceiveQueue, again: bool| {
         peer.post_send(0, 0..8);
@@ -214,9 +214,10 @@ fn datagrams_take_from_a_shared_queue_too_and_raise_its_limit_event() {
     srq.set_limit(2).unwrap();
     for id in 0..4 {
         let qpn = qps[id as usize % 2].qp_num();
-        sender.qp.post(|wr| _ = wr.send_inline(&[id; 7]).to(&ah, qpn, 5)).unwrap();
-        sender.expect(0, WcStatus::Success);
-        let wc = home.one();
+        let wc = common::datagram(&home.cq, || {
+            sender.qp.post(|wr| _ = wr.send_inline(&[id; 7]).to(&ah, qpn, 5)).unwrap();
+            sender.expect(0, WcStatus::Success);
+        });
         assert_eq!((wc.wr_id, wc.qp_num, wc.byte_len), (u64::from(id), qpn, 47));
         assert_eq!(home.bytes(id as usize * SLOT + 40..id as usize * SLOT + 47), [id; 7]);
     }
@@ -229,8 +230,8 @@ fn datagrams_take_from_a_shared_queue_too_and_raise_its_limit_event() {
 fn a_member_in_error_reports_its_last_receive_and_leaves_the_rest_to_the_others() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
-    let (mut qp, mut peer) = member(&home, &srq, &Connection::default());
-    let (_other, mut other_peer) = member(&home, &srq, &Connection::default());
+    let (mut qp, mut peer) = member(&home, &srq, &common::patient());
+    let (_other, mut other_peer) = member(&home, &srq, &common::patient());
     for id in 0..4 {
         post(&mut srq, &home, id);
     }
@@ -250,7 +251,7 @@ fn a_member_in_error_reports_its_last_receive_and_leaves_the_rest_to_the_others(
     // Once in a life.
     home.expect_no_event();
     qp.reset().unwrap();
-    qp.connect(&peer.qp.address()).unwrap();
+    qp.connect_with(&peer.qp.address(), &common::patient()).unwrap();
     qp.to_error().unwrap();
     assert_eq!(next_event(&home.ctx).kind, AsyncEventKind::QpLastWqeReached);
 }
@@ -259,7 +260,7 @@ fn a_member_in_error_reports_its_last_receive_and_leaves_the_rest_to_the_others(
 fn a_member_that_a_peer_breaks_reports_both() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
-    let (qp, mut peer) = member(&home, &srq, &Connection::default());
+    let (qp, mut peer) = member(&home, &srq, &common::patient());
     post(&mut srq, &home, 0);
     post(&mut srq, &home, 1);
     peer.post_send(1, 0..SLOT + 1);
@@ -269,7 +270,7 @@ fn a_member_that_a_peer_breaks_reports_both() {
     let kinds: HashSet<_> = (0..2).map(|_| next_event(&home.ctx).kind).collect();
     assert_eq!(kinds, HashSet::from([AsyncEventKind::QpReqErr, AsyncEventKind::QpLastWqeReached]));
     assert_eq!(qp.state(), QpState::Err);
-    let (_other, mut peer) = member(&home, &srq, &Connection::default());
+    let (_other, mut peer) = member(&home, &srq, &common::patient());
     peer.post_send(2, 0..8);
     peer.expect(2, WcStatus::Success);
     assert_eq!(home.one().wr_id, 1);
@@ -315,7 +316,7 @@ fn a_queue_may_be_of_another_domain_than_its_members() {
     let pd = home.ctx.alloc_pd().unwrap();
     let region = pd.alloc(4096, common::all_access()).unwrap();
     let mut srq = pd.create_srq(16, 1).unwrap();
-    let (_qp, mut peer) = member(&home, &srq, &Connection::default());
+    let (_qp, mut peer) = member(&home, &srq, &common::patient());
     let slice = region.slice(0..8);
     srq.post_recv(|rq| _ = rq.recv(slice).id(1)).unwrap();
     peer.mr.store_u64(0, 0x77);
@@ -335,7 +336,7 @@ fn a_queue_may_be_of_another_domain_than_its_members() {
 fn a_sender_that_fails_by_its_own_fault_leaves_the_receive_to_the_others() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
-    let (_qp, mut bad) = member(&home, &srq, &Connection::default());
+    let (_qp, mut bad) = member(&home, &srq, &common::patient());
     let (_other, mut good) = member(&home, &srq, &connection(|with| with.rnr_retry = 7));
     post(&mut srq, &home, 3);
     let beyond = bad.mr.slice(MEMORY..MEMORY + 8);
@@ -353,7 +354,7 @@ fn a_sender_that_fails_by_its_own_fault_leaves_the_receive_to_the_others() {
 fn what_a_member_had_received_before_its_reset_is_forgotten() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
-    let (mut qp, mut peer) = member(&home, &srq, &Connection::default());
+    let (mut qp, mut peer) = member(&home, &srq, &common::patient());
     for id in 0..16 {
         post(&mut srq, &home, id);
     }
@@ -365,8 +366,8 @@ fn what_a_member_had_received_before_its_reset_is_forgotten() {
     assert_eq!((home.one().wr_id, home.one().wr_id), (0, 1));
     qp.reset().unwrap();
     peer.qp.reset().unwrap();
-    qp.connect(&peer.qp.address()).unwrap();
-    peer.qp.connect(&qp.address()).unwrap();
+    qp.connect_with(&peer.qp.address(), &common::patient()).unwrap();
+    peer.qp.connect_with(&qp.address(), &common::patient()).unwrap();
     for id in 8..16 {
         peer.mr.store_u64(0, id);
         peer.post_send(id, 0..8);
@@ -388,8 +389,8 @@ fn what_a_member_had_received_before_its_reset_is_forgotten() {
 fn messages_of_a_destroyed_member_free_their_receives() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(8, 1).unwrap();
-    let (qp, mut peer) = member(&home, &srq, &Connection::default());
-    let (_other, mut other) = member(&home, &srq, &Connection::default());
+    let (qp, mut peer) = member(&home, &srq, &common::patient());
+    let (_other, mut other) = member(&home, &srq, &common::patient());
     for id in 0..8 {
         post(&mut srq, &home, id);
     }
@@ -456,7 +457,7 @@ fn lent_buffers_of_a_shared_queue_come_back_with_their_completions() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(8, 1).unwrap();
     let (_qp, mut peer) = member(&home, &srq, &connection(|with| with.rnr_retry = 7));
-    let (_bad_qp, mut bad) = member(&home, &srq, &Connection::default());
+    let (_bad_qp, mut bad) = member(&home, &srq, &common::patient());
     for id in 0..3 {
         let buffer = home.pd.alloc_buffer(64).unwrap();
         srq.post_recv(|rq| _ = rq.recv_buffer(buffer).id(id)).unwrap();

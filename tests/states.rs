@@ -84,7 +84,7 @@ fn a_queue_pair_that_is_ready_to_receive_receives() {
         | QpAttrMask::MAX_DEST_RD_ATOMIC
         | QpAttrMask::MIN_RNR_TIMER;
     b.qp.modify(&attr, rtr).unwrap();
-    a.qp.connect(&b.qp.address()).unwrap();
+    a.qp.connect_with(&b.qp.address(), &common::patient()).unwrap();
     a.post_send(3, 0..8);
     a.expect(3, WcStatus::Success);
     b.expect(1, WcStatus::Success);
@@ -221,9 +221,9 @@ fn every_state_leads_to_the_error_state_and_back_to_reset() {
         match state {
             QpState::Reset => {}
             QpState::Init => a.qp.modify(&to(QpState::Init), INIT).unwrap(),
-            QpState::Rts => a.qp.connect(&b.qp.address()).unwrap(),
+            QpState::Rts => a.qp.connect_with(&b.qp.address(), &common::patient()).unwrap(),
             QpState::Sqd => {
-                a.qp.connect(&b.qp.address()).unwrap();
+                a.qp.connect_with(&b.qp.address(), &common::patient()).unwrap();
                 a.qp.modify(&to(QpState::Sqd), QpAttrMask::STATE).unwrap();
             }
             _ => a.qp.to_error().unwrap(),

@@ -2,6 +2,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tbrdma::{
     AddressHandle, AddressVector, Gid, MrSlice, Opcode, PostErrorKind, PostRefusal, QpAttr, QpAttrMask,
     QpInit, QpState, QpType, Qpn, WcFlags, WcOpcode, WcStatus,
@@ -12,6 +13,13 @@ use common::{MEMORY, Node, pattern};
 
 const QKEY: u32 = 0x1111_2222;
 const GRH: usize = 40;
+
+/// One of these tests at a time. Where devices come and go at an address, the kernel gives some packets to another device, which hands them on: behind
+/// later ones, and only if there is room. Nobody sends datagrams again.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn node() -> Node {
     let mut node = Node::new(QpType::Ud);
@@ -32,6 +40,7 @@ fn send(from: &mut Node, ah: &AddressHandle, qpn: Qpn, qkey: u32, id: u64, bytes
 
 #[test]
 fn a_datagram_arrives_behind_a_global_route_header() {
+    let _alone = alone();
     let ctx = tbrdma::open(if common::on_shm() { "shm" } else { "udp:lo" }).unwrap();
     let gids = (0..ctx.query_port(1).unwrap().gid_tbl_len).map(|index| ctx.query_gid(1, index).unwrap());
     for (index, gid) in gids.enumerate().filter(|(_, gid)| !gid.is_zero()) {
@@ -80,6 +89,7 @@ fn arrives_behind_a_header(sgid_index: u8, gid: Option<Gid>) {
 
 #[test]
 fn immediate_inline_and_empty_datagrams_arrive() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     for id in 0..3 {
@@ -103,6 +113,7 @@ fn immediate_inline_and_empty_datagrams_arrive() {
 
 #[test]
 fn gather_and_scatter_lists_work_across_the_header() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     let bytes = pattern(2, 90);
@@ -124,6 +135,7 @@ fn gather_and_scatter_lists_work_across_the_header() {
 
 #[test]
 fn a_wrong_qkey_a_wrong_queue_pair_and_a_missing_receive_drop_the_message() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     send(&mut a, &ah, qpn, QKEY, 1, b"no receive");
@@ -133,7 +145,7 @@ fn a_wrong_qkey_a_wrong_queue_pair_and_a_missing_receive_drop_the_message() {
     send(&mut a, &ah, Qpn::new(qpn.get() ^ 0x4000).unwrap(), QKEY, 3, b"wrong number");
     // A connected queue pair takes no datagrams.
     let mut rc = b.pd.create_qp(QpInit::rc(&b.cq)).unwrap();
-    rc.connect(&rc.address()).unwrap();
+    rc.connect_with(&rc.address(), &common::patient()).unwrap();
     rc.post_recv(|rq| _ = rq.recv_nothing()).unwrap();
     send(&mut a, &ah, rc.qp_num(), QKEY, 4, b"");
     b.expect_nothing();
@@ -146,6 +158,7 @@ fn a_wrong_qkey_a_wrong_queue_pair_and_a_missing_receive_drop_the_message() {
 
 #[test]
 fn a_controlled_qkey_stands_for_the_senders_own() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     b.post_recv(1, 0..100);
@@ -160,6 +173,7 @@ fn a_controlled_qkey_stands_for_the_senders_own() {
 
 #[test]
 fn a_receive_that_is_too_small_drops_the_message_and_is_not_lost() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     for small in [0, 30, 39, 40, 49] {
@@ -181,6 +195,7 @@ fn a_receive_that_is_too_small_drops_the_message_and_is_not_lost() {
 
 #[test]
 fn receives_behind_one_that_is_too_small_are_used() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     b.post_recv(1, 0..50);
@@ -201,6 +216,7 @@ fn receives_behind_one_that_is_too_small_are_used() {
 
 #[test]
 fn lent_buffers_come_back_with_their_own_message() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     for (id, len) in [(1, 45), (2, 300), (3, 300)] {
@@ -225,6 +241,7 @@ fn lent_buffers_come_back_with_their_own_message() {
 
 #[test]
 fn a_queue_pair_may_send_to_itself() {
+    let _alone = alone();
     let mut a = node();
     let (ah, qpn) = (handle(&a, &a), a.qp.qp_num());
     a.post_recv(1, 100..200);
@@ -239,6 +256,7 @@ fn a_queue_pair_may_send_to_itself() {
 
 #[test]
 fn a_datagram_is_one_packet() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     let mtu = a.ctx.query_port(1).unwrap().active_mtu.bytes() as usize;
@@ -264,6 +282,7 @@ fn a_datagram_is_one_packet() {
 
 #[test]
 fn bad_memory_of_ones_own_stops_the_send_queue() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     b.post_recv(1, 0..100);
@@ -276,6 +295,7 @@ fn bad_memory_of_ones_own_stops_the_send_queue() {
 
 #[test]
 fn only_sends_with_a_destination_exist() {
+    let _alone = alone();
     let (mut a, b) = (node(), node());
     let (slice, remote) = (a.mr.slice(0..8), b.mr.remote().at(0));
     let error = a.qp.post(|wr| _ = wr.send(slice)).unwrap_err();
@@ -287,6 +307,7 @@ fn only_sends_with_a_destination_exist() {
 
 #[test]
 fn sends_held_while_draining_arrive_later() {
+    let _alone = alone();
     let (mut a, mut b) = (node(), node());
     let (ah, qpn) = (handle(&a, &b), b.qp.qp_num());
     b.post_recv(1, 0..100);
@@ -303,6 +324,7 @@ fn sends_held_while_draining_arrive_later() {
 
 #[test]
 fn handles_lead_where_they_were_made_to_lead_however_many_there_have_been() {
+    let _alone = alone();
     let (mut a, mut b, mut c) = (node(), node(), node());
     let (to_b, to_c) = (b.qp.address(), c.qp.address());
     let first = a.pd.create_ah_to(&to_b).unwrap();
@@ -326,6 +348,7 @@ fn handles_lead_where_they_were_made_to_lead_however_many_there_have_been() {
 
 #[test]
 fn many_destinations_are_served_from_one_queue_pair() {
+    let _alone = alone();
     let mut a = node();
     let ctx = tbrdma::open(common::device()).unwrap();
     let mut receivers: Vec<_> = (0..40)
@@ -349,6 +372,7 @@ fn many_destinations_are_served_from_one_queue_pair() {
 
 #[test]
 fn many_senders_fill_one_receive_queue_and_nothing_is_mixed_up() {
+    let _alone = alone();
     const SENDERS: u64 = 6;
     const EACH: u64 = 3000;
     let mut receiver = Node::with(QpType::Ud, |init| init.max_recv_wr(64));
@@ -372,7 +396,7 @@ fn many_senders_fill_one_receive_queue_and_nothing_is_mixed_up() {
         })
         .collect();
     let mut last = vec![None; SENDERS as usize];
-    let mut arrived = 0_u64;
+    let mut arrived = HashSet::new();
     loop {
         let finished = senders.iter().all(|sender| sender.is_finished());
         let mut wcs = [tbrdma::WorkCompletion::default(); 8];
@@ -387,12 +411,13 @@ fn many_senders_fill_one_receive_queue_and_nothing_is_mixed_up() {
                 receiver.bytes(at + 48..at + wc.byte_len as usize),
                 pattern(word, 20 + number as usize % 80)
             );
+            assert!(arrived.insert(word), "sender {sender}: {number} twice");
+            // Over a network datagrams may overtake each other.
             assert!(
-                last[sender].is_none_or(|last| last < number),
+                !common::on_shm() || last[sender].is_none_or(|last| last < number),
                 "sender {sender}: {number} after {last:?}"
             );
             last[sender] = Some(number);
-            arrived += 1;
             receiver.post_recv(wc.wr_id, at..at + 256);
         }
         if finished && polled.is_empty() {
@@ -402,19 +427,24 @@ fn many_senders_fill_one_receive_queue_and_nothing_is_mixed_up() {
     for sender in senders {
         sender.join().unwrap();
     }
-    assert!(arrived >= 64, "only {arrived} of {} arrived", SENDERS * EACH);
-    // Every receive is still there.
+    assert!(arrived.len() >= 64, "only {} of {} arrived", arrived.len(), SENDERS * EACH);
+    // Every receive is still there. The senders' devices have just gone, and one may have been given a datagram for this one: it is sent again.
     let mut node = node();
     let ah = handle(&node, &receiver);
-    for _ in 0..64 {
+    let mut ids = HashSet::new();
+    common::eventually("a datagram in every receive", || {
         send(&mut node, &ah, qpn, QKEY, 0, b"end");
-    }
-    let ids: HashSet<_> = receiver.take(64).iter().map(|wc| wc.wr_id).collect();
-    assert_eq!(ids.len(), 64);
+        let mut wcs = [tbrdma::WorkCompletion::default(); 64];
+        for wc in receiver.cq.poll(&mut wcs) {
+            assert!(ids.insert(wc.wr_id), "receive {} completes twice", wc.wr_id);
+        }
+        ids.len() == 64
+    });
 }
 
 #[test]
 fn a_receive_needs_no_memory_if_it_is_never_used() {
+    let _alone = alone();
     let mut a = node();
     let nothing: [MrSlice; 0] = [];
     a.qp.post_recv(|rq| _ = rq.recv(nothing).id(1)).unwrap();

@@ -201,7 +201,7 @@ fn a_peer_that_dies_is_named_within_seconds() {
             text.contains(&format!("the responder (process {second}")) && text.contains("signal: 9"),
             "{text}"
         );
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Node, join};
 use std::sync::atomic::{AtomicU32, Ordering};
-use tbrdma::{Connection, Context, OpenOptions, QpInit, QpType};
+use tbrdma::{Context, OpenOptions, QpInit, QpType};
 
 /// What stands behind devices: shared memory, and packets on loopback.
 pub(crate) const BACKENDS: [&str; 2] = ["shm", "udp:lo"];
@@ -38,6 +38,6 @@ pub(crate) fn pair_shaped(
 ) -> (Node, Node) {
     let node = || Node::of(&open(backend, &apple(switches)), QpType::Uc, &shape);
     let (mut a, mut b) = (node(), node());
-    join(&mut a, &mut b, &Connection::default());
+    join(&mut a, &mut b, &super::patient());
     (a, b)
 }

@@ -1,8 +1,9 @@
 //! Two connected ends in one thread, and a round of every operation between them that must cost nothing but time.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use super::process::device;
-use super::puppet::{End, QKEY, all_access};
+use super::process::{PATIENCE, device};
+use super::puppet::{End, QKEY, all_access, patient};
+use std::time::{Duration, Instant};
 use tbrdma::{
     AddressHandle, CompletionQueue, Context, MemoryRegion, MrSlice, ProtectionDomain, QpInit, QpType,
     QueuePair, RemoteRegion, SharedReceiveQueue, WorkCompletion,
@@ -10,6 +11,8 @@ use tbrdma::{
 
 /// Bytes of the messages of a round.
 const SIZE: usize = 256;
+/// After so long a datagram counts as lost.
+const LOST: Duration = Duration::from_secs(3);
 /// Work requests of a list.
 const LIST: usize = 16;
 
@@ -51,8 +54,8 @@ impl Side {
     }
 
     fn meet(&mut self, other: &Self) {
-        self.rc.connect(&other.rc.address()).unwrap();
-        self.shared.connect(&other.shared.address()).unwrap();
+        self.rc.connect_with(&other.rc.address(), &patient()).unwrap();
+        self.shared.connect_with(&other.shared.address(), &patient()).unwrap();
         self.ud.activate_ud(QKEY).unwrap();
         self.to = Some(self.pd.create_ah_to(&other.ud.address()).unwrap());
         self.remote = other.mr.remote();
@@ -60,14 +63,24 @@ impl Side {
 
     /// `count` completions, all of them successes.
     fn take(&self, count: usize) {
+        assert!(self.take_within(count, PATIENCE), "no completion within {PATIENCE:?}");
+    }
+
+    /// The same, if they come in time.
+    fn take_within(&self, count: usize, patience: Duration) -> bool {
         let mut wcs = [WorkCompletion::default(); LIST];
-        let mut taken = 0;
+        let (mut taken, begun) = (0, Instant::now());
         while taken < count {
-            for wc in self.cq.poll(&mut wcs) {
+            let polled = self.cq.poll(&mut wcs);
+            if polled.is_empty() && begun.elapsed() > patience {
+                return false;
+            }
+            for wc in polled {
                 assert!(wc.ok().is_ok());
                 taken += 1;
             }
         }
+        true
     }
 
     fn slice(&self, at: usize) -> MrSlice {
@@ -118,8 +131,14 @@ fn half(a: &mut Side, b: &mut Side, number: u64) -> usize {
 
     b.ud.post_recv(|rq| drop(rq.recv(b.mr.slice(4096..4096 + SIZE + 40)))).unwrap();
     let (ah, qpn) = (a.to.as_ref().unwrap(), b.ud.qp_num());
-    a.ud.post(|wr| drop(wr.send(from).to(ah, qpn, QKEY))).unwrap();
-    b.take(1);
+    loop {
+        a.ud.post(|wr| drop(wr.send(from).to(ah, qpn, QKEY))).unwrap();
+        // Over a network it may be lost, while others open and close devices at the address.
+        if b.take_within(1, LOST) {
+            break;
+        }
+        a.take(1);
+    }
     a.take(1);
     assert_eq!(b.mr.load_u64(4096 + 40), number);
 
@@ -164,8 +183,8 @@ pub(crate) struct Lender {
 impl Lender {
     pub(crate) fn new() -> Self {
         let (mut a, mut b) = (End::new(QpType::Rc, false), End::new(QpType::Rc, false));
-        a.qp.connect(&b.qp.address()).unwrap();
-        b.qp.connect(&a.qp.address()).unwrap();
+        a.qp.connect_with(&b.qp.address(), &patient()).unwrap();
+        b.qp.connect_with(&a.qp.address(), &patient()).unwrap();
         let buffers = Some((a.pd.alloc_buffer(SIZE).unwrap(), b.pd.alloc_buffer(SIZE).unwrap()));
         Self { a, b, buffers }
     }

@@ -11,7 +11,10 @@ use tbrdma::{
 
 pub(crate) mod apple;
 pub(crate) mod capture;
+mod patient;
 mod skip;
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub(crate) use patient::patient;
 #[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use skip::skip;
 
@@ -31,6 +34,8 @@ pub(crate) fn on_shm() -> bool {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long is watched for something that must not happen. Too short a watch never fails a right program.
 pub(crate) const QUIET: Duration = Duration::from_millis(20);
+/// After so long a datagram counts as lost, over a network at whose address other tests open and close devices.
+pub(crate) const LOST: Duration = Duration::from_secs(3);
 /// Bytes of a node's memory.
 pub(crate) const MEMORY: usize = 1 << 20;
 
@@ -151,6 +156,22 @@ pub(crate) fn next_of(cq: &CompletionQueue) -> WorkCompletion {
     wcs[0]
 }
 
+/// The next completion of a queue, that of a datagram which `send` sends: again where it may have been lost.
+pub(crate) fn datagram(cq: &CompletionQueue, mut send: impl FnMut()) -> WorkCompletion {
+    let begun = Instant::now();
+    let mut wcs = [WorkCompletion::default()];
+    loop {
+        send();
+        let sent = Instant::now();
+        while on_shm() || sent.elapsed() < LOST {
+            if let [wc] = cq.poll(&mut wcs) {
+                return *wc;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no datagram within {PATIENCE:?}");
+        }
+    }
+}
+
 /// Fails if anything completes there within a short while.
 #[track_caller]
 pub(crate) fn expect_nothing(cq: &CompletionQueue) {
@@ -215,16 +236,7 @@ pub(crate) fn join(a: &mut Node, b: &mut Node, with: &Connection) {
     b.qp.connect_with(&a.qp.address(), with).unwrap();
 }
 
-/// A connection that gives a peer of packets whose threads wait for a core some seconds, not half of one.
-pub(crate) fn patient() -> Connection {
-    let mut connection = Connection::default();
-    if !on_shm() {
-        connection.timeout = 17;
-    }
-    connection
-}
-
-/// `Connection` is not exhaustive, so it is made by changing the default one.
+/// `Connection` is not exhaustive, so it is made by changing the patient one.
 pub(crate) fn connection(change: impl FnOnce(&mut Connection)) -> Connection {
     let mut connection = patient();
     change(&mut connection);

@@ -21,9 +21,15 @@ use super::pattern::{differs, pattern};
 use super::process::{Child, PATIENCE, device, hear, say};
 use std::time::{Duration, Instant};
 use tbrdma::{
-    Access, AddressHandle, CompletionChannel, CompletionQueue, Context, MemoryRegion, MemoryWindow, MwType,
-    ProtectionDomain, QpAddress, QpInit, QpType, Qpn, QueuePair, RemoteRegion, WorkCompletion,
+    Access, AddressHandle, CompletionChannel, CompletionQueue, Connection, Context, MemoryRegion,
+    MemoryWindow, MwType, ProtectionDomain, QpAddress, QpInit, QpType, Qpn, QueuePair, RemoteRegion,
+    WorkCompletion,
 };
+
+#[path = "patient.rs"]
+mod patient;
+#[allow(unused_imports, reason = "each test file uses its own part")]
+pub(crate) use patient::patient;
 
 /// Bytes of an end's memory.
 pub(crate) const MEMORY: usize = 2 << 20;
@@ -62,6 +68,8 @@ pub(crate) struct End {
     pub(crate) ctx: Context,
     pub(crate) remote: RemoteRegion,
     pub(crate) to: Option<(AddressHandle, Qpn)>,
+    /// How it connects.
+    pub(crate) with: Connection,
     windows: Vec<MemoryWindow>,
 }
 
@@ -76,7 +84,18 @@ impl End {
             .unwrap();
         let mr = pd.alloc(MEMORY, all_access()).unwrap();
         let qp = pd.create_qp(QpInit::new(qp_type, &cq)).unwrap();
-        Self { qp, mr, cq, channel, pd, ctx, remote: RemoteRegion::default(), to: None, windows: Vec::new() }
+        Self {
+            qp,
+            mr,
+            cq,
+            channel,
+            pd,
+            ctx,
+            remote: RemoteRegion::default(),
+            to: None,
+            with: patient(),
+            windows: Vec::new(),
+        }
     }
 
     /// What the other end must know.
@@ -103,7 +122,7 @@ impl End {
         let address: QpAddress = words.next().unwrap().parse().unwrap();
         self.remote = region(words);
         if self.qp.qp_type() != QpType::Ud {
-            return self.qp.connect(&address);
+            return self.qp.connect_with(&address, &self.with);
         }
         if self.to.is_none() {
             self.qp.activate_ud(QKEY)?;

@@ -96,6 +96,8 @@ pub(crate) fn rage() {
     let (name, who) = line.split_once(' ').unwrap();
     let (storm, who) = (Storm::parse(name), who.parse::<u64>().unwrap());
     let mut end = End::new(storm.qp_type(), false);
+    // Whoever is raged at posts receives when it gets to it.
+    end.with.rnr_retry = 7;
     say(end.card());
     let card = hear();
     let card = card.strip_prefix("connect ").unwrap();

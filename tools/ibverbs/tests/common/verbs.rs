@@ -219,7 +219,8 @@ impl Qp {
         assert_eq!(self.modify(&mut attr, mask), 0);
         attr.qp_state = 3;
         attr.sq_psn = 7;
-        attr.timeout = 14;
+        // Four seconds in all: a peer may wait for a core.
+        attr.timeout = 17;
         attr.retry_cnt = 7;
         attr.rnr_retry = rnr_retry;
         attr.max_rd_atomic = 4;
