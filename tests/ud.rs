@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tbrdma::{
     AddressHandle, AddressVector, Gid, MrSlice, Opcode, PostErrorKind, PostRefusal, QpAttr, QpAttrMask,
     QpInit, QpState, QpType, Qpn, WcFlags, WcOpcode, WcStatus,
@@ -61,12 +62,20 @@ fn arrives_behind_a_header(sgid_index: u8, gid: Option<Gid>) {
         ..b.qp.address().address_vector()
     };
     let ah = a.pd.create_ah(&vector).unwrap();
-    b.fill(0..256, 0xee);
-    b.post_recv(1, 8..248);
     let bytes = pattern(1, 100);
     let qpn = b.qp.qp_num();
-    send(&mut a, &ah, qpn, QKEY, 2, &bytes);
-    let wc = b.expect(1, WcStatus::Success);
+    let begun = Instant::now();
+    let wc = loop {
+        b.fill(0..256, 0xee);
+        b.post_recv(1, 8..248);
+        let wc = common::datagram(&b.cq, || send(&mut a, &ah, qpn, QKEY, 2, &bytes));
+        assert_eq!((wc.wr_id, wc.status), (1, WcStatus::Success));
+        // One that came to the socket of another process, and was handed on, lacks the traffic class.
+        let came_directly = b.bytes(29..30) == [0x5a] || b.bytes(8..10) == [0x65, 0xa0];
+        if common::on_shm() || came_directly || begun.elapsed() > common::PATIENCE {
+            break wc;
+        }
+    };
     assert_eq!((wc.opcode, wc.byte_len, wc.wc_flags), (WcOpcode::Recv, 140, WcFlags::GRH));
     assert_eq!((wc.qp_num, wc.src_qp), (qpn, a.qp.qp_num()));
     let grh = b.bytes(8..8 + GRH);
