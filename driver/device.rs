@@ -9,8 +9,8 @@ use crate::sys::random;
 use crate::verbs::event::EventQueue;
 use std::sync::Arc;
 use tbrdma_proto::{
-    Access, AddressVector, Gid, Guid, MwType, PdHandle, Profile, QpAttr, QpAttrMask, QpCap, QpType, Qpn,
-    Region, SendFlags, SendWr, Sge, WorkCompletion, limits,
+    Access, AddressVector, Gid, Guid, MwType, PdHandle, PortState, Profile, QpAttr, QpAttrMask, QpCap,
+    QpType, Qpn, Region, SendFlags, SendWr, Sge, WorkCompletion, limits,
 };
 
 /// A list of send work requests with the storage they refer to: one doorbell.
@@ -182,6 +182,11 @@ pub(crate) trait Device: Send + Sync {
     fn node_guid(&self) -> Guid;
     fn profile(&self) -> &Profile;
     fn gid(&self, index: u32) -> Option<Gid>;
+
+    /// Whether the port works now.
+    fn port_state(&self) -> PortState {
+        PortState::Active
+    }
     fn lid(&self) -> u16;
     /// The entry of the GID table by which a peer at this GID is reached; without one, the entry that peers are told.
     fn gid_index_towards(&self, _peer: Option<&Gid>) -> u8 {

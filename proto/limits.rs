@@ -357,6 +357,16 @@ pub struct PortAttr {
     pub link_layer: LinkLayer,
 }
 
+impl PortAttr {
+    /// The port while it is down.
+    #[must_use]
+    pub fn down(self) -> Self {
+        /// The physical state "disabled".
+        const DISABLED: u8 = 3;
+        Self { state: PortState::Down, phys_state: DISABLED, ..self }
+    }
+}
+
 impl Default for PortAttr {
     fn default() -> Self {
         Self {

@@ -14,6 +14,7 @@ pub(crate) mod udp;
 
 pub(crate) use datagram::{Datagram, ReceiveScratch};
 pub(crate) use train::Train;
+pub(crate) use udp::LinkState;
 
 use crate::error::Result;
 use std::io;
@@ -99,6 +100,11 @@ pub(crate) trait Link: Send + Sync {
     /// The system refuses; the descriptor may then miss something.
     fn watch(&self, watched: bool) -> io::Result<()>;
 
+    /// The state of the port, where it has one that may change.
+    fn state(&self) -> Option<&LinkState> {
+        None
+    }
+
     /// Counters by name, in the manner of rdma_rxe's `hw_counters`.
     fn counters(&self) -> Vec<(&'static str, u64)>;
 }
@@ -137,6 +143,10 @@ macro_rules! identity_of_inner {
 
         fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
             self.inner.fd()
+        }
+
+        fn state(&self) -> Option<&crate::link::LinkState> {
+            self.inner.state()
         }
 
         fn watch(&self, watched: bool) -> std::io::Result<()> {

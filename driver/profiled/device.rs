@@ -11,8 +11,8 @@ use crate::verbs::event::EventQueue;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tbrdma_proto::{
-    Access, AddressVector, Alias, DepthUnit, Gid, Guid, LocalOnly, MrSize, MwType, PdHandle, Presence,
-    Profile, QpCap, QpType, Region, Rkey,
+    Access, AddressVector, Alias, DepthUnit, Gid, Guid, LocalOnly, MrSize, MwType, PdHandle, PortState,
+    Presence, Profile, QpCap, QpType, Region, Rkey,
 };
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -160,6 +160,10 @@ impl Device for ProfiledDevice {
 
     fn gid(&self, index: u32) -> Option<Gid> {
         self.inner.gid(index)
+    }
+
+    fn port_state(&self) -> PortState {
+        self.inner.device.port_state()
     }
 
     fn lid(&self) -> u16 {

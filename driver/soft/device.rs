@@ -14,7 +14,7 @@ use crate::keys::Keys;
 use crate::link::Link;
 use crate::verbs::event::EventQueue;
 use std::sync::Arc;
-use tbrdma_proto::{Access, AddressVector, Gid, Guid, MwType, PdHandle, Profile};
+use tbrdma_proto::{Access, AddressVector, Gid, Guid, MwType, PdHandle, PortState, Profile};
 
 /// An open context. Dropping it ends the service thread.
 pub(crate) struct SoftDevice {
@@ -65,6 +65,11 @@ impl Device for SoftDevice {
             None => self.core.default_gid_index(),
             Some(peer) => self.core.gid_index_towards(peer),
         }
+    }
+
+    fn port_state(&self) -> PortState {
+        let is_down = self.core.link.state().is_some_and(|state| !state.is_up());
+        if is_down { PortState::Down } else { PortState::Active }
     }
 
     fn lid(&self) -> u16 {

@@ -7,17 +7,18 @@
 
 use super::core::{Core, lock};
 use super::engine::Who;
-use crate::link::Link;
+use crate::link::{Link, LinkState};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::sys::process::yield_now;
 use crate::sys::threads::OwnThread;
 use crate::sys::wait::{Epoll, wait_one};
+use crate::verbs::event::{AsyncEvent, EventSource};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
-use tbrdma_proto::Time;
+use tbrdma_proto::{AsyncEventKind, Time, limits};
 
 /// How often the thread looks up while the application polls. One that has not polled for so long does not.
 const TICK: Duration = Duration::from_millis(1);
@@ -28,7 +29,7 @@ const PASSES_IN_A_ROW: u32 = 16;
 
 /// What the service thread and the others agree on.
 pub(crate) struct Service {
-    /// The link and the kick.
+    /// The link, the kick, and the state of the port.
     everything: Epoll,
     kick: EventFd,
     stop: AtomicBool,
@@ -46,6 +47,9 @@ impl Service {
         let everything = Epoll::new()?;
         everything.add(link.fd(), 0)?;
         everything.add(&kick, 1)?;
+        if let Some(fd) = link.state().and_then(LinkState::fd) {
+            everything.add(fd, 2)?;
+        }
         Ok(Self {
             everything,
             kick,
@@ -128,6 +132,7 @@ impl Core {
             } else if self.pass(now, Who::Service) {
                 in_a_row += 1;
                 if in_a_row.is_multiple_of(PASSES_IN_A_ROW) {
+                    self.look_at_port();
                     yield_now();
                 }
                 continue;
@@ -143,7 +148,15 @@ impl Core {
                 // Not readable if it was the network: an empty read.
                 let _ = service.kick.drain();
             }
+            self.look_at_port();
         }
+    }
+
+    /// Tells the application of a port that went down or came up.
+    fn look_at_port(&self) {
+        let Some(is_up) = self.link.state().and_then(LinkState::look) else { return };
+        let kind = if is_up { AsyncEventKind::PortActive } else { AsyncEventKind::PortErr };
+        self.events.push(AsyncEvent { kind, source: EventSource::Port(limits::PORT) });
     }
 
     /// Does somebody sleep until a completion comes, or will soon?

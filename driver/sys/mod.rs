@@ -8,6 +8,8 @@ pub(crate) mod eventfd;
 pub(crate) mod mapping;
 /// Sealed anonymous files: the memory two processes share.
 pub(crate) mod memfd;
+/// Changes of network interfaces.
+pub(crate) mod netlink;
 /// Who we are, who the peer is, and where a thread runs.
 pub(crate) mod process;
 /// Bytes nobody can guess: keys, tokens, first packet numbers.

@@ -183,6 +183,19 @@ fn set(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_in
 
 /// The MTU of an interface.
 pub(crate) fn interface_mtu(interface: &str) -> io::Result<u32> {
+    let [a, b, c, d, ..] = ask_interface(interface, libc::SIOCGIFMTU as _)?;
+    Ok(i32::from_ne_bytes([a, b, c, d]).unsigned_abs())
+}
+
+/// Whether an interface is up and its cable leads to somebody.
+pub(crate) fn is_running(interface: &str) -> io::Result<bool> {
+    let wanted = (libc::IFF_UP | libc::IFF_RUNNING) as u16;
+    let [a, b, ..] = ask_interface(interface, libc::SIOCGIFFLAGS as _)?;
+    Ok(u16::from_ne_bytes([a, b]) & wanted == wanted)
+}
+
+/// What the kernel answers to a question about an interface.
+fn ask_interface(interface: &str, question: libc::Ioctl) -> io::Result<[u8; 24]> {
     // An `ifreq`: the name in 16 bytes, then the answer.
     #[repr(C, align(8))]
     struct Request {
@@ -201,10 +214,9 @@ pub(crate) fn interface_mtu(interface: &str) -> io::Result<u32> {
     let fd = Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
     // SAFETY: the kernel has just opened it for us.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: the request is as large as the kernel's `ifreq`, and ours alone.
-    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) })?;
-    let [a, b, c, d, ..] = request.value;
-    Ok(i32::from_ne_bytes([a, b, c, d]).unsigned_abs())
+    // SAFETY: the request is as large as the kernel's `ifreq`, and ours alone; the questions asked are answered in one.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), question, &raw mut request) })?;
+    Ok(request.value)
 }
 
 /// One instruction of a classic BPF program.
@@ -484,6 +496,7 @@ mod tests {
             Err(error) => crate::skip::skip(error),
         }
         assert!(interface_mtu("no such interface").is_err());
-        assert!(interface_mtu("nosuchinterface0").is_err());
+        assert!(interface_mtu("nosuchinterface0").is_err() && is_running("nosuchinterface0").is_err());
+        assert!(is_running("lo").is_ok());
     }
 }

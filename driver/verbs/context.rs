@@ -10,7 +10,7 @@ use crate::device::{CqRequest, Device, check_cqe};
 use crate::error::{Error, Result};
 use crate::link::udp::{Interface, PREFIX};
 use std::sync::Arc;
-use tbrdma_proto::{Backend, DeviceAttr, Gid, NamedDevice, PortAttr, Profile, limits};
+use tbrdma_proto::{Backend, DeviceAttr, Gid, NamedDevice, PortAttr, PortState, Profile, limits};
 
 /// What shared memory is, in a sentence.
 const SHM: &str = "processes of this user on this host, through shared memory";
@@ -111,7 +111,8 @@ impl Context {
     /// There is no such port.
     pub fn query_port(&self, port: u8) -> Result<PortAttr> {
         self.check_port("query_port", port)?;
-        Ok(self.device.profile().port)
+        let port = self.device.profile().port;
+        Ok(if self.device.port_state() == PortState::Down { port.down() } else { port })
     }
 
     /// An entry of a port's GID table (`ibv_query_gid(3)`); all zero if the entry is not used.

@@ -12,10 +12,7 @@ use core::ffi::{c_int, c_uint};
 use core::mem::offset_of;
 use core::ptr;
 use std::sync::atomic::Ordering;
-use tbrdma_proto::{DeviceAttr, LinkLayer, PortAttr, PortState};
-
-/// Of a port that is down (IBTA volume 1, PortInfo:PortPhysicalState).
-const PHYS_STATE_DISABLED: u8 = 3;
+use tbrdma_proto::{DeviceAttr, LinkLayer, PortAttr};
 
 /// `IBV_DEVICE_*` that the face offers beside what the device says of itself.
 fn device_attr(context: &Context) -> ibv_device_attr {
@@ -69,7 +66,7 @@ fn device_attr(context: &Context) -> ibv_device_attr {
 fn port_attr(context: &Context, port: u8) -> Result<ibv_port_attr, Errno> {
     let mut attr: PortAttr = context.inner().query_port(port)?;
     if context.opened.is_port_down.load(Ordering::Relaxed) {
-        (attr.state, attr.phys_state) = (PortState::Down, PHYS_STATE_DISABLED);
+        attr = attr.down();
     }
     Ok(ibv_port_attr {
         state: attr.state.raw() as c_int,

@@ -85,7 +85,7 @@ fn run(report: &mut Report, arguments: &Arguments) -> Result<()> {
     }
     for device in cases::DEVICES {
         report.set_prefix(&format!("{}: ", device.name));
-        for case in cases::all() {
+        for case in cases::all(device) {
             if arguments.quick && case.is_thorough {
                 continue;
             }

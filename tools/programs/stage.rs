@@ -68,10 +68,10 @@ impl Stage {
         fs::create_dir(&scratch)?;
         std::env::set_current_dir(&scratch)?;
         let debian = base.join("debian");
-        let up = Command::new(debian.join(BUSYBOX)).args(["ip", "link", "set", "lo", "up"]).status()?;
-        ensure!(up.success(), "lo does not come up in the namespace");
         let run = base.join("bin").join(run.file_name().context("tbrdma-run has no name")?);
-        Self::new(&debian, run, scratch, verbose, None)
+        let stage = Self::new(&debian, run, scratch, verbose, None)?;
+        stage.set_loopback("up")?;
+        Ok(stage)
     }
 
     fn shared(debian: &Path, run: PathBuf, verbose: bool, reason: String) -> Result<Self> {
@@ -111,6 +111,16 @@ impl Stage {
             .env("PYTHONDONTWRITEBYTECODE", "1");
         let line = format!("tbrdma-run {} -- {}", options.join(" "), words.join(" "));
         Process::start(command, line, output, self.verbose)
+    }
+
+    /// Takes the loopback interface `up` or `down`, if it is ours.
+    pub(crate) fn set_loopback(&self, state: &str) -> Result<()> {
+        if let Some(reason) = self.is_shared() {
+            return Err(reason);
+        }
+        let done = Command::new(self.file(BUSYBOX)).args(["ip", "link", "set", "lo", state]).status()?;
+        ensure!(done.success(), "lo does not go {state} in the namespace");
+        Ok(())
     }
 
     /// A file of Debian's.

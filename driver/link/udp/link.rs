@@ -7,6 +7,7 @@ use super::interfaces::Interface;
 use super::receiving::{Receiving, Wish};
 use super::slot::Slot;
 use super::socket::{Socket, address, gid};
+use super::state::LinkState;
 use crate::error::{Error, Result};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sys::udp::{self, Envelope, Telling};
@@ -52,6 +53,7 @@ pub(crate) struct UdpLink {
     /// Its sockets are about to close.
     pub(super) closing: bool,
     pub(super) counters: Counters,
+    state: LinkState,
 }
 
 impl UdpLink {
@@ -81,6 +83,7 @@ impl UdpLink {
         }
         Ok(Self {
             name: format!("{PREFIX}{}", interface.name),
+            state: LinkState::of(&interface.name),
             sockets: interface.gids.iter().map(|_| OnceLock::new()).collect(),
             interface,
             slot,
@@ -328,6 +331,10 @@ impl Link for UdpLink {
             "one packet a call: the kernel does not split trains"
         };
         format!("UDP sockets on {}; sendmsg, {trains}; {}", self.interface.name, self.receiving.describe())
+    }
+
+    fn state(&self) -> Option<&LinkState> {
+        Some(&self.state)
     }
 
     fn mtu(&self) -> Mtu {

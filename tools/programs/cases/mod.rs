@@ -62,8 +62,8 @@ impl Case {
 }
 
 /// Everything that is run on a device.
-pub(crate) fn all() -> Vec<Case> {
-    [simple::cases(), watched::cases(), pingpong::cases(), perftest::cases(), qperf::cases()]
+pub(crate) fn all(device: Device) -> Vec<Case> {
+    [simple::cases(device), watched::cases(), pingpong::cases(), perftest::cases(), qperf::cases()]
         .into_iter()
         .flatten()
         .collect()

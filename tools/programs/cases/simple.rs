@@ -1,10 +1,11 @@
 //! Programs that only look: ibv_devices, ibv_devinfo, ibv_asyncwatch.
 
-use super::{Case, words};
+use super::{Case, Device, words};
+use crate::stage::Stage;
 use anyhow::{Result, ensure};
 
-pub(crate) fn cases() -> Vec<Case> {
-    vec![
+pub(crate) fn cases(device: Device) -> Vec<Case> {
+    let mut cases = vec![
         Case::new("ibv_devices", |stage, device| {
             let said = stage.start(&device.options(None), &words(["ibv_devices"]))?.succeed()?;
             let line = said.lines().find(|line| line.split_whitespace().next() == Some(device.name));
@@ -32,7 +33,27 @@ pub(crate) fn cases() -> Vec<Case> {
             process.kill()?;
             Ok("it watches".to_owned())
         }),
-    ]
+    ];
+    // Shared memory has no interface.
+    if device.has_gids_only {
+        cases.push(Case::new("ibv_asyncwatch of a port that goes down and up", watch_port));
+    }
+    cases
+}
+
+fn watch_port(stage: &Stage, device: Device) -> Result<String> {
+    let command = words(["ibv_asyncwatch", "-d", device.name]);
+    let mut process = stage.start(&device.options(None), &command)?;
+    let mut says =
+        |what: &str| process.until(what, |process| Ok(process.output().contains(what).then_some(())));
+    says("async event")?;
+    stage.set_loopback("down")?;
+    let heard = says("PORT_ERR");
+    stage.set_loopback("up")?;
+    heard?;
+    says("PORT_ACTIVE")?;
+    process.kill()?;
+    Ok("it was told".to_owned())
 }
 
 fn see(said: &str, wanted: &[&str]) -> Result<String> {
