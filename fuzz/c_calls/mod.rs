@@ -38,13 +38,11 @@ pub(super) fn run(calls: &Calls, devices: &[&str], data: &[u8]) {
 }
 
 /// Opens devices that programs will open again.
-#[allow(dead_code, reason = "the replay has the time to open them anew for each program")]
 pub(super) fn hold(calls: &Calls, devices: &[&str]) -> Vec<*mut abi::ibv_context> {
     devices.iter().map(|name| world::open(calls, name)).collect()
 }
 
 /// Closes them.
-#[allow(dead_code, reason = "as above")]
 pub(super) fn release(calls: &Calls, held: &mut Vec<*mut abi::ibv_context>) {
     for context in held.drain(..) {
         assert_eq!(calls::call!(calls.ibv_close_device; context), 0);
@@ -66,7 +64,7 @@ impl Resources {
 
     /// Waits until there are as many as before: threads end in their own time.
     pub(super) fn settle(&self) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(30);
         while Self::count() != *self {
             assert!(Instant::now() < deadline, "{:?} are left, of {self:?} before", Self::count());
             std::thread::sleep(Duration::from_micros(200));

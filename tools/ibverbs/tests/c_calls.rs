@@ -48,11 +48,10 @@ fn programs_of_calls() {
     let alone = std::env::var("TBRDMA_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = alone.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
     for devices in [["one", "other"], ["udp", "one"]] {
-        let run = |bytes: &[u8]| {
-            let before = c_calls::Resources::count();
-            c_calls::run(&calls, &devices, bytes);
-            before.settle();
-        };
+        let before = c_calls::Resources::count();
+        // To meet oneself anew in each program would take threads their turns.
+        let mut held = c_calls::hold(&calls, &devices);
+        let run = |bytes: &[u8]| c_calls::run(&calls, &devices, bytes);
         for case in cases.iter().filter(|_| alone.is_none()) {
             // Shown if the check fails.
             println!("{} on {devices:?}", case.display());
@@ -62,5 +61,7 @@ fn programs_of_calls() {
             println!("seed {seed} on {devices:?}");
             run(&random(seed));
         }
+        c_calls::release(&calls, &mut held);
+        before.settle();
     }
 }
