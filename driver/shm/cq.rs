@@ -8,6 +8,7 @@
 use super::core::{Core, cq_words, lock, ready_set};
 use super::qp::{Receives, ShmQp};
 use super::srq::ShmSrq;
+use super::wire::Wire;
 use crate::backoff::Backoff;
 use crate::device::{CqRequest, DeviceCq, check_unpolled};
 use crate::error::Result;
@@ -305,8 +306,8 @@ impl DeviceCq for ShmCq {
         if out.is_empty() {
             return 0;
         }
-        if self.core.wire.is_some() {
-            self.core.bring_what_is_back();
+        if let Some(wire) = &self.core.wire {
+            self.core.bring_what_is_back(wire);
         }
         let mut state = self.state.lock();
         let count = self.poll_sources(&mut state, out);
@@ -335,6 +336,9 @@ impl DeviceCq for ShmCq {
 
     fn arm(&self, solicited_only: bool) {
         Arm(&self.words().arm).arm(solicited_only);
+        if self.core.wire.as_ref().is_some_and(Wire::is_awaited) {
+            self.core.kick_self();
+        }
     }
 
     fn event_order(&self) -> Option<u64> {

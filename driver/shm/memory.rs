@@ -128,8 +128,8 @@ impl DeviceMemory for ShmMemory {
 
     fn is_looked_at(&self) {
         // Who waits for an answer in memory may have sent the question only so far.
-        if self.core.wire.is_some() && self.core.stalled.load(Ordering::Relaxed) != 0 {
-            self.core.progress_stalled();
+        if let Some(wire) = &self.core.wire {
+            self.core.bring_what_is_back(wire);
         }
     }
 

@@ -10,7 +10,7 @@ use super::qp::{ShmQp, announce_remote};
 use super::remote::Remote;
 use super::take::give_back_claim;
 use super::transfer::{Local, Seen};
-use super::wire::{Flight, Flights};
+use super::wire::{Flight, Flights, Wire};
 use crate::mem::LocalRegion;
 use crate::ring::arm::{Arm, TellMe, publish_fence};
 use crate::ring::busy::Busy;
@@ -494,7 +494,9 @@ impl ShmQp {
             list.push(this);
             self.core.stalled.store(list.len() as u64, Ordering::Release);
             drop(list);
-            self.core.kick_self();
+            if self.core.wire.as_ref().is_none_or(Wire::wants_kicks) {
+                self.core.kick_self();
+            }
         }
     }
 }

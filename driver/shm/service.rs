@@ -196,9 +196,8 @@ impl Service {
     /// On a wire, waits the time itself: its deadlines are nanoseconds, and the set knows milliseconds only. What is left to wait.
     fn await_wire(&self, timeout: Option<Duration>) -> Option<Duration> {
         let Some(wire) = &self.core.wire else { return timeout };
-        let timeout = timeout.into_iter().chain(wire.flushes_every()).min();
         // If it fails, the wait for the set will.
-        let _ = wait_one(self.core.watches.epoll.as_fd(), timeout);
+        wire.sleep(timeout, |timeout| drop(wait_one(self.core.watches.epoll.as_fd(), timeout)));
         Some(Duration::ZERO)
     }
 

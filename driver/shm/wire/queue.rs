@@ -50,7 +50,8 @@ impl Core {
     /// Completions that are back are seen before any answer to what they are of, also if a thread is just bringing them: programs that wait for one
     /// event, and poll once, rely on it.
     #[cold]
-    pub(crate) fn bring_what_is_back(&self) {
+    pub(crate) fn bring_what_is_back(&self, wire: &Wire) {
+        wire.is_polled();
         if self.stalled.load(Ordering::Relaxed) == 0 {
             return;
         }
