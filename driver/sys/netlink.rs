@@ -58,8 +58,7 @@ mod tests {
             Ok(changes) => changes,
             Err(error) => return crate::skip::skip(format!("netlink: {error}")),
         };
-        // What others do to interfaces meanwhile is over some time.
-        while changes.drain() {}
-        assert_eq!(recv(changes.0.as_raw_fd(), &mut [0; 16], MsgFlags::MSG_DONTWAIT), Err(Errno::EAGAIN));
+        // Others may change something meanwhile, but not all the time.
+        assert!((0..1000).any(|_| !changes.drain()));
     }
 }
