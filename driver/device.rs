@@ -279,6 +279,8 @@ pub(crate) trait DeviceMemory: Send + Sync {
 /// A completion queue.
 pub(crate) trait DeviceCq: Send + Sync {
     fn cqe(&self) -> u32;
+    /// How many completions a poll would find. It may look at each queue, so it is not for data paths.
+    fn unpolled(&self) -> usize;
     /// Makes room for `cqe` completions, or for fewer than before; as large as was checked by the caller.
     fn resize(&self, cqe: u32) -> Result<()>;
     fn poll(&self, out: &mut [WorkCompletion]) -> usize;

@@ -95,6 +95,10 @@ impl DeviceCq for ProfiledCq {
         self.inner.take_event()
     }
 
+    fn unpolled(&self) -> usize {
+        self.inner.unpolled()
+    }
+
     fn resize(&self, cqe: u32) -> Result<()> {
         if cqe > self.most {
             let reason = format!("cqe = {cqe}, the device takes up to {}", self.most);

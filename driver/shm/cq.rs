@@ -294,10 +294,13 @@ impl DeviceCq for ShmCq {
         self.cqe.load(Ordering::Relaxed)
     }
 
-    fn resize(&self, cqe: u32) -> Result<()> {
+    fn unpolled(&self) -> usize {
         let state = self.state.lock();
-        let sources = state.sources.iter().flatten();
-        check_unpolled(sources.map(|attached| attached.source.unpolled(self)).sum(), cqe)?;
+        state.sources.iter().flatten().map(|attached| attached.source.unpolled(self)).sum()
+    }
+
+    fn resize(&self, cqe: u32) -> Result<()> {
+        check_unpolled(self.unpolled(), cqe)?;
         self.cqe.store(cqe, Ordering::Relaxed);
         Ok(())
     }

@@ -145,6 +145,10 @@ impl DeviceCq for SoftCq {
         self.cqe.load(Ordering::Relaxed)
     }
 
+    fn unpolled(&self) -> usize {
+        self.filled.load(Ordering::Acquire) as usize
+    }
+
     fn resize(&self, cqe: u32) -> Result<()> {
         let mut ring = lock(&self.ring);
         let unpolled = ring.entries.len();

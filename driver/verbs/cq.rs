@@ -52,6 +52,12 @@ impl CompletionQueue {
         self.inner.cq.cqe()
     }
 
+    /// How many completions wait to be polled. It may look at each queue pair, so it is for questions, not for data paths; on a device that works while it is
+    /// polled, some may yet come.
+    pub fn unpolled(&self) -> usize {
+        self.inner.cq.unpolled()
+    }
+
     /// Changes for how many completions it is (`ibv_resize_cq(3)`).
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use crate::fork;
 use crate::object::{Given, Object};
 use crate::qp::Qp;
 use crate::srq::Srq;
+use crate::watch::{self, Use};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
 use core::mem::offset_of;
@@ -115,7 +116,7 @@ impl Opened {
         all.retain(|opened| opened.strong_count() > 0);
         all.push(Arc::downgrade(&opened));
         drop(all);
-        crate::watch::opened();
+        watch::opened();
         Ok(opened)
     }
 
@@ -228,6 +229,27 @@ impl Context {
 
     pub(crate) fn handles(&self) -> MutexGuard<'_, Handles> {
         lock(&self.opened.handles)
+    }
+
+    /// So much of something is used of what the device has, for the report.
+    #[cold]
+    pub(crate) fn uses(&self, what: Use, count: usize) {
+        let (attr, switches) = (self.inner().query_device(), &self.inner().profile().switches);
+        let limit = match what {
+            // What can really be had may be less than what is said.
+            Use::Qps => attr.max_qp.min(switches.qps),
+            Use::Cqs => attr.max_cq.min(switches.cqs),
+            Use::Mrs => attr.max_mr.min(switches.mrs),
+            Use::Pds => attr.max_pd.min(switches.pds),
+            Use::Srqs => attr.max_srq,
+            Use::AskedWr => attr.max_qp_wr,
+            Use::AskedSge => attr.max_sge,
+            Use::AskedInline => attr.max_inline_data,
+            Use::AskedCqe => attr.max_cqe,
+            // Of one object, which knows its own.
+            _ => return,
+        };
+        watch::uses(what, count, limit, format_args!("{}", self.opened.device.name()));
     }
 
     /// Was it opened by this process, and not by one that it was forked from?

@@ -11,7 +11,7 @@ use crate::lock::Lock;
 use crate::object::{Object, Users};
 use crate::pd::Pd;
 use crate::poll;
-use crate::watch;
+use crate::watch::{self, Use};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -121,6 +121,10 @@ impl Cq {
             order: context.opened.handle(),
         }));
         context.objects().cqs.insert(number, Known(cq));
+        if watch::is_explained() {
+            context.uses(Use::Cqs, context.objects().cqs.len());
+            context.uses(Use::AskedCqe, request.cqe as usize);
+        }
         Ok(cq)
     }
 
@@ -131,6 +135,15 @@ impl Cq {
     /// Takes completions, watched: some fail or come later, and all are shown.
     #[cold]
     pub(crate) fn poll_watched(&self, out: &mut [WorkCompletion]) -> usize {
+        if watch::is_explained() {
+            let waiting = self.inner.unpolled() + self.late.len();
+            watch::uses(
+                Use::Completions,
+                waiting,
+                self.inner.cqe(),
+                format_args!("CQ {}", self.inner.number()),
+            );
+        }
         let count = if watch::delays_completions() {
             self.hold_back();
             self.late.give(out)

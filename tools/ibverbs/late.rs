@@ -44,6 +44,11 @@ impl Late {
         count
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
     /// Forgets those of a queue pair that is reset or destroyed.
     pub(crate) fn purge(&self, qp_num: u32) {
         lock(&self.0).retain(|(_, wc)| wc.qp_num.get() != qp_num);

@@ -7,6 +7,7 @@ use crate::errno::Errno;
 use crate::export::{export, function};
 use crate::object::Object;
 use crate::pd::Pd;
+use crate::watch::{self, Use};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, Weak};
@@ -112,6 +113,9 @@ pub(crate) fn register(
     let inner = Arc::new(Mutex::new(region));
     let handle = context.opened.handle();
     context.handles().mrs.insert(handle, Arc::downgrade(&inner));
+    if watch::is_explained() {
+        context.uses(Use::Mrs, context.handles().mrs.len());
+    }
     pd.users.add();
     if let Some(dm) = dm {
         dm.users.add();

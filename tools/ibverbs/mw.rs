@@ -88,7 +88,7 @@ function! {
         let mut sends = qp.sends.lock();
         if watch::is_on() {
             let signaled = wr.flags.contains(SendFlags::SIGNALED) || qp.reports_all();
-            qp.sending.add(Sent { wr_id: wr.wr_id, opcode: wr.opcode, signaled, lost: false });
+            qp.sends(Sent { wr_id: wr.wr_id, opcode: wr.opcode, signaled, lost: false }, 0, 0);
         }
         sends.queue.post(|list| list.raw(wr, &[])).map_err(|error| {
             qp.sending.take_back(1);

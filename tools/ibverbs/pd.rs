@@ -5,6 +5,7 @@ use crate::context::{Context, context_of};
 use crate::errno::Errno;
 use crate::export::{export, function};
 use crate::object::{Object, Users};
+use crate::watch::{self, Use};
 use core::ffi::c_int;
 use tbrdma::ProtectionDomain;
 
@@ -69,6 +70,9 @@ export! {
         let inner = context.own()?.inner().alloc_pd()?;
         let handle = context.opened.handle();
         context.handles().pds.insert(handle, inner.clone());
+        if watch::is_explained() {
+            context.uses(Use::Pds, context.handles().pds.len());
+        }
         Ok(Pd::make(context, inner, handle, Kind::Allocated))
     }
 

@@ -10,7 +10,7 @@ use crate::pace::step_aside;
 use crate::qp::Qp;
 use crate::queues::{Receiving, Sent, push_lost};
 use crate::srq::Srq;
-use crate::watch::{self, Entries, Request};
+use crate::watch::{self, Entries, Request, Use};
 use crate::wr::work_request;
 use core::ffi::c_int;
 use core::ptr;
@@ -124,12 +124,13 @@ fn push_watched(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr, breaks: &mut 
     let to = request(qp, wr)?;
     let (wr_id, opcode) = (to.wr_id, to.opcode);
     let signaled = to.flags.contains(SendFlags::SIGNALED) || qp.reports_all();
+    let inline = to.flags.contains(SendFlags::INLINE);
+    let data = match opcode {
+        Opcode::BindMw => &[],
+        _ => entries(wr.sg_list, wr.num_sge, qp.cap.max_send_sge)?,
+    };
     if watch::is_traced() {
-        let list = match opcode {
-            Opcode::BindMw => &[],
-            _ => entries(wr.sg_list, wr.num_sge, qp.cap.max_send_sge)?,
-        };
-        let entries = list.iter().map(|entry| entry.sge()).collect::<Vec<_>>();
+        let entries = data.iter().map(|entry| entry.sge()).collect::<Vec<_>>();
         watch::detail(format_args!("{}, {}", Request(&to), Entries(&entries)));
     }
     let lost = watch::loses(opcode);
@@ -138,7 +139,8 @@ fn push_watched(list: &mut SendWrs<'_>, qp: &Qp, wr: &ibv_send_wr, breaks: &mut 
     } else {
         push_send(list, qp, to, wr)?;
     }
-    qp.sending.add(Sent { wr_id, opcode, signaled, lost });
+    let inline = if inline { data.iter().map(|entry| entry.sge().length as usize).sum() } else { 0 };
+    qp.sends(Sent { wr_id, opcode, signaled, lost }, data.len(), inline);
     Ok(())
 }
 
@@ -240,6 +242,7 @@ fn receive_watched(
     first: *mut ibv_recv_wr,
     (max_wr, max_sge): (u32, u32),
     may_hide: bool,
+    (uses, whose): (Use, core::fmt::Arguments<'_>),
     later: impl Fn(Instant),
     mut post: impl FnMut(u64, &[RawSge]) -> Result<(), PostError>,
 ) -> Refused<ibv_recv_wr> {
@@ -262,7 +265,11 @@ fn receive_watched(
             crate::log::say(&error);
             return Err(Errno(error.errno()));
         }
-        receiving.add(1);
+        let count = receiving.add(1) as usize;
+        if watch::is_explained() {
+            watch::uses(uses, count, max_wr, whose);
+            watch::uses(Use::ReceiveSges, entries.len(), max_sge, whose);
+        }
         Ok(())
     })
 }
@@ -274,7 +281,9 @@ fn post_recv_watched(qp: &Qp, first: *mut ibv_recv_wr) -> Refused<ibv_recv_wr> {
     // What a queue pair refuses or flushes is not hidden.
     let may_hide = watch::hides_receives() && !matches!(qp.state(), QpState::Reset | QpState::Err);
     let later = |due| qp.show_receives_at(due);
-    receive_watched(&qp.receiving, first, sizes, may_hide, later, |wr_id, entries| {
+    let number = receives.qp_num();
+    let whose = (Use::Receives, format_args!("QP {number}"));
+    receive_watched(&qp.receiving, first, sizes, may_hide, whose, later, |wr_id, entries| {
         receives.post_recv(|list| list.raw(wr_id, entries))
     })
 }
@@ -284,7 +293,9 @@ fn post_srq_recv_watched(srq: &Srq, first: *mut ibv_recv_wr) -> Refused<ibv_recv
     let mut inner = srq.inner.lock();
     let sizes = (srq.max_wr, srq.max_sge);
     let later = |due| srq.show_receives_at(due);
-    receive_watched(&srq.receiving, first, sizes, watch::hides_receives(), later, |wr_id, entries| {
+    let number = inner.number();
+    let whose = (Use::SharedReceives, format_args!("SRQ {number}"));
+    receive_watched(&srq.receiving, first, sizes, watch::hides_receives(), whose, later, |wr_id, entries| {
         inner.post_recv(|list| list.raw(wr_id, entries))
     })
 }

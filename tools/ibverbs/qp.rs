@@ -10,9 +10,9 @@ use crate::export::{export, function};
 use crate::lock::Lock;
 use crate::object::{Object, Out};
 use crate::pd::Pd;
-use crate::queues::{Receiving, Sending};
+use crate::queues::{Receiving, Sending, Sent};
 use crate::srq::Srq;
-use crate::watch::{self, Attributes};
+use crate::watch::{self, Attributes, Use};
 use crate::wr::{self, Sends};
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
@@ -98,7 +98,7 @@ impl Qp {
             context.expect("shared receive queue", srq.context())?;
         }
         let qp_type = QpType::from_raw(init.qp_type).ok_or(Errno::EOPNOTSUPP)?;
-        let asked = &init.cap;
+        let asked = init.cap;
         let mut request = QpInit::new(qp_type, &uses.send_cq.inner)
             .recv_cq(&uses.recv_cq.inner)
             .max_send_wr(asked.max_send_wr)
@@ -151,7 +151,31 @@ impl Qp {
             receiving: Receiving::default(),
         }));
         context.objects().qps.insert(qp_num, Known(qp));
+        if watch::is_explained() {
+            Self::explain(context, &asked);
+        }
         Ok(qp)
+    }
+
+    /// What creating one with these sizes used, for the report.
+    #[cold]
+    fn explain(context: &Context, asked: &ibv_qp_cap) {
+        context.uses(Use::Qps, context.objects().qps.len());
+        context.uses(Use::AskedWr, asked.max_send_wr.max(asked.max_recv_wr) as usize);
+        context.uses(Use::AskedSge, asked.max_send_sge.max(asked.max_recv_sge) as usize);
+        context.uses(Use::AskedInline, asked.max_inline_data as usize);
+    }
+
+    /// A send request is about to be posted, with so many entries or bytes.
+    pub(crate) fn sends(&self, sent: Sent, entries: usize, inline: usize) {
+        // One more than there is room for is refused.
+        let count = self.sending.add(sent).min(self.cap.max_send_wr as usize);
+        if watch::is_explained() {
+            let number = self.control.qp_num();
+            watch::uses(Use::Sends, count, self.cap.max_send_wr, format_args!("QP {number}"));
+            watch::uses(Use::SendSges, entries, self.cap.max_send_sge, format_args!("QP {number}"));
+            watch::uses(Use::Inline, inline, self.cap.max_inline_data, format_args!("QP {number}"));
+        }
     }
 
     /// Moves it to the error state, as the fault plan wants it. If somebody has its locks, perhaps the caller (from `ibv_wr_start` on), soon after.

@@ -9,6 +9,7 @@ use crate::lock::Lock;
 use crate::object::{Object, Out, Users};
 use crate::pd::Pd;
 use crate::queues::Receiving;
+use crate::watch::{self, Use};
 use core::ffi::{c_int, c_void};
 use std::time::Instant;
 use tbrdma::SharedReceiveQueue;
@@ -66,6 +67,9 @@ impl Srq {
             order: context.opened.handle(),
         }));
         context.objects().srqs.insert(number, Known(srq));
+        if watch::is_explained() {
+            context.uses(Use::Srqs, context.objects().srqs.len());
+        }
         Ok(srq.cast())
     }
 

@@ -73,7 +73,8 @@ impl Sends {
                     watch::detail(format_args!("{}, {} bytes inline", Request(&wr), self.inline.len()))
                 }
             }
-            qp.sending.add(Sent { wr_id: wr.wr_id, opcode: wr.opcode, signaled, lost });
+            let sent = Sent { wr_id: wr.wr_id, opcode: wr.opcode, signaled, lost };
+            qp.sends(sent, self.entries.len(), self.inline.len());
             self.told += 1;
             if lost {
                 return push_lost(&mut list, qp.qp_type(), wr);

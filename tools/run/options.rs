@@ -45,7 +45,8 @@ pub(crate) struct Options {
     /// terminal, or timeout --signal=QUIT (TBRDMA_TRACE_SIGNAL).
     #[arg(long, value_name = "NAME")]
     trace_signal: Option<OsString>,
-    /// When the program ends, tell what it asked for, what failed and why, and what it did not give back [TBRDMA_EXPLAIN=1].
+    /// When the program ends, tell what it asked for, what failed and why, the most it used of each limit, and what it did not give back
+    /// [TBRDMA_EXPLAIN=1].
     #[arg(long)]
     explain: bool,
     /// Pretend the files /dev/infiniband/NAME, for programs that look for them, as UCX does [TBRDMA_DEVICE_FILES=1].

@@ -3,86 +3,18 @@
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a C program has no blocks at all")]
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 
-use common::process::{PATIENCE, go_on_alone, role, say};
+use common::process::{go_on_alone, role, say};
 use common::verbs::*;
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, raise, sigaction};
-use nix::unistd::{Pid, getpid};
-use std::io::{BufRead, BufReader, Read};
+use nix::unistd::getpid;
+use program::Program;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-
-/// A program of this file in a process of its own, and what it says on stderr.
-struct Program {
-    process: Child,
-    told: Receiver<String>,
-}
-
-impl Program {
-    fn start(role: &str, env: &[(&str, &str)]) -> Self {
-        let mut process = Command::new(std::env::current_exe().expect("a path"))
-            .args(["child", "--exact", "--nocapture", "--test-threads=1", "--quiet"])
-            .env("TBRDMA_TEST_ROLE", role)
-            .env("TBRDMA_DEVICES", "mlx5_0=shm")
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let stderr = process.stderr.take().expect("a pipe");
-        let (sender, told) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { process, told }
-    }
-
-    /// What it said, once it has said this on stdout.
-    fn until_said(&mut self, what: &str) {
-        let mut said = BufReader::new(self.process.stdout.as_mut().expect("a pipe"));
-        let mut line = String::new();
-        while line.trim() != format!("@{what}") {
-            line.clear();
-            assert_ne!(said.read_line(&mut line).expect("text"), 0, "it ends and does not say {what:?}");
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.process.id().cast_signed()), signal).expect("it is there");
-    }
-
-    /// The lines of a whole trace, told at a signal.
-    fn trace(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        while lines.last().is_none_or(|line: &String| !line.contains("end of trace of process")) {
-            lines.push(self.told.recv_timeout(PATIENCE).expect("a whole trace"));
-        }
-        lines
-    }
-
-    /// All of stdout, and how it ended.
-    fn end(mut self) -> (String, std::process::ExitStatus) {
-        let mut said = String::new();
-        self.process.stdout.take().expect("a pipe").read_to_string(&mut said).expect("text");
-        (said, self.process.wait().expect("it ends"))
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 #[test]
 fn child() {
@@ -196,7 +128,7 @@ fn the_signal_ends_a_program_that_does_not_handle_it() {
     program.signal(Signal::SIGQUIT);
     let trace = program.trace();
     assert!(trace[0].contains("the last 10 of "), "{trace:?}");
-    let (_, status) = program.end();
+    let (_, _, status) = program.end();
     assert_eq!(status.signal(), Some(libc::SIGQUIT));
 }
 
@@ -248,7 +180,7 @@ fn sigwait() {
 fn a_program_that_handles_the_signal_keeps_it() {
     for role in ["own_before", "own_after", "sigwait"] {
         let program = Program::start(role, &[("TBRDMA_TRACE_LAST", "10")]);
-        let (said, status) = program.end();
+        let (said, _, status) = program.end();
         assert!(said.contains("@handled 3") && status.success(), "{role}: {status:?}: {said}");
     }
 }

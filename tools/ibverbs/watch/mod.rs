@@ -1,20 +1,22 @@
 //! Watching a program: each call and completion written to a file (`--trace`), a report at the end (`--explain`), and faults that a program meets in
-//! verbs (`--fault`). Without any of them a call costs one look at a flag more.
+//! verbs (`--fault`). Without any of them a call costs one look at a flag more, and posting and polling one more.
 
 mod faults;
+mod report;
 mod show;
 mod signal;
 mod trace;
 
 use faults::Faults;
 pub(crate) use faults::{breaks, delays, delays_completions, fails, hides, hides_receives, loses, opened};
+use report::Report;
+pub(crate) use report::Use;
 pub(crate) use show::{Attributes, Entries, Pointed, Request, Show};
 use trace::Trace;
 
+use crate::context::lock;
 use crate::errno::Errno;
-use core::ffi::c_int;
 use core::fmt::Write as _;
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -28,36 +30,8 @@ struct Watch {
     faults: Option<Faults>,
 }
 
-/// What the report tells.
-#[derive(Default)]
-struct Report {
-    /// How often each call was made.
-    calls: BTreeMap<&'static str, u64>,
-    /// How often a call failed with an errno.
-    failures: BTreeMap<(&'static str, c_int), u64>,
-    /// Why, in words: the last of each sentence's kind.
-    reasons: BTreeMap<String, u64>,
-    /// Completions by status.
-    completions: BTreeMap<WcStatus, u64>,
-}
-
 static ON: AtomicBool = AtomicBool::new(false);
 static WATCH: OnceLock<Watch> = OnceLock::new();
-
-/// Sentences that are kept.
-const REASONS: usize = 64;
-
-/// What makes an object, and what takes it away.
-const PAIRS: [(&[&str], &str); 8] = [
-    (&["ibv_open_device", "ibv_import_device"], "ibv_close_device"),
-    (&["ibv_alloc_pd", "alloc_parent_domain"], "ibv_dealloc_pd"),
-    (&["ibv_reg_mr", "ibv_reg_mr_iova", "ibv_reg_mr_iova2"], "ibv_dereg_mr"),
-    (&["ibv_create_comp_channel"], "ibv_destroy_comp_channel"),
-    (&["ibv_create_cq", "create_cq_ex"], "ibv_destroy_cq"),
-    (&["ibv_create_srq", "create_srq_ex"], "ibv_destroy_srq"),
-    (&["ibv_create_qp", "create_qp_ex"], "ibv_destroy_qp"),
-    (&["ibv_create_ah", "ibv_create_ah_from_wc"], "ibv_destroy_ah"),
-];
 
 /// Begins to watch, if the settings ask for it.
 pub(crate) fn begin(settings: &Settings) {
@@ -150,11 +124,8 @@ fn called(name: &'static str, shown: Option<&str>, outcome: &Result<String, Errn
         Err(errno) => *errno == Errno::ENOENT && (name == "start_poll" || name == "next_poll"),
     };
     if let Some(report) = &watch.report {
-        let mut report = crate::context::lock(report);
-        *report.calls.entry(name).or_default() += 1;
-        if let (Err(errno), false) = (outcome, found_nothing) {
-            *report.failures.entry((name, errno.0)).or_default() += 1;
-        }
+        let failure = outcome.as_ref().err().filter(|_| !found_nothing);
+        lock(report).called(name, failure.map(|errno| errno.0));
     }
     let (Some(trace), Some(shown)) = (&watch.trace, shown) else { return };
     // Reading the parts of a completion is told with the completion.
@@ -176,6 +147,25 @@ pub(crate) fn detail(what: core::fmt::Arguments<'_>) {
     }
 }
 
+/// Whether somebody will read what the program used.
+pub(crate) fn is_explained() -> bool {
+    watch().is_some_and(|watch| watch.report.is_some())
+}
+
+/// So much of something is used, of so much that there is. `whose` names what has the limit.
+pub(crate) fn uses(what: Use, count: usize, limit: u32, whose: core::fmt::Arguments<'_>) {
+    if let Some(report) = watch().and_then(|watch| watch.report.as_ref()) {
+        lock(report).uses(what, count as u64, limit.into(), whose);
+    }
+}
+
+/// The report, when the program ends.
+extern "C" fn explain() {
+    if let Some(report) = watch().and_then(|watch| watch.report.as_ref()) {
+        let _ = writeln!(std::io::stderr(), "{}", lock(report).told());
+    }
+}
+
 /// Tells what is kept of the trace.
 fn tell_trace() {
     if let Some(trace) = trace() {
@@ -189,10 +179,7 @@ pub(crate) fn explained(what: core::fmt::Arguments<'_>) {
     let Some(watch) = watch() else { return };
     detail(what);
     if let Some(report) = &watch.report {
-        let mut report = crate::context::lock(report);
-        if report.reasons.len() < REASONS {
-            *report.reasons.entry(what.to_string()).or_default() += 1;
-        }
+        lock(report).explained(what);
     }
 }
 
@@ -216,40 +203,6 @@ pub(crate) fn completed(wc: &WorkCompletion) {
         ));
     }
     if let Some(report) = &watch.report {
-        *crate::context::lock(report).completions.entry(wc.status).or_default() += 1;
+        lock(report).completed(wc.status);
     }
-}
-
-/// The report, when the program ends.
-extern "C" fn explain() {
-    let Some(report) = watch().and_then(|watch| watch.report.as_ref()) else { return };
-    let report = crate::context::lock(report);
-    let mut text = format!("tbrdma: process {} made these calls:", std::process::id());
-    for (name, count) in &report.calls {
-        let _ = write!(text, " {name} {count},");
-    }
-    text.truncate(text.trim_end_matches(',').len());
-    for ((name, errno), count) in &report.failures {
-        let _ = write!(text, "\n  {name} failed {count} times: {}", nix::errno::Errno::from_raw(*errno));
-    }
-    for (reason, count) in &report.reasons {
-        let _ = write!(text, "\n  why ({count} times): {reason}");
-    }
-    for (status, count) in &report.completions {
-        let _ = write!(text, "\n  {count} completions: {status:?}");
-        if *status != WcStatus::Success {
-            let _ = write!(text, " ({})", status.description());
-        }
-    }
-    let made = |name: &str| {
-        let failed = report.failures.iter().filter(|((known, _), _)| *known == name).map(|(_, count)| count);
-        report.calls.get(name).copied().unwrap_or_default().saturating_sub(failed.sum())
-    };
-    for (makers, taker) in PAIRS {
-        let left = makers.iter().map(|name| made(name)).sum::<u64>().saturating_sub(made(taker));
-        if left > 0 {
-            let _ = write!(text, "\n  {left} not given back: {taker} was not called");
-        }
-    }
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
