@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 struct Asked {
     counter: EventFd,
     signal: c_int,
-    /// The program ignores it.
+    /// It does nothing to the program.
     ignored: bool,
 }
 
@@ -39,10 +39,10 @@ pub(super) fn listen(signal: c_int) {
     }
 }
 
-/// Whether the program ignores the signal; `None` if it handles it itself.
+/// Whether the signal does nothing to the program; `None` if it handles it itself.
 fn disposition(signal: c_int) -> Option<bool> {
     match current(signal)? {
-        libc::SIG_DFL => Some(false),
+        libc::SIG_DFL => Some(matches!(signal, libc::SIGURG | libc::SIGWINCH)),
         libc::SIG_IGN => Some(true),
         _ => None,
     }
