@@ -194,8 +194,12 @@ fn next_event(context: Context) -> Result<(u32, u64), i32> {
         return Err(errno());
     }
     call!(ibv_ack_async_event(&mut event => *mut ibv_async_event));
-    // SAFETY: numbers or pointers, whichever.
-    let about = unsafe { event.element.qp } as u64;
+    let about = match event.event_type {
+        // SAFETY: the arm of devices and ports; the rest of it says nothing.
+        8..=13 | 17 | 18 => (unsafe { event.element.port_num }) as u64,
+        // SAFETY: pointers, whichever.
+        _ => (unsafe { event.element.qp }) as u64,
+    };
     Ok((event.event_type, about))
 }
 

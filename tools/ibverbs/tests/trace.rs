@@ -73,7 +73,7 @@ fn calls_are_written_with_what_they_were_given() {
             "    to Init, access LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC, pkey_index 0, port 1",
         ],
         &["    to Rtr, ", "dgid fe80::", "path_mtu ", "rq_psn ", "min_rnr_timer 12"],
-        &["    to Rts, timeout 17, retry_cnt 7, rnr_retry 7, "],
+        &["    to Rts, timeout ", ", retry_cnt 7, rnr_retry 7, "],
         &["post_recv(qp=QP 0x"],
         &["    wr_id 4: 64 bytes at 0x"],
         &["post_send(qp=QP 0x"],
