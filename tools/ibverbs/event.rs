@@ -13,6 +13,7 @@ use crate::srq::Srq;
 use crate::wait;
 use crate::watch;
 use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
 use nix::sys::epoll::Epoll;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
@@ -50,7 +51,12 @@ impl Source {
                 let srq = unsafe { &*known.0 };
                 (ibv_async_event_element { srq: srq.c() }, Some(&srq.async_events))
             }
-            Self::Port(number) => (ibv_async_event_element { port_num: *number }, None),
+            Self::Port(number) => {
+                // All of it: who copies or prints the union reads more than the number.
+                let mut element = ibv_async_event_element { qp: null_mut() };
+                element.port_num = *number;
+                (element, None)
+            }
         }
     }
 }
