@@ -29,10 +29,27 @@ impl Place<'_> {
 
     fn copy_then_compute(&self, bytes: &mut [u8], crc: u32) -> u32 {
         self.read_into(bytes);
-        let mut hasher = Hasher::new_with_initial(crc);
-        hasher.update(bytes);
-        hasher.finalize()
+        compute(crc, bytes)
     }
+}
+
+/// The CRC-32 of what has `crc` and of the bytes behind it.
+#[inline]
+pub(crate) fn continue_crc(crc: u32, bytes: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if bytes.len() >= vectors::LEAST && vectors::are_there() {
+        let (front, rest) = bytes.split_at(bytes.len() - bytes.len() % vectors::STEP);
+        // SAFETY: the processor has what the function needs; `front` is readable.
+        let crc = unsafe { vectors::look(front, crc) };
+        return compute(crc, rest);
+    }
+    compute(crc, bytes)
+}
+
+fn compute(crc: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = Hasher::new_with_initial(crc);
+    hasher.update(bytes);
+    hasher.finalize()
 }
 
 /// With carry-less multiplication of 512 bits.
@@ -87,21 +104,40 @@ mod vectors {
     /// [`are_there`], and as many bytes are readable at `from`; others may change them meanwhile.
     #[target_feature(enable = "avx512f,vpclmulqdq,pclmulqdq")]
     pub(super) unsafe fn copy(to: &mut [u8], from: *const u8, crc: u32) -> u32 {
+        // SAFETY: as many bytes are readable at `from` and writable at `to`.
+        unsafe { go_over::<true>(to.as_mut_ptr(), from, to.len(), crc) }
+    }
+
+    /// Continues `crc` over bytes, a multiple of [`STEP`] and at least [`LEAST`].
+    ///
+    /// # Safety
+    /// [`are_there`].
+    #[target_feature(enable = "avx512f,vpclmulqdq,pclmulqdq")]
+    pub(super) unsafe fn look(bytes: &[u8], crc: u32) -> u32 {
+        // SAFETY: the bytes are readable, and nothing is copied.
+        unsafe { go_over::<false>(std::ptr::null_mut(), bytes.as_ptr(), bytes.len(), crc) }
+    }
+
+    /// Continues `crc` over `len` bytes from `from` on, and copies them if `COPIES`.
+    ///
+    /// # Safety
+    /// `len` is a multiple of [`STEP`] and at least [`LEAST`]; as many bytes are readable at `from`, which others may change meanwhile, and
+    /// writable at `to` if they are copied.
+    #[inline]
+    #[target_feature(enable = "avx512f,vpclmulqdq,pclmulqdq")]
+    unsafe fn go_over<const COPIES: bool>(to: *mut u8, from: *const u8, len: usize, crc: u32) -> u32 {
         let far = _mm512_set_epi64(FAR[1], FAR[0], FAR[1], FAR[0], FAR[1], FAR[0], FAR[1], FAR[0]);
         let next = _mm512_set_epi64(NEXT[1], NEXT[0], NEXT[1], NEXT[0], NEXT[1], NEXT[0], NEXT[1], NEXT[0]);
         let lane = _mm_set_epi64x(LANE[1], LANE[0]);
-        let (strides, singles) = to.split_at_mut(to.len() - to.len() % STRIDE);
-        let behind = from.wrapping_add(strides.len());
-        let mut strides = strides.chunks_exact_mut(STRIDE).zip((0_usize..).map(|number| number * STRIDE));
-        let Some((first, _)) = strides.next() else { return crc };
+        let strides = len - len % STRIDE;
         // What the CRC was so far is added to the first bits.
         // SAFETY: the first stride is within what the caller promises.
-        let mut sums = unsafe { four(first, from) };
+        let mut sums = unsafe { four::<COPIES>(to, from) };
         let before = _mm_set_epi64x(0, i64::from(!crc));
         sums[0] = _mm512_xor_si512(sums[0], _mm512_zextsi128_si512(before));
-        for (stride, at) in strides {
+        for at in (STRIDE..strides).step_by(STRIDE) {
             // SAFETY: as above, with the strides after it.
-            let bytes = unsafe { four(stride, from.wrapping_add(at)) };
+            let bytes = unsafe { four::<COPIES>(to.wrapping_add(at), from.wrapping_add(at)) };
             for (sum, bytes) in sums.iter_mut().zip(bytes) {
                 *sum = fold(*sum, far, bytes);
             }
@@ -110,9 +146,9 @@ mod vectors {
         for other in rest {
             sum = fold(sum, next, other);
         }
-        for (single, number) in singles.chunks_exact_mut(STEP).zip(0_usize..) {
+        for at in (strides..len).step_by(STEP) {
             // SAFETY: as above, with what is behind the strides.
-            let bytes = unsafe { one(single, behind.wrapping_add(number * STEP)) };
+            let bytes = unsafe { one::<COPIES>(to.wrapping_add(at), from.wrapping_add(at)) };
             sum = fold(sum, next, bytes);
         }
         let mut last = _mm512_extracti32x4_epi32::<0>(sum);
@@ -146,36 +182,38 @@ mod vectors {
         _mm_xor_si128(_mm_xor_si128(low, high), bytes)
     }
 
-    /// Copies a stride; its bytes.
+    /// The bytes of a stride, copied if `COPIES`.
     ///
     /// # Safety
-    /// [`STRIDE`] bytes are readable at `from`.
+    /// [`STRIDE`] bytes are readable at `from`, and writable at `to` if they are copied.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn four(to: &mut [u8], from: *const u8) -> [__m512i; 4] {
+    unsafe fn four<const COPIES: bool>(to: *mut u8, from: *const u8) -> [__m512i; 4] {
         let mut bytes = [_mm512_setzero_si512(); 4];
-        for ((bytes, to), number) in bytes.iter_mut().zip(to.chunks_exact_mut(STEP)).zip(0_usize..) {
+        for (bytes, number) in bytes.iter_mut().zip(0_usize..) {
+            let at = number * STEP;
             // SAFETY: one of the four parts of the caller's stride.
-            *bytes = unsafe { one(to, from.wrapping_add(number * STEP)) };
+            *bytes = unsafe { one::<COPIES>(to.wrapping_add(at), from.wrapping_add(at)) };
         }
         bytes
     }
 
-    /// Copies a register's bytes, read once: what is stored is what is returned, whoever changes them.
+    /// A register's bytes, read once: what is stored, if `COPIES`, is what is returned, whoever changes them.
     ///
     /// # Safety
-    /// [`STEP`] bytes are readable at `from`.
+    /// [`STEP`] bytes are readable at `from`, and writable at `to` if they are copied.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn one(to: &mut [u8], from: *const u8) -> __m512i {
+    unsafe fn one<const COPIES: bool>(to: *mut u8, from: *const u8) -> __m512i {
         let bytes: __m512i;
         // SAFETY: a load of the caller's bytes. In assembler, so that it is neither repeated nor taken for that of unshared memory.
         unsafe {
             asm!("vmovdqu64 {bytes}, [{from}]", from = in(reg) from, bytes = out(zmm_reg) bytes, options(nostack, preserves_flags, readonly));
         }
-        assert!(to.len() >= STEP, "room for a register");
-        // SAFETY: there is room for it.
-        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), bytes) };
+        if COPIES {
+            // SAFETY: there is room for it.
+            unsafe { _mm512_storeu_si512(to.cast(), bytes) };
+        }
         bytes
     }
 }
@@ -204,6 +242,7 @@ mod tests {
                         "{len}"
                     );
                     assert!(bytes == expected, "{len} bytes from {offset} on");
+                    assert_eq!(continue_crc(before, expected), compute(before, expected), "{len}");
                 }
             }
         }

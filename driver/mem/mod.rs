@@ -16,6 +16,7 @@ mod segment;
 
 pub(crate) use adopt::{Adopted, Claim, Room};
 pub(crate) use bytes::RegionBytes;
+pub(crate) use crc::continue_crc;
 pub(crate) use exclusive::ExclusiveBytes;
 pub use foreign::{ForeignMemory, RawSge};
 pub(crate) use heap::{Extents, GRANULE};

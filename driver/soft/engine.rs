@@ -6,10 +6,11 @@ use super::path::flow;
 use super::qp::{Inner, SoftQp};
 use super::transmit::transmit;
 use crate::link::{Datagram, ReceiveScratch};
+use crate::mem::continue_crc;
 use crate::sync::Ordering;
 use crate::verbs::event::{AsyncEvent, EventSource};
 use tbrdma_proto::transport::{DropCounters, DropReason, Incoming, Pending, QpView, admit};
-use tbrdma_proto::wire::icrc::{Flow, IdentHint, verify};
+use tbrdma_proto::wire::icrc::{Flow, IdentHint, verify_by};
 use tbrdma_proto::wire::ip::IpHeader;
 use tbrdma_proto::wire::{GRH_BYTES, Packet};
 use tbrdma_proto::{AsyncEventKind, Gid, QpType, Time, limits};
@@ -271,7 +272,7 @@ impl KnownFlow {
     fn verify(&mut self, datagram: &Datagram<'_>) -> Option<u16> {
         let packet = datagram.payload;
         for ident in [datagram.ident_hint, 0] {
-            if verify(&self.flow, IdentHint::Known(ident), packet).is_ok() {
+            if verify_by(&self.flow, IdentHint::Known(ident), packet, continue_crc).is_ok() {
                 self.ours = self.ours.saturating_add(1);
                 return Some(ident);
             }
@@ -282,7 +283,7 @@ impl KnownFlow {
         if self.ours >= CONVINCED {
             return None;
         }
-        let found = verify(&self.flow, IdentHint::Unknown, packet).ok()?;
+        let found = verify_by(&self.flow, IdentHint::Unknown, packet, continue_crc).ok()?;
         self.ours = 0;
         Some(found.unwrap_or(0))
     }

@@ -279,6 +279,24 @@ impl fmt::Display for BadIcrc {
 /// [`BadIcrc`].
 #[inline]
 pub fn verify(flow: &Flow, hint: IdentHint, udp_payload: &[u8]) -> Result<Option<u16>, BadIcrc> {
+    verify_by(flow, hint, udp_payload, |crc, bytes| {
+        let mut hasher = Hasher::new_with_initial(crc);
+        hasher.update(bytes);
+        hasher.finalize()
+    })
+}
+
+/// [`verify`] with a CRC of the caller's: `compute` is told a CRC-32 and bytes, and answers that of what had the first with these bytes behind it.
+///
+/// # Errors
+/// [`BadIcrc`].
+#[inline]
+pub fn verify_by(
+    flow: &Flow,
+    hint: IdentHint,
+    udp_payload: &[u8],
+    compute: impl FnOnce(u32, &[u8]) -> u32,
+) -> Result<Option<u16>, BadIcrc> {
     let len = udp_payload.len();
     let Some((body, stored)) = udp_payload.split_last_chunk() else {
         return Err(BadIcrc::Shape { len });
@@ -291,8 +309,10 @@ pub fn verify(flow: &Flow, hint: IdentHint, udp_payload: &[u8]) -> Result<Option
         IdentHint::Known(ident) => ident,
         IdentHint::Unknown => 0,
     };
+    let (front, rest) = body.split_at(Bth::BYTES);
     let mut hasher = IcrcHasher::new(flow, ident, len);
-    hasher.update(body);
+    hasher.update(front);
+    hasher.update_by(|crc| Some(compute(crc, rest)));
     let computed = hasher.finish();
     if computed == stored {
         return Ok(flow.is_ipv4().then_some(ident));
