@@ -28,7 +28,7 @@ impl UdpLink {
     pub(super) fn settle(&self, gid_index: u8, socket: &Socket) {
         let Ok(nonce) = random_u64() else { return };
         let step = socket.steering().poll(Time::ZERO, nonce);
-        self.carry_out(socket, step);
+        self.carry_out(Time::ZERO, socket, step);
         // With a ring, the answers are in it, for whoever looks there.
         if self.receiving.ring().is_some() {
             return;
@@ -73,7 +73,7 @@ impl UdpLink {
             let Ok(nonce) = random_u64() else { break };
             let step = steering.poll(now, nonce);
             drop(steering);
-            self.carry_out(socket, step);
+            self.carry_out(now, socket, step);
         }
         self.note_steering();
     }
@@ -114,7 +114,7 @@ impl UdpLink {
         let (nonce, index, tag) = (probe.nonce, probe.index, self.slot.tag());
         if probe.asker == tag.0 {
             let step = socket.steering().answered(now, nonce, index, tag.0);
-            self.carry_out(socket, step);
+            self.carry_out(now, socket, step);
             return self.note_steering();
         }
         // One that does not arrive is asked for again.
@@ -131,7 +131,7 @@ impl UdpLink {
                     let index = self.interface.gids.iter().position(|gid| *gid == answer.gid);
                     if let Some(socket) = index.and_then(|index| self.socket(index as u8)) {
                         let step = socket.steering().answered(now, answer.nonce, answer.index, answer.tag);
-                        self.carry_out(socket, step);
+                        self.carry_out(now, socket, step);
                         self.note_steering();
                     }
                 }
@@ -167,7 +167,7 @@ impl UdpLink {
     }
 
     /// Does what the search for positions wants.
-    fn carry_out(&self, socket: &Socket, step: Step) {
+    fn carry_out(&self, now: Time, socket: &Socket, step: Step) {
         match step {
             Step::Rest => {}
             Step::Probe { index, nonce } => {
@@ -186,6 +186,10 @@ impl UdpLink {
                 self.counters.steering_programs.add(1);
                 // Without a program packets are handed on, which is slow but right.
                 let _ = attach_steering(socket.as_fd(), &program(&positions));
+                if let Ok(nonce) = random_u64() {
+                    let step = socket.steering().attached(now, nonce);
+                    self.carry_out(now, socket, step);
+                }
             }
         }
     }

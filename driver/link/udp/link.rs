@@ -126,7 +126,7 @@ impl UdpLink {
         if let Some(socket) = place.get() {
             return Ok(socket);
         }
-        let socket = Socket::open(&self.interface, *gid)?;
+        let socket = Socket::open(&self.interface, *gid, self.slot.tag().0)?;
         let telling = self.telling();
         socket.tell(telling);
         // Of a train over IPv4 that comes apart, each packet has an identification that is not told.

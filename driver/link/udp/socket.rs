@@ -41,14 +41,14 @@ struct Sender {
 }
 
 impl Socket {
-    /// Opens the socket of a GID.
-    pub(super) fn open(interface: &Interface, gid: Gid) -> Result<Self> {
+    /// Opens the socket of a GID, for the slot `own`.
+    pub(super) fn open(interface: &Interface, gid: Gid, own: u8) -> Result<Self> {
         let address = address(gid, interface.index);
         let fd = udp::bind(address).map_err(|source| refused(interface, address.ip, source))?;
         Ok(Self {
             fd,
             address,
-            steering: Mutex::new(Steering::new()),
+            steering: Mutex::new(Steering::new(own)),
             coalesces: AtomicBool::new(false),
             senders: (0..MAX_SENDERS).map(|_| OnceLock::new()).collect(),
             connecting: Mutex::new(()),
@@ -224,7 +224,7 @@ mod tests {
             gids: Vec::new(),
         };
         let IpAddr::V4(v4) = ip else { return };
-        let error = Socket::open(&interface, Gid::from_ipv4_mapped(v4)).unwrap_err().to_string();
+        let error = Socket::open(&interface, Gid::from_ipv4_mapped(v4), 1).unwrap_err().to_string();
         assert!(error.contains("127.4.7.91"), "{error}");
         assert!(error.contains(&format!("user {}", crate::sys::process::effective_user_id())), "{error}");
     }

@@ -34,6 +34,9 @@ const TRIES: u32 = 3;
 /// So many silent positions in a row are taken for the end.
 const SILENT_END: usize = 3;
 
+/// How often a search is repeated at once that has not found ourselves.
+const REPEATS: u32 = 3;
+
 /// The rests between two times of finding out, from the first to the longest.
 const FIRST_REST: Duration = Duration::from_millis(20);
 const LONGEST_REST: Duration = Duration::from_secs(2);
@@ -96,6 +99,8 @@ pub(super) fn program(positions: &[Option<u8>]) -> Vec<Instruction> {
 /// Finding out, for one address. It says what to do; the link does it.
 #[derive(Debug)]
 pub(super) struct Steering {
+    /// Our own slot.
+    own: u8,
     /// What is being found out, if anything is.
     search: Option<Search>,
     /// Whether a packet has gone astray since the last search.
@@ -103,6 +108,9 @@ pub(super) struct Steering {
     /// No search before that.
     not_before: Time,
     rest: Duration,
+    /// Searches that have not found ourselves and are to be repeated.
+    repeats: u32,
+    repeat: bool,
 }
 
 #[derive(Debug)]
@@ -132,8 +140,16 @@ pub(super) enum Step {
 
 impl Steering {
     /// Nothing is known yet; the first search is due at once.
-    pub(super) fn new() -> Self {
-        Self { search: None, wanted: true, not_before: Time::ZERO, rest: FIRST_REST }
+    pub(super) fn new(own: u8) -> Self {
+        Self {
+            own,
+            search: None,
+            wanted: true,
+            not_before: Time::ZERO,
+            rest: FIRST_REST,
+            repeats: 0,
+            repeat: false,
+        }
     }
 
     /// A packet came that belongs to another live slot.
@@ -165,9 +181,8 @@ impl Steering {
                     (self.rest * 2).min(LONGEST_REST)
                 };
                 self.wanted = false;
-                self.search =
-                    Some(Search { nonce, positions: Vec::new(), tries: 1, deadline: now + PATIENCE });
-                Step::Probe { index: 0, nonce }
+                self.repeats = 0;
+                self.begin(now, nonce)
             }
             None => Step::Rest,
             Some(search) if now < search.deadline => Step::Rest,
@@ -201,6 +216,21 @@ impl Steering {
         self.next(now)
     }
 
+    /// After the program of a search has been attached: repeats the search if it has not found ourselves. We are one of the group, so its probes
+    /// did not go where they said, as none do before the first program is attached. `nonce` is a fresh random number.
+    pub(super) fn attached(&mut self, now: Time, nonce: u64) -> Step {
+        if std::mem::take(&mut self.repeat) && self.search.is_none() {
+            self.begin(now, nonce)
+        } else {
+            Step::Rest
+        }
+    }
+
+    fn begin(&mut self, now: Time, nonce: u64) -> Step {
+        self.search = Some(Search { nonce, positions: Vec::new(), tries: 1, deadline: now + PATIENCE });
+        Step::Probe { index: 0, nonce }
+    }
+
     fn next(&mut self, now: Time) -> Step {
         let Some(search) = &mut self.search else { return Step::Rest };
         let (index, nonce) = (search.positions.len() as u32, search.nonce);
@@ -211,7 +241,10 @@ impl Steering {
 
     fn finish(&mut self, now: Time) -> Step {
         self.not_before = now + self.rest;
-        self.search.take().map_or(Step::Rest, |search| Step::Attach(search.positions))
+        let Some(search) = self.search.take() else { return Step::Rest };
+        self.repeat = !search.positions.contains(&Some(self.own)) && self.repeats < REPEATS;
+        self.repeats += u32::from(self.repeat);
+        Step::Attach(search.positions)
     }
 }
 
@@ -244,18 +277,18 @@ mod tests {
     #[test]
     fn positions_are_found_to_the_last() {
         for slots in [&[Some(9)][..], &[Some(9), Some(4), Some(200)], &[Some(1), None, Some(3)]] {
-            let (found, took) = search(&mut Steering::new(), Time::ZERO, slots);
+            let (found, took) = search(&mut Steering::new(9), Time::ZERO, slots);
             assert_eq!(found, slots);
             let silent = slots.iter().filter(|slot| slot.is_none()).count() as u32;
             assert_eq!(took, Time::ZERO + PATIENCE * TRIES * silent);
         }
         // Nobody answers: that ends too.
-        assert_eq!(search(&mut Steering::new(), Time::ZERO, &[None; 9]).0, []);
+        assert_eq!(search(&mut Steering::new(9), Time::ZERO, &[None; 9]).0, []);
     }
 
     #[test]
     fn answers_to_other_probes_are_not_heard() {
-        let mut steering = Steering::new();
+        let mut steering = Steering::new(1);
         assert_eq!(steering.answered(Time::ZERO, 7, 0, 1), Step::Rest);
         assert_eq!(steering.poll(Time::ZERO, 7), Step::Probe { index: 0, nonce: 7 });
         assert_eq!(steering.answered(Time::ZERO, 6, 0, 1), Step::Rest);
@@ -266,7 +299,7 @@ mod tests {
 
     #[test]
     fn searches_that_do_not_help_become_rare() {
-        let mut steering = Steering::new();
+        let mut steering = Steering::new(1);
         let (_, mut now) = search(&mut steering, Time::ZERO, &[Some(1)]);
         assert_eq!(steering.deadline(), None);
         let mut rests = Vec::new();
@@ -285,6 +318,34 @@ mod tests {
         (_, now) = search(&mut steering, now, &[Some(1)]);
         steering.astray();
         assert_eq!(steering.deadline().unwrap().since(now), FIRST_REST);
+    }
+
+    #[test]
+    fn a_search_that_does_not_find_ourselves_is_repeated_at_once() {
+        let mut steering = Steering::new(4);
+        assert_eq!(steering.attached(Time::ZERO, 7), Step::Rest, "there was no search");
+        // Without a program, all probes go to one socket.
+        let (found, now) = search(&mut steering, Time::ZERO, &[Some(9)]);
+        assert_eq!(found, [Some(9)]);
+        let mut step = steering.attached(now, 8);
+        for (index, tag) in [(0, 9), (1, 4), (2, 9)] {
+            assert_eq!(step, Step::Probe { index, nonce: 8 });
+            step = steering.answered(now, 8, index, tag);
+        }
+        assert_eq!(step, Step::Attach(vec![Some(9), Some(4)]));
+        assert_eq!(steering.attached(now, 9), Step::Rest);
+        // It ends if we are never found.
+        let mut repeats = 0;
+        steering.astray();
+        let due = steering.deadline().unwrap();
+        let (_, mut now) = search(&mut steering, due, &[Some(9)]);
+        while steering.attached(now, 7) != Step::Rest {
+            repeats += 1;
+            assert_eq!(steering.answered(now, 7, 0, 9), Step::Probe { index: 1, nonce: 7 });
+            assert_eq!(steering.answered(now, 7, 1, 9), Step::Attach(vec![Some(9)]));
+            now = now + PATIENCE;
+        }
+        assert_eq!(repeats, REPEATS);
     }
 
     #[test]
