@@ -9,6 +9,7 @@ use common::{Node, expect_nothing, join, pattern};
 
 #[test]
 fn a_send_waits_until_there_is_a_receive() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let (mut a, mut b) = pair(backend, "");
         let bytes = pattern(3, 4096);
@@ -25,6 +26,7 @@ fn a_send_waits_until_there_is_a_receive() {
 
 #[test]
 fn many_sends_go_one_by_one_as_receives_come_and_none_is_lost() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let (mut a, mut b) = pair(backend, "");
         let mut rng = common::Rng(11);
@@ -60,6 +62,7 @@ fn many_sends_go_one_by_one_as_receives_come_and_none_is_lost() {
 
 #[test]
 fn both_ends_may_send_first() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let (mut a, mut b) = pair(backend, "");
         a.post_send(1, 0..8);
@@ -76,6 +79,7 @@ fn both_ends_may_send_first() {
 
 #[test]
 fn a_send_waits_for_a_peer_that_is_not_ready_yet() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let mut nodes = [(); 2].map(|()| Node::of(&open(backend, "apple-tb5"), QpType::Uc, |init| init));
         let [a, b] = &mut nodes;
@@ -98,6 +102,7 @@ fn a_send_waits_for_a_peer_that_is_not_ready_yet() {
 
 #[test]
 fn a_write_completes_and_remote_memory_is_unchanged() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let (mut a, b) = pair(backend, "rkey=real");
         a.fill(0..64, 9);
@@ -111,6 +116,7 @@ fn a_write_completes_and_remote_memory_is_unchanged() {
 
 #[test]
 fn writes_can_be_found_by_refusing_them() {
+    let _alone = common::alone();
     let (mut a, mut b) = pair("shm", "write=refused");
     let (slice, remote) = (a.mr.slice(0..64), b.mr.remote().at(0));
     b.post_recv(1, 0..64);
@@ -129,6 +135,7 @@ fn writes_can_be_found_by_refusing_them() {
 
 #[test]
 fn an_empty_send_arrives_or_is_lost() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let (mut a, mut b) = pair(backend, "");
         b.post_recv(1, 0..64);
@@ -145,6 +152,7 @@ fn an_empty_send_arrives_or_is_lost() {
 
 #[test]
 fn without_the_switch_a_card_drops_what_finds_no_receive() {
+    let _alone = common::alone();
     let (mut a, mut b) = pair("shm", "flow=drop");
     a.post_send(1, 0..8);
     a.expect(1, WcStatus::Success);
@@ -154,6 +162,7 @@ fn without_the_switch_a_card_drops_what_finds_no_receive() {
 
 #[test]
 fn a_send_completion_is_not_delivery() {
+    let _alone = common::alone();
     // All that one side sends is lost on the cable, but what it hears is not.
     let lossy = tbrdma::OpenOptions::new().profile("apple-tb5").fault("loss=50%").seed(7);
     let (mut a, mut b) = {

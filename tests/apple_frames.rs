@@ -11,6 +11,7 @@ const FRAME: usize = FRAME_BYTES as usize;
 
 #[test]
 fn other_numbers_of_frames_are_local_length_errors_and_the_connection_goes_on() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let (mut a, mut b) = pair(backend, "");
         for (sent, room, status) in [
@@ -32,6 +33,7 @@ fn other_numbers_of_frames_are_local_length_errors_and_the_connection_goes_on() 
 
 #[test]
 fn a_queue_holds_as_many_frames_as_were_granted_and_no_more() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let (mut a, mut b) = pair(backend, "");
         let depth = b.qp.cap().max_recv_wr as usize;
@@ -61,6 +63,7 @@ fn a_queue_holds_as_many_frames_as_were_granted_and_no_more() {
 
 #[test]
 fn sends_count_until_their_completion_is_polled() {
+    let _alone = common::alone();
     let (mut a, _b) = pair_shaped("shm", "rounding=off", |init| init.max_send_wr(17).max_recv_wr(17));
     assert_eq!(a.qp.cap().max_send_wr, 16);
     // Nobody receives: they wait.
@@ -77,6 +80,7 @@ fn sends_count_until_their_completion_is_polled() {
 
 #[test]
 fn what_is_past_the_depth_is_lost_where_nobody_says_so() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let (mut a, mut b) = pair_shaped(backend, "overrun=silent,rounding=off", |init| init.max_recv_wr(5));
         assert_eq!(b.qp.cap().max_recv_wr, 4);
@@ -97,6 +101,7 @@ fn what_is_past_the_depth_is_lost_where_nobody_says_so() {
 
 #[test]
 fn the_longest_message_has_4095_frames() {
+    let _alone = common::alone();
     let (mut a, mut b) =
         pair_shaped("shm", "mr-size=reported", |init| init.max_send_wr(4095).max_recv_wr(4095));
     let most = FRAME * MAX_FRAMES as usize;

@@ -22,6 +22,7 @@ fn exhaust<T>(mut make: impl FnMut() -> Result<T>) -> (Vec<T>, Error) {
 
 #[test]
 fn ten_queue_pairs_of_eleven_then_busy() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let ctx = open(backend, "apple-tb5");
         assert_eq!(ctx.query_device().max_qp, 11);
@@ -37,6 +38,7 @@ fn ten_queue_pairs_of_eleven_then_busy() {
 
 #[test]
 fn the_device_is_one_for_all_who_open_it() {
+    let _alone = common::alone();
     let contexts =
         [again("shared_port", "shm", "apple-tb5,qps=3"), again("shared_port", "shm", "apple-tb5,qps=3")];
     let ends = contexts.each_ref().map(|ctx| (ctx.alloc_pd().unwrap(), ctx.create_cq(16).unwrap()));
@@ -47,6 +49,7 @@ fn the_device_is_one_for_all_who_open_it() {
 
 #[test]
 fn a_hundred_regions_then_no_memory() {
+    let _alone = common::alone();
     let ctx = open("shm", "apple-tb5");
     let pd = ctx.alloc_pd().unwrap();
     // Allocated, registered and lent ones are all regions.
@@ -59,6 +62,7 @@ fn a_hundred_regions_then_no_memory() {
 
 #[test]
 fn eleven_domains_and_eleven_completion_queues() {
+    let _alone = common::alone();
     let ctx = open("shm", "apple-tb5");
     let (pds, error) = exhaust(|| ctx.alloc_pd());
     assert_eq!((pds.len(), error.errno()), (11, libc::ENOMEM), "{error}");
@@ -70,6 +74,7 @@ fn eleven_domains_and_eleven_completion_queues() {
 
 #[test]
 fn only_unreliable_connections_exist() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let ctx = open(backend, "apple-tb5");
         let pd = ctx.alloc_pd().unwrap();
@@ -86,6 +91,7 @@ fn only_unreliable_connections_exist() {
 
 #[test]
 fn one_entry_and_no_inline_bytes() {
+    let _alone = common::alone();
     let ctx = open("shm", "apple-tb5");
     let pd = ctx.alloc_pd().unwrap();
     let cq = ctx.create_cq(16).unwrap();
@@ -106,6 +112,7 @@ fn one_entry_and_no_inline_bytes() {
 
 #[test]
 fn depths_are_granted_in_frames_and_read_back() {
+    let _alone = common::alone();
     let (a, _b) = pair_shaped("shm", "", |init| init.max_send_wr(32).max_recv_wr(1024));
     let asked = a.qp.query().cap;
     assert_eq!((asked.max_send_wr, asked.max_recv_wr), (1023, 2047));
@@ -116,6 +123,7 @@ fn depths_are_granted_in_frames_and_read_back() {
 
 #[test]
 fn what_the_device_and_its_port_report() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let ctx = open(backend, "apple-tb5");
         let device = ctx.query_device();
@@ -129,6 +137,7 @@ fn what_the_device_and_its_port_report() {
 
 #[test]
 fn a_region_may_be_larger_where_the_bound_is_only_reported() {
+    let _alone = common::alone();
     let (strict, lax) = (open("shm", "apple-tb5"), open("shm", "apple-tb5,mr-size=reported"));
     let pds = [&strict, &lax].map(|ctx| ctx.alloc_pd().unwrap());
     let error = pds[0].alloc(16_384_001, all_access()).unwrap_err();
@@ -139,6 +148,7 @@ fn a_region_may_be_larger_where_the_bound_is_only_reported() {
 
 #[test]
 fn local_writing_alone_is_allowed_or_refused() {
+    let _alone = common::alone();
     let (allows, refuses) = (open("shm", "apple-tb5"), open("shm", "apple-tb5,local-only-mr=refused"));
     let pds = [&allows, &refuses].map(|ctx| ctx.alloc_pd().unwrap());
     assert!(pds[0].alloc(16, Access::LOCAL_WRITE).is_ok());
@@ -148,6 +158,7 @@ fn local_writing_alone_is_allowed_or_refused() {
 
 #[test]
 fn remote_keys_are_zero() {
+    let _alone = common::alone();
     let ctx = open("shm", "apple-tb5");
     let pd = ctx.alloc_pd().unwrap();
     assert_eq!(pd.alloc(16, all_access()).unwrap().rkey(), 0);

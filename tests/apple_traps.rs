@@ -10,6 +10,7 @@ use common::{Node, connection};
 
 #[test]
 fn receives_before_rts_are_taken_or_are_bad_addresses() {
+    let _alone = common::alone();
     for (switches, allowed) in [("", true), ("early-recv=refused", false)] {
         let (a, b) = (open("shm", &apple(switches)), open("shm", &apple(switches)));
         let mut nodes = [a, b].map(|ctx| Node::of(&ctx, QpType::Uc, |init| init));
@@ -40,6 +41,7 @@ fn crossing(node: &Node) -> (MemoryRegion, usize) {
 
 #[test]
 fn an_entry_past_4_gib_is_as_any_other_unless_the_switch_is_on() {
+    let _alone = common::alone();
     for (switches, aliased) in [("mr-size=reported", false), ("mr-size=reported,alias-4gib=on", true)] {
         let (mut a, mut b) = pair("shm", switches);
         let (region, boundary) = crossing(&b);
@@ -65,6 +67,7 @@ fn an_entry_past_4_gib_is_as_any_other_unless_the_switch_is_on() {
 
 #[test]
 fn entries_past_4_gib_can_be_found_by_refusing_them() {
+    let _alone = common::alone();
     let (mut a, _b) = pair("shm", "mr-size=reported,alias-4gib=refused");
     let (region, boundary) = crossing(&a);
     if boundary + 64 > region.len() || boundary < 64 {
@@ -87,6 +90,7 @@ fn is_ipv4(gid: &Gid) -> bool {
 
 #[test]
 fn the_second_gid_is_ipv4_mapped_and_leads_to_the_port() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let (a, b) = (open(backend, "apple-tb5"), open(backend, "apple-tb5"));
         let mut nodes = [a, b].map(|ctx| Node::of(&ctx, QpType::Uc, |init| init));
@@ -107,6 +111,7 @@ fn the_second_gid_is_ipv4_mapped_and_leads_to_the_port() {
 
 #[test]
 fn without_an_ipv4_address_there_is_no_second_gid() {
+    let _alone = common::alone();
     for backend in BACKENDS {
         let mut node = Node::of(&open(backend, "apple-tb5,ipv4=off"), QpType::Uc, |init| init);
         assert!(node.ctx.query_gid(1, 1).unwrap().is_zero(), "{backend}");

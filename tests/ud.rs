@@ -2,7 +2,6 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tbrdma::{
     AddressHandle, AddressVector, Gid, MrSlice, Opcode, PostErrorKind, PostRefusal, QpAttr, QpAttrMask,
@@ -10,17 +9,10 @@ use tbrdma::{
 };
 
 mod common;
-use common::{MEMORY, Node, pattern};
+use common::{MEMORY, Node, alone, pattern};
 
 const QKEY: u32 = 0x1111_2222;
 const GRH: usize = 40;
-
-/// One of these tests at a time. Where devices come and go at an address, the kernel gives some packets to another device, which hands them on: behind
-/// later ones, and only if there is room. Nobody sends datagrams again.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn node() -> Node {
     let mut node = Node::new(QpType::Ud);

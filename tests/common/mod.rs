@@ -3,6 +3,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tbrdma::{
     Access, AsyncEvent, AsyncEventKind, CompletionQueue, Connection, Context, EventSource, MemoryRegion,
@@ -228,6 +229,13 @@ pub(crate) fn pairs(qp_type: &str, shape: impl Fn(QpInit<'_>) -> QpInit<'_>) -> 
     let (mut a, mut b) = (Node::of(&ctx, qp_type, &shape), Node::of(&ctx, qp_type, &shape));
     join(&mut a, &mut b, &patient());
     [apart, (a, b)]
+}
+
+/// Held by one test at a time of those whose messages nobody sends again. Where devices come and go at an address, the kernel gives some packets to
+/// another device, which hands them on: behind later ones, and only if there is room.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Connects two nodes with each other.

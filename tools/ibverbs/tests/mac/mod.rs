@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 pub(crate) mod collective;
@@ -66,6 +66,9 @@ pub(crate) fn program<F: Fn()>(test: F, profile: &str, more: &[(&str, &str)], bo
         Some(role) => panic!("{name} was started as {role}"),
         None => {}
     }
+    // What these programs send is not sent again, and is lost where others open and close devices at the same address.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut child = Command::new(std::env::current_exe().expect("a path"))
         .args([name, "--exact", "--nocapture", "--test-threads=1", "--quiet"])
         .env("TBRDMA_TEST_ROLE", name)
