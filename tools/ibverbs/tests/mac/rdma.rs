@@ -2,6 +2,7 @@
 //! opened once more, with a queue pair of its own, and buffers of every size registered for it.
 
 use super::load;
+use super::port::uc;
 use crate::common::verbs::abi::*;
 use crate::common::verbs::{nonsense, zeroed};
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -50,8 +51,6 @@ functions! {
     ibv_dereg_mr(*mut ibv_mr) -> c_int;
 }
 
-/// `IBV_QPT_UC`.
-const UC: u32 = 3;
 /// `IBV_WR_SEND`.
 const SEND: u32 = 2;
 /// `IBV_SEND_SIGNALED`.
@@ -157,17 +156,8 @@ impl<'a> Connection<'a> {
         // SAFETY: an open device; no channel.
         let cq = unsafe { (rdma.ibv_create_cq)(context, 2 * WORK as c_int, null_mut(), null_mut(), 0) };
         assert!(!pd.is_null() && !cq.is_null(), "{device}");
-        let mut init = nonsense::<ibv_qp_init_attr>();
+        let mut init = uc(cq, WORK);
         init.qp_context = context.cast();
-        (init.send_cq, init.recv_cq, init.srq) = (cq, cq, null_mut());
-        init.cap = ibv_qp_cap {
-            max_send_wr: WORK,
-            max_recv_wr: WORK,
-            max_send_sge: 1,
-            max_recv_sge: 1,
-            max_inline_data: 0,
-        };
-        (init.qp_type, init.sq_sig_all) = (UC, 0);
         // SAFETY: what it needs is set.
         let qp = unsafe { (rdma.ibv_create_qp)(pd, &mut init) };
         assert!(!qp.is_null(), "{device}");
