@@ -2,9 +2,6 @@
 
 #![no_main]
 
-#[path = "../../tools/ibverbs/abi/mod.rs"]
-#[allow(dead_code, reason = "the library uses what is not used here")]
-mod abi;
 #[path = "../c_calls/mod.rs"]
 mod c_calls;
 #[path = "../case.rs"]
@@ -18,6 +15,7 @@ use c_calls::calls::Calls;
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use ibverbs as _;
 use std::cell::RefCell;
+use tbrdma_abi as abi;
 
 #[global_allocator]
 static ALLOCATOR: quarantine::Quarantine = quarantine::Quarantine::new();

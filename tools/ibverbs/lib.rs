@@ -5,7 +5,6 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `abi/` | the structures of `infiniband/verbs.h` |
 //! | `export.rs`, `object.rs`, `errno.rs` | how calls come in, what pointers become, how failures go out |
 //! | `device.rs`, `context.rs`, `query.rs` | devices, open devices, what they say |
 //! | `pd.rs`, `mr.rs`, `mw.rs`, `dm.rs`, `ah.rs`, `channel.rs`, `cq.rs`, `srq.rs`, `qp.rs` | an object each |
@@ -19,7 +18,6 @@
 
 #![warn(clippy::unwrap_used, clippy::panic)]
 
-mod abi;
 mod acks;
 mod ah;
 mod attr;
@@ -56,3 +54,6 @@ mod system;
 mod wait;
 mod watch;
 mod wr;
+
+/// The structures of `infiniband/verbs.h`.
+use tbrdma_abi as abi;

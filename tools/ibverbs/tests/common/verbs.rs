@@ -4,14 +4,13 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a C program has no blocks at all")]
 
-#[path = "../../abi/mod.rs"]
-pub(crate) mod abi;
-
-pub(crate) use abi::*;
 use core::ffi::{c_int, c_void};
 use core::ptr::{null, null_mut};
 use libloading::os::unix::Library;
 use std::sync::OnceLock;
+#[allow(unused_imports)]
+pub(crate) use tbrdma_abi as abi;
+pub(crate) use tbrdma_abi::*;
 
 /// The library, loaded once.
 fn library() -> &'static Library {

@@ -2,13 +2,14 @@
 //!
 //! They are taken from the system, or from where `TBRDMA_VERBS_INCLUDE` says.
 
-mod common;
+#[path = "../../tests/common/skip.rs"]
+mod skip;
 
-use common::verbs::abi::*;
 use core::mem::offset_of;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tbrdma_abi::*;
 
 /// A field: its name in C, its offset, its size.
 type Field = (&'static str, usize, usize);
@@ -203,11 +204,11 @@ fn a_c_compiler_agrees_on_every_field() {
     let include =
         std::env::var_os("TBRDMA_VERBS_INCLUDE").map_or_else(|| PathBuf::from("/usr/include"), PathBuf::from);
     if !include.join("infiniband/verbs.h").exists() {
-        common::skip(format_args!("no infiniband/verbs.h in {} (package libibverbs-dev)", include.display()));
+        skip::skip(format_args!("no infiniband/verbs.h in {} (package libibverbs-dev)", include.display()));
         return;
     }
     if Command::new("cc").arg("--version").output().is_err() {
-        common::skip("no C compiler");
+        skip::skip("no C compiler");
         return;
     }
     let layouts = layouts();
