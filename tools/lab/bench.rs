@@ -3,6 +3,7 @@
 use crate::device::Device;
 use crate::guest::Guest;
 use crate::party::Party;
+use crate::programs::Programs;
 use crate::verbs::Verbs;
 use crate::wire::Wire;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -67,4 +68,5 @@ pub(crate) struct Bench {
     pub(crate) verbs: Verbs,
     pub(crate) ours: Ours,
     pub(crate) control: Control,
+    pub(crate) programs: Programs,
 }

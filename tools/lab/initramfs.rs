@@ -1,6 +1,7 @@
 //! The guest's file system: one archive in the cpio format "newc" that the kernel unpacks into memory.
 
 use crate::cache::{Cache, LIBRARY_FOLDERS, find_library};
+use crate::programs::{IN_GUEST, Programs};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,9 +25,10 @@ const PROGRAMS: [&str; 13] = [
     "ib_atomic_bw",
 ];
 
-/// The libraries they and the verbs program need.
-const LIBRARIES: [&str; 12] = [
+/// The libraries that these, the verbs program and our own programs need.
+const LIBRARIES: [&str; 13] = [
     "libc.so.6",
+    "libgcc_s.so.1",
     "libm.so.6",
     "libibverbs.so.1",
     "libmlx5.so.1",
@@ -43,11 +45,14 @@ const LIBRARIES: [&str; 12] = [
 const INIT: &str = include_str!("guest/init");
 const VERBS_C: &str = include_str!("guest/verbs.c");
 
-/// Writes the archive and says where.
-pub(crate) fn build(cache: &Cache) -> Result<PathBuf> {
+/// Writes the archive, with those of our own programs that there are, and says where.
+pub(crate) fn build(cache: &Cache, programs: &Programs) -> Result<PathBuf> {
     let mut archive = Archive::default();
     for folder in ["dev", "proc", "sys", "tmp", "usr/bin"] {
         archive.folder(folder);
+    }
+    for name in IN_GUEST.iter().filter(|_| programs.are_there()) {
+        archive.file(&format!("bin/{name}"), 0o755, &read(&programs.path(name)?)?);
     }
     archive.file("init", 0o755, INIT.as_bytes());
     archive.file("bin/busybox", 0o755, &read(&cache.guest("bin/busybox"))?);

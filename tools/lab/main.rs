@@ -9,6 +9,7 @@
 //! | `verbs`, `guest/verbs.c` | the guest's rxe as a party |
 //! | `wire` | our transport as a party, with the lab as the wire: no root |
 //! | `device` | the library as a party, over a tap |
+//! | `programs` | our own programs, for the guest and for here |
 //! | `exchange` | how the programs of ibverbs-utils get to know each other |
 //! | `checks` | what must hold |
 //! | `modes` | how a guest and our side are connected |
@@ -25,6 +26,7 @@ mod initramfs;
 mod kernel;
 mod modes;
 mod party;
+mod programs;
 mod verbs;
 mod wire;
 

@@ -4,6 +4,7 @@ use crate::bench::{Bench, Control, Ours};
 use crate::cache::Cache;
 use crate::device::Device;
 use crate::guest::Guest;
+use crate::programs::Programs;
 use crate::verbs::Verbs;
 use crate::wire::Wire;
 use crate::wire::frame::{GUEST_MAC, OUR_V4, OUR_V6};
@@ -29,7 +30,8 @@ pub(crate) const TAP: &str = "tap0";
 /// The guest's frames come in UDP datagrams to us; TCP goes through qemu's own user network. Nothing needs a right that not everybody has.
 pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
     let cache = Cache::open()?;
-    let initramfs = initramfs::build(&cache)?;
+    let programs = Programs::find();
+    let initramfs = initramfs::build(&cache, &programs)?;
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let ours = socket.local_addr()?.port();
     let guests = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
@@ -56,11 +58,12 @@ pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
     };
     let verbs = Verbs::start(&guest, &control.listener()?, &control.host)?;
     let wire = Wire::start(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, guests)))?;
-    let mut bench = Bench { guest, verbs, ours: Ours::Wire(Box::new(wire)), control };
+    let mut bench = Bench { guest, verbs, ours: Ours::Wire(Box::new(wire)), control, programs };
     checks::pingpong::run(&mut bench, report);
     checks::operations::run(&mut bench, report);
     checks::refusals::run(&mut bench, report);
     checks::faults::run(&mut bench, report);
+    checks::own::run(&bench, report);
     report.always("the guest's end", || bench.guest.finish());
     Ok(())
 }
@@ -130,8 +133,14 @@ pub(crate) fn in_namespace(report: &mut Report, capture: Option<&Path>, verbose:
         "-device".into(),
         nic("roce"),
     ];
-    let guest =
-        Guest::start(&cache, initramfs::build(&cache)?, &network, &format!("lab.mtu={MTU}"), verbose)?;
+    let programs = Programs::find();
+    let guest = Guest::start(
+        &cache,
+        initramfs::build(&cache, &programs)?,
+        &network,
+        &format!("lab.mtu={MTU}"),
+        verbose,
+    )?;
     println!("lab: a guest is up after {:.1} s, at a tap in a network namespace", guest.boot.as_secs_f64());
     let control = Control {
         listen: OUR_V4.into(),
@@ -142,7 +151,7 @@ pub(crate) fn in_namespace(report: &mut Report, capture: Option<&Path>, verbose:
     let name = format!("udp:{TAP}");
     let options = capture.map_or_else(OpenOptions::new, |file| OpenOptions::new().capture(file));
     let device = Device::open(&name, &options)?;
-    let mut bench = Bench { guest, verbs, ours: Ours::Device(Box::new(device)), control };
+    let mut bench = Bench { guest, verbs, ours: Ours::Device(Box::new(device)), control, programs };
     checks::pingpong::run(&mut bench, report);
     checks::operations::run(&mut bench, report);
     checks::refusals::run(&mut bench, report);

@@ -17,14 +17,21 @@ pub(crate) fn chore(words: &[&str], more: &[impl AsRef<OsStr>], variable: Option
     }
 }
 
-/// Builds what unmodified programs need, as a user would: `tbrdma-run`, whose path is returned, and beside it the drop-in library. Cargo says what is
-/// wrong if it cannot.
+/// What unmodified programs need: `tbrdma-run`, and beside it the drop-in library.
+pub(crate) const RUN: [&str; 3] = ["tbrdma-run", "tbrdma-ibverbs", "tbrdma-preload"];
+
+/// Builds [`RUN`] and says where `tbrdma-run` is.
 pub(crate) fn build_run() -> Option<PathBuf> {
+    Some(build(&RUN)?.join("tbrdma-run"))
+}
+
+/// Builds packages as a user would, and says the folder of what was built. Cargo says what is wrong if it cannot.
+pub(crate) fn build(packages: &[&str]) -> Option<PathBuf> {
     let mut words = vec!["build", "--quiet", "--release"];
-    for package in ["tbrdma-run", "tbrdma-ibverbs", "tbrdma-preload"] {
+    for package in packages {
         words.extend(["--package", package]);
     }
     let built = chore(&words, &[] as &[&str], None) == ExitCode::SUCCESS;
     // They are beside us: xtask is built for release too.
-    built.then(|| std::env::current_exe().unwrap_or_default().with_file_name("tbrdma-run"))
+    built.then(|| std::env::current_exe().unwrap_or_default().with_file_name(""))
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask lab`: our stack against the Linux kernel's rdma_rxe. The lab is a program of its own (`tools/lab`), so that the other chores
 //! need not wait until it and the library are built. It runs unoptimised: with overflow checks, and soon built.
 
-use crate::cargo::{build_run, chore};
+use crate::cargo::{RUN, build, chore};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -15,11 +15,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> ExitCode {
-    // For Debian's programs on our device, against those in the guest.
-    let Some(run) = build_run() else { return ExitCode::FAILURE };
+    // For Debian's programs on our device, against those in the guest; and what the guest runs of ours.
+    let Some(programs) = build(&[&RUN, &["tbrdma-bench"][..]].concat()) else { return ExitCode::FAILURE };
     chore(
         &["run", "--quiet", "--package", "tbrdma-lab", "--"],
         &args.arguments,
-        Some(("TBRDMA_LAB_RUN", &run)),
+        Some(("TBRDMA_LAB_PROGRAMS", &programs)),
     )
 }

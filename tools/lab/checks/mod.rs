@@ -2,6 +2,7 @@
 
 pub(crate) mod faults;
 pub(crate) mod operations;
+pub(crate) mod own;
 pub(crate) mod perftest;
 pub(crate) mod pingpong;
 pub(crate) mod refusals;

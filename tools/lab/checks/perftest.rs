@@ -6,13 +6,9 @@ use crate::modes::TAP;
 use crate::party::{Family, PATIENCE};
 use crate::wire::frame::OUR_V4;
 use anyhow::{Context, Result};
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tbrdma_kit::{Process, Report, Skip};
-
-/// Where tbrdma-run is, beside the drop-in library. `cargo xtask lab` builds them and says it.
-const RUN: &str = "TBRDMA_LAB_RUN";
+use tbrdma_kit::{Process, Report};
 
 /// The port of the programs here; the guest's is that of all its programs.
 const PORT: u16 = 18_516;
@@ -53,7 +49,7 @@ pub(crate) fn run(bench: &Bench, report: &mut Report, cache: &Cache) {
 }
 
 fn guest_is_client(bench: &Bench, cache: &Cache, command: &str) -> Result<String> {
-    let mut ours = start(cache, &format!("{command} -p {PORT}"))?;
+    let mut ours = start(bench, cache, &format!("{command} -p {PORT}"))?;
     ours.until_listening(PORT)?;
     let guests = guests(bench, &format!("{command} -p {PORT}"))?;
     let outcome = bench.guest.run(&format!("{guests} {OUR_V4}"), PATIENCE)?;
@@ -71,7 +67,7 @@ fn guest_is_server(bench: &Bench, cache: &Cache, command: &str) -> Result<String
     while bench.guest.run(&is_up, Duration::from_secs(10))?.status != 0 {
         anyhow::ensure!(Instant::now() < until, "the guest's program does not listen");
     }
-    let said = start(cache, &format!("{command} {}", bench.control.guest.ip()))?.succeed();
+    let said = start(bench, cache, &format!("{command} {}", bench.control.guest.ip()))?.succeed();
     if said.is_err() {
         // It would wait for us.
         let program = command.split(' ').next().unwrap_or_default();
@@ -89,13 +85,10 @@ fn guests(bench: &Bench, command: &str) -> Result<String> {
 }
 
 /// Starts our side.
-fn start(cache: &Cache, command: &str) -> Result<Process> {
-    let run = std::env::var_os(RUN).map(PathBuf::from);
-    let run = run.with_context(|| format!("{RUN} does not say where tbrdma-run is"));
-    let run = run.map_err(|error| Skip::new(format!("{error}; `cargo xtask lab` does")))?;
+fn start(bench: &Bench, cache: &Cache, command: &str) -> Result<Process> {
     let mut words = command.split(' ').filter(|word| !word.is_empty());
     let program = cache.guest("usr/bin").join(words.next().unwrap_or_default());
-    let mut child = Command::new(run);
+    let mut child = Command::new(bench.programs.path("tbrdma-run")?);
     // GID 1 is the IPv4 address.
     child
         .arg("--device")
