@@ -48,6 +48,9 @@ struct Arguments {
     /// A file that gets every packet of the library at the tap, as pcapng.
     #[arg(long)]
     capture: Option<PathBuf>,
+    /// A command for the guest instead of checks; its output is shown. May be said more than once.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["filter", "mode", "capture"])]
+    run: Vec<String>,
     /// Shows what the guests' consoles say.
     #[arg(long, short)]
     verbose: bool,
@@ -62,9 +65,19 @@ enum Mode {
 }
 
 fn main() -> ExitCode {
-    let Arguments { filter, mode, capture, verbose } = Arguments::parse();
+    let Arguments { filter, mode, capture, run, verbose } = Arguments::parse();
     let begun = Instant::now();
     let mut report = Report::new(filter);
+    if !run.is_empty() {
+        return match modes::commands(&run, verbose) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("lab: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if modes::is_tap_role() {
         report.set_prefix("tap: ");
         if let Err(error) = modes::in_namespace(&mut report, capture.as_deref(), verbose) {

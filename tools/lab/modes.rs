@@ -3,7 +3,7 @@
 use crate::bench::{Bench, Control, Ours};
 use crate::cache::Cache;
 use crate::device::Device;
-use crate::guest::Guest;
+use crate::guest::{Guest, Outcome};
 use crate::programs::Programs;
 use crate::verbs::Verbs;
 use crate::wire::Wire;
@@ -16,6 +16,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use tbrdma::OpenOptions;
 use tbrdma_kit::{Report, Skip, enter_network_namespace};
 
@@ -27,8 +28,36 @@ const ROLE: &str = "TBRDMA_LAB_ROLE";
 
 pub(crate) const TAP: &str = "tap0";
 
-/// The guest's frames come in UDP datagrams to us; TCP goes through qemu's own user network. Nothing needs a right that not everybody has.
+/// How long a command that somebody gives may take.
+const COMMAND: Duration = Duration::from_secs(500);
+
+/// All checks that the lab can make as the wire.
 pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
+    let mut bench = wired(verbose)?;
+    checks::pingpong::run(&mut bench, report);
+    checks::operations::run(&mut bench, report);
+    checks::refusals::run(&mut bench, report);
+    checks::faults::run(&mut bench, report);
+    checks::own::run(&bench, report);
+    report.always("the guest's end", || bench.guest.finish());
+    Ok(())
+}
+
+/// Runs commands in a guest, one after the other, and shows what they say. Whether all ended with 0.
+pub(crate) fn commands(commands: &[String], verbose: bool) -> Result<bool> {
+    let bench = wired(verbose)?;
+    let mut well = true;
+    for command in commands {
+        let Outcome { status, output } = bench.guest.run(command, COMMAND)?;
+        println!("$ {command}\n{}\n(status {status})", output.trim_end());
+        well &= status == 0;
+    }
+    bench.guest.finish()?;
+    Ok(well)
+}
+
+/// The guest's frames come in UDP datagrams to us; TCP goes through qemu's own user network. Nothing needs a right that not everybody has.
+fn wired(verbose: bool) -> Result<Bench> {
     let cache = Cache::open()?;
     let programs = Programs::find();
     let initramfs = initramfs::build(&cache, &programs)?;
@@ -58,14 +87,7 @@ pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
     };
     let verbs = Verbs::start(&guest, &control.listener()?, &control.host)?;
     let wire = Wire::start(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, guests)))?;
-    let mut bench = Bench { guest, verbs, ours: Ours::Wire(Box::new(wire)), control, programs };
-    checks::pingpong::run(&mut bench, report);
-    checks::operations::run(&mut bench, report);
-    checks::refusals::run(&mut bench, report);
-    checks::faults::run(&mut bench, report);
-    checks::own::run(&bench, report);
-    report.always("the guest's end", || bench.guest.finish());
-    Ok(())
+    Ok(Bench { guest, verbs, ours: Ours::Wire(Box::new(wire)), control, programs })
 }
 
 fn nic(netdev: &str) -> String {
