@@ -181,7 +181,7 @@ fn a_send_completion_is_not_delivery() {
     let mut wcs = [WorkCompletion::default(); 200];
     let mut arrived = 0;
     let begun = std::time::Instant::now();
-    while begun.elapsed() < common::QUIET || (arrived == 0 && begun.elapsed() < common::PATIENCE) {
+    while begun.elapsed() < common::quiet() || (arrived == 0 && begun.elapsed() < common::patience()) {
         arrived += b.cq.poll(&mut wcs).len();
     }
     assert!((1..100).contains(&arrived), "{arrived} of 100 arrived");

@@ -256,9 +256,9 @@ fn many_threads_may_poll_one_queue() {
             let (cq, received, total) = (b.cq.clone(), Arc::clone(&received), Arc::clone(&total));
             std::thread::spawn(move || {
                 let mut wcs = [WorkCompletion::default(); 3];
-                let begun = std::time::Instant::now();
+                let begun = common::Moment::now();
                 while total.load(Ordering::Acquire) < MESSAGES {
-                    assert!(begun.elapsed() < common::PATIENCE * 3, "messages are missing");
+                    assert!(begun.elapsed() < common::patience() * 3, "messages are missing");
                     for wc in cq.poll(&mut wcs) {
                         wc.ok().unwrap();
                         received[wc.wr_id as usize].fetch_add(1, Ordering::AcqRel);

@@ -9,7 +9,7 @@ use tbrdma::{
 };
 
 mod common;
-use common::{Node, PATIENCE, connection, eventually, join};
+use common::{Node, connection, eventually, join, patience};
 
 const LATENCY: Duration = Duration::from_millis(15);
 const QKEY: u32 = 0x1111_2222;
@@ -181,10 +181,10 @@ fn events_are_not_early_either() {
     b.post_recv(1, 0..64);
     let posted = Instant::now();
     a.post_send(2, 0..64);
-    theirs.wait(Some(PATIENCE)).unwrap().expect("an event");
+    theirs.wait(Some(patience())).unwrap().expect("an event");
     at_least(posted, LATENCY);
     b.expect(1, WcStatus::Success);
-    ours.wait(Some(PATIENCE)).unwrap().expect("an event");
+    ours.wait(Some(patience())).unwrap().expect("an event");
     at_least(posted, 2 * LATENCY);
     a.expect(2, WcStatus::Success);
 }

@@ -1,7 +1,7 @@
 //! Sends to a queue pair that is not there yet, not there any more, or expects somebody else.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tbrdma::{
     AddressVector, AsyncEventKind, Error, Gid, Psn, QpAddress, QpAttr, QpAttrMask, QpState, QpType, WcStatus,
     ack_timeout,
@@ -43,7 +43,7 @@ fn a_peer_that_never_becomes_ready_ends_the_retries_within_their_bound() {
         with.retry_cnt = 3;
     });
     a.qp.connect_with(&b.qp.address(), &with).unwrap();
-    let begun = Instant::now();
+    let begun = common::Moment::now();
     a.post_send(1, 0..8);
     a.post_send(2, 0..8);
     a.expect(1, WcStatus::RetryExcErr);
@@ -159,7 +159,7 @@ fn without_a_timeout_a_send_waits_for_ever() {
     });
     a.qp.connect_with(&b.qp.address(), &with).unwrap();
     a.post_send(1, 0..8);
-    let begun = Instant::now();
+    let begun = common::Moment::now();
     while begun.elapsed() < Duration::from_millis(300) {
         a.expect_nothing();
     }

@@ -11,7 +11,7 @@ use tbrdma::{
 };
 
 mod common;
-use common::{PATIENCE, Rng, all_access, connection};
+use common::{Rng, all_access, connection, patience};
 
 /// Bytes of a side's memory: small, so that operations meet.
 const BYTES: usize = 512;
@@ -419,7 +419,7 @@ impl World {
         let mut count = 0;
         let begun = std::time::Instant::now();
         while count < due {
-            assert!(begun.elapsed() < PATIENCE, "missing: {:?} and {:?}", end.sends, end.receptions);
+            assert!(begun.elapsed() < patience(), "missing: {:?} and {:?}", end.sends, end.receptions);
             for wc in end.cq.poll(&mut wcs[..room - count]).to_vec() {
                 count += 1;
                 end.settle(&wc);

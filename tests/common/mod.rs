@@ -3,27 +3,37 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tbrdma::{
-    Access, AsyncEvent, AsyncEventKind, CompletionQueue, Connection, Context, EventSource, MemoryRegion,
+    Access, AsyncEvent, AsyncEventKind, CompletionQueue, Connection, Context, EventSource, MemoryRegion, Mtu,
     ProtectionDomain, QpInit, QpState, QpType, QueuePair, WcStatus, WorkCompletion,
 };
 
 pub(crate) mod apple;
 pub(crate) mod capture;
+mod clock;
 mod patient;
 mod skip;
 #[allow(unused_imports, reason = "each test file uses its own part")]
-pub(crate) use patient::patient;
+pub(crate) use clock::{Moment, lost, patience, quiet};
 #[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use skip::skip;
 
-/// The device that the tests of this binary are about: the software NIC where the name begins so, else shared memory.
+static DEVICE: OnceLock<String> = OnceLock::new();
+
+/// Has the tests of this process be about this device; to be said before any of them asks.
+pub(crate) fn choose(name: &str) {
+    assert_eq!(DEVICE.get_or_init(|| name.to_owned()), name, "the device under test is one a process");
+}
+
+/// The device that the tests of this process are about. If nothing was chosen, the name of the binary says it: the software NIC where it begins so,
+/// else shared memory.
 pub(crate) fn device() -> &'static str {
-    let binary = std::env::current_exe().unwrap();
-    let name = binary.file_name().unwrap().to_string_lossy().into_owned();
-    if name.starts_with("soft_") { "udp:lo" } else { "shm" }
+    DEVICE.get_or_init(|| {
+        let binary = std::env::current_exe().unwrap();
+        let name = binary.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("soft_") { "udp:lo" } else { "shm" }.to_owned()
+    })
 }
 
 /// Whether that is shared memory, where what is posted has happened when the call returns.
@@ -31,12 +41,6 @@ pub(crate) fn on_shm() -> bool {
     device() == "shm"
 }
 
-/// How long anything may take on a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// How long is watched for something that must not happen. Too short a watch never fails a right program.
-pub(crate) const QUIET: Duration = Duration::from_millis(20);
-/// After so long a datagram counts as lost, over a network at whose address other tests open and close devices.
-pub(crate) const LOST: Duration = Duration::from_secs(3);
 /// Bytes of a node's memory.
 pub(crate) const MEMORY: usize = 1 << 20;
 
@@ -142,33 +146,33 @@ impl Node {
     /// Fails if an event is there.
     #[track_caller]
     pub(crate) fn expect_no_event(&self) {
-        assert_eq!(self.ctx.async_events().next(Some(QUIET)).unwrap(), None);
+        assert_eq!(self.ctx.async_events().next(Some(quiet())).unwrap(), None);
     }
 }
 
 /// The next completion of a queue, waited for.
 #[track_caller]
 pub(crate) fn next_of(cq: &CompletionQueue) -> WorkCompletion {
-    let begun = Instant::now();
+    let begun = Moment::now();
     let mut wcs = [WorkCompletion::default()];
     while cq.poll(&mut wcs).is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "no completion within {PATIENCE:?}");
+        assert!(begun.elapsed() < patience(), "no completion within {:?}", patience());
     }
     wcs[0]
 }
 
 /// The next completion of a queue, that of a datagram which `send` sends: again where it may have been lost.
 pub(crate) fn datagram(cq: &CompletionQueue, mut send: impl FnMut()) -> WorkCompletion {
-    let begun = Instant::now();
+    let begun = Moment::now();
     let mut wcs = [WorkCompletion::default()];
     loop {
         send();
-        let sent = Instant::now();
-        while on_shm() || sent.elapsed() < LOST {
+        let sent = Moment::now();
+        while on_shm() || sent.elapsed() < lost() {
             if let [wc] = cq.poll(&mut wcs) {
                 return *wc;
             }
-            assert!(begun.elapsed() < PATIENCE, "no datagram within {PATIENCE:?}");
+            assert!(begun.elapsed() < patience(), "no datagram within {:?}", patience());
         }
     }
 }
@@ -176,9 +180,9 @@ pub(crate) fn datagram(cq: &CompletionQueue, mut send: impl FnMut()) -> WorkComp
 /// Fails if anything completes there within a short while.
 #[track_caller]
 pub(crate) fn expect_nothing(cq: &CompletionQueue) {
-    let begun = Instant::now();
+    let begun = Moment::now();
     let mut wcs = [WorkCompletion::default()];
-    while begun.elapsed() < QUIET {
+    while begun.elapsed() < quiet() {
         assert_eq!(cq.poll(&mut wcs), &[], "nothing should have completed");
     }
 }
@@ -186,17 +190,28 @@ pub(crate) fn expect_nothing(cq: &CompletionQueue) {
 /// The next asynchronous event of a context, waited for.
 #[track_caller]
 pub(crate) fn next_event(ctx: &Context) -> AsyncEvent {
-    ctx.async_events().next(Some(PATIENCE)).unwrap().expect("an asynchronous event")
+    ctx.async_events().next(Some(patience())).unwrap().expect("an asynchronous event")
 }
 
 /// Polls a condition until it holds.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let begun = Moment::now();
     while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(begun.elapsed() < patience(), "{what}: not within {:?}", patience());
         std::thread::yield_now();
     }
+}
+
+/// A connection that bears with a machine that has other things to do, in packets that the port under test carries.
+pub(crate) fn patient() -> Connection {
+    static PATH_MTU: OnceLock<Mtu> = OnceLock::new();
+    let active = PATH_MTU.get_or_init(|| tbrdma::open(device()).unwrap().query_port(1).unwrap().active_mtu);
+    let mut connection = patient::patient();
+    if active.bytes() < connection.path_mtu.bytes() {
+        connection.path_mtu = *active;
+    }
+    connection
 }
 
 /// Two connected nodes, each with its own context, of type "rc" or "uc".

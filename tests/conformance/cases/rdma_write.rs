@@ -1,12 +1,32 @@
 //! RDMA WRITE on reliable connections: the bytes, their bounds, and writes that also complete a receive.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{MEMORY, pair, pair_shaped, pairs, pattern};
 use tbrdma::{MrSlice, WcFlags, WcOpcode, WcStatus};
 
-mod common;
-use common::{MEMORY, pair, pair_shaped, pairs, pattern};
+cases! {
+    Rc by "InfiniBand vol. 1, 9.4.3" {
+        a_write_places_its_bytes_and_tells_only_the_writer: "WRITE places its bytes, and completes at the requester alone", needs [Rc];
+        a_write_with_immediate_completes_a_receive_that_it_does_not_fill:
+            "WRITE with immediate takes a receive and leaves its memory alone", needs [Rc];
+        a_write_with_immediate_and_no_receive_writes_nothing_until_there_is_one:
+            "WRITE with immediate that finds no receive waits for one", by "InfiniBand vol. 1, 9.7.5.2.8", needs [Rc];
+    }
+    Shapes by "ibv_post_send(3)" {
+        inline_writes_are_taken_when_posted: "Inline bytes of a WRITE may be changed as soon as the post returns", needs [Rc];
+        many_entries_are_gathered_in_order: "WRITE gathers from many entries in their order, empty ones among them", needs [Rc];
+    }
+    Memory by "InfiniBand vol. 1, 10.6.3" {
+        a_write_of_no_bytes_checks_no_key: "Without bytes no key is checked", by "InfiniBand vol. 1, 9.7.4.1.5 and C9-88", needs [Rc];
+        the_last_byte_of_a_region_can_be_written: "A region can be written to its last byte", needs [Rc];
+        zero_based_regions_are_named_by_offsets: "A zero-based region is named by offsets", by "ibv_reg_mr(3)", needs [Rc];
+    }
+    Ordering by "InfiniBand vol. 1, 9.5" {
+        writes_of_a_list_land_in_order: "WRITEs to one place land in the order of their posting", needs [Rc];
+    }
+}
 
-#[test]
 fn a_write_places_its_bytes_and_tells_only_the_writer() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         b.post_recv(9, 0..8);
@@ -22,7 +42,6 @@ fn a_write_places_its_bytes_and_tells_only_the_writer() {
     }
 }
 
-#[test]
 fn a_write_with_immediate_completes_a_receive_that_it_does_not_fill() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         b.fill(0..256, 0xaa);
@@ -49,7 +68,6 @@ fn a_write_with_immediate_completes_a_receive_that_it_does_not_fill() {
     }
 }
 
-#[test]
 fn a_write_with_immediate_and_no_receive_writes_nothing_until_there_is_one() {
     let (mut a, mut b) = pair("rc");
     a.fill(0..8, 1);
@@ -62,7 +80,6 @@ fn a_write_with_immediate_and_no_receive_writes_nothing_until_there_is_one() {
     assert_eq!(b.bytes(0..8), [1; 8]);
 }
 
-#[test]
 fn inline_writes_are_taken_when_posted() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_inline_data(300));
     for len in [0, 1, 7, 64, 65, 300] {
@@ -78,7 +95,6 @@ fn inline_writes_are_taken_when_posted() {
     }
 }
 
-#[test]
 fn many_entries_are_gathered_in_order() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_send_sge(32));
     let bytes = pattern(3, 8192);
@@ -98,7 +114,6 @@ fn many_entries_are_gathered_in_order() {
     assert_eq!(b.bytes(1 + expected.len()..2 + expected.len()), [0]);
 }
 
-#[test]
 fn a_write_of_no_bytes_checks_no_key() {
     // IBTA volume 1, C9-88: the key of an RDMA WRITE of no bytes is not looked at.
     let (mut a, b) = pair("rc");
@@ -115,7 +130,6 @@ fn a_write_of_no_bytes_checks_no_key() {
     b.expect_no_event();
 }
 
-#[test]
 fn the_last_byte_of_a_region_can_be_written() {
     let (mut a, b) = pair("rc");
     a.fill(0..4096, 0x5a);
@@ -133,7 +147,6 @@ fn the_last_byte_of_a_region_can_be_written() {
     assert_eq!(b.bytes(MEMORY - 4097..MEMORY - 4095), [0, 0x5a]);
 }
 
-#[test]
 fn writes_of_a_list_land_in_order() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_send_wr(64));
     let to = b.mr.remote().at(0);
@@ -150,7 +163,6 @@ fn writes_of_a_list_land_in_order() {
     }
 }
 
-#[test]
 fn zero_based_regions_are_named_by_offsets() {
     let (mut a, b) = pair("rc");
     let region = b.pd.alloc(4096, common::all_access() | tbrdma::Access::ZERO_BASED).unwrap();

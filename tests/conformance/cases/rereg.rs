@@ -1,11 +1,20 @@
 //! Registered again: other rights, another protection domain, other memory in place of what was registered.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common::{Node, all_access, pair, pairs};
 use nix::libc;
 use tbrdma::{Access, ForeignMemory, MemoryRegion, MwType, ProtectionDomain, QpState, WcStatus};
 
-mod common;
-use common::{Node, all_access, pair, pairs};
+cases! {
+    Memory by "ibv_rereg_mr(3)" {
+        rights_change_under_the_same_key: "A region's rights may be changed", needs [Rc, Rereg];
+        the_domain_changes_and_changes_back: "A region may move to another protection domain", needs [Rc, Rereg];
+        other_memory_takes_the_regions_place_under_another_key: "Other memory may take a region's place", needs [Rc, Rereg];
+        a_receive_posted_for_the_old_memory_fails: "Work posted for the old memory does not reach the new", needs [Rc, Rereg];
+        what_cannot_be_changed_stays_as_it_was: "A change that is refused leaves the region as it was", needs [Rc, Rereg];
+        memory_that_is_read_only_does_not_become_writable: "Memory that cannot be written gets no right to be", needs [Rc, Rereg];
+    }
+}
 
 const LEN: usize = 4096;
 
@@ -20,7 +29,6 @@ fn write(node: &mut Node, remote: tbrdma::RemoteAddr) -> WcStatus {
     node.one().status
 }
 
-#[test]
 fn rights_change_under_the_same_key() {
     for which in 0..2 {
         for (mut a, b) in pairs("rc", |init| init) {
@@ -40,7 +48,6 @@ fn rights_change_under_the_same_key() {
     }
 }
 
-#[test]
 fn the_domain_changes_and_changes_back() {
     let (mut a, mut b) = pair("rc");
     let other = b.ctx.alloc_pd().unwrap();
@@ -69,7 +76,6 @@ fn the_domain_changes_and_changes_back() {
     drop(region);
 }
 
-#[test]
 fn other_memory_takes_the_regions_place_under_another_key() {
     for (mut a, b) in pairs("rc", |init| init) {
         let [_, mut region] = regions(&b.pd, all_access());
@@ -87,7 +93,6 @@ fn other_memory_takes_the_regions_place_under_another_key() {
     }
 }
 
-#[test]
 fn a_receive_posted_for_the_old_memory_fails() {
     let (mut a, mut b) = pair("rc");
     let [_, mut region] = regions(&b.pd, all_access());
@@ -103,7 +108,6 @@ fn a_receive_posted_for_the_old_memory_fails() {
     b.await_state(QpState::Err);
 }
 
-#[test]
 fn what_cannot_be_changed_stays_as_it_was() {
     let (mut a, mut b) = pair("rc");
     let mut region = b.pd.alloc(LEN, all_access() | Access::MW_BIND).unwrap();
@@ -129,7 +133,6 @@ fn what_cannot_be_changed_stays_as_it_was() {
     einval(region.change(None, Some(all_access())).unwrap_err());
 }
 
-#[test]
 fn memory_that_is_read_only_does_not_become_writable() {
     let node = Node::new(tbrdma::QpType::Rc);
     // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing.

@@ -1,12 +1,21 @@
 //! Messages that do not fit their receive.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common::{pair, pairs};
 use tbrdma::{AsyncEventKind, QpState, WcStatus};
 
-mod common;
-use common::{pair, pairs};
+cases! {
+    Errors by "InfiniBand vol. 1, 11.6.2" {
+        a_message_longer_than_its_receive_fails_on_both_sides:
+            "A message longer than its receive is a local length error there and an invalid request here", needs [Rc];
+        a_message_for_a_receive_without_memory_fails_on_both_sides: "A receive without memory takes only messages of no bytes", needs [Rc];
+        the_room_of_a_receive_is_that_of_its_whole_list: "The room of a receive is that of all its entries", needs [Rc];
+        messages_before_the_one_that_fails_are_whole: "Messages before the one that fails are not touched by it", needs [Rc];
+        a_send_that_fails_with_signaling_off_completes_all_the_same:
+            "An unsignaled work request that fails completes all the same", by "ibv_post_send(3)", needs [Rc];
+    }
+}
 
-#[test]
 fn a_message_longer_than_its_receive_fails_on_both_sides() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         b.fill(0..64, 6);
@@ -26,7 +35,6 @@ fn a_message_longer_than_its_receive_fails_on_both_sides() {
     }
 }
 
-#[test]
 fn a_message_for_a_receive_without_memory_fails_on_both_sides() {
     let (mut a, mut b) = pair("rc");
     b.qp.post_recv(|rq| _ = rq.recv_nothing().id(1)).unwrap();
@@ -35,7 +43,6 @@ fn a_message_for_a_receive_without_memory_fails_on_both_sides() {
     b.expect(1, WcStatus::LocLenErr);
 }
 
-#[test]
 fn the_room_of_a_receive_is_that_of_its_whole_list() {
     for (len, fits) in [(30, true), (31, false)] {
         let (mut a, mut b) = pair("rc");
@@ -47,7 +54,6 @@ fn the_room_of_a_receive_is_that_of_its_whole_list() {
     }
 }
 
-#[test]
 fn messages_before_the_one_that_fails_are_whole() {
     let (mut a, mut b) = pair("rc");
     for id in 0..5 {
@@ -74,7 +80,6 @@ fn messages_before_the_one_that_fails_are_whole() {
     assert_eq!(b.bytes(48..80), [0; 32]);
 }
 
-#[test]
 fn a_send_that_fails_with_signaling_off_completes_all_the_same() {
     let (mut a, mut b) = pair("rc");
     b.post_recv(1, 0..4);

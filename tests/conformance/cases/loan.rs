@@ -1,11 +1,24 @@
 //! Buffers lent to work requests: gone while the device has them, back with their completion, never lost, never early.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, connection, join, pair, pair_shaped, pair_with, pattern};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tbrdma::{Buffer, PostRefusal, QpType, WcStatus, WorkCompletion};
 
-mod common;
-use common::{Node, connection, join, pair, pair_shaped, pair_with, pattern};
+cases! {
+    Objects by "ibv_post_send(3), ibv_post_recv(3): memory is the device's until its completion is polled" {
+        a_buffer_travels_with_its_work_request: "Memory lent to a work request is its owner's again with the completion, uncopied", needs [Rc];
+        buffers_of_several_requests_come_back_each_with_its_own: "Each completion gives back the memory of its own work request", needs [Rc];
+        a_refused_post_gives_the_buffers_back: "A post that is refused keeps nothing", needs [Rc];
+        flushed_requests_give_their_buffers_back: "A flushed work request gives its memory back", needs [Rc];
+        a_reset_gives_back_what_was_lent: "After RESET the device has nothing of what was posted", needs [Rc];
+        a_forged_completion_gets_no_buffer_that_the_device_still_has: "No completion but the device's own gives memory back", needs [Rc];
+        a_panic_while_building_a_list_loses_nothing_of_the_next: "A list that is never posted has no effect on the next", needs [Rc];
+        dropping_everything_in_any_order_with_loans_outstanding_is_fine: "Objects may end in any order with work outstanding", needs [Rc];
+        a_buffer_of_another_domain_is_refused_by_the_device: "Memory of another protection domain is a local protection error", needs [Rc];
+    }
+}
 
 fn filled(node: &Node, len: usize, seed: u64) -> Buffer {
     let mut buffer = node.pd.alloc_buffer(len).unwrap();
@@ -14,7 +27,6 @@ fn filled(node: &Node, len: usize, seed: u64) -> Buffer {
     buffer
 }
 
-#[test]
 fn a_buffer_travels_with_its_work_request() {
     let (mut a, mut b) = pair("rc");
     for round in 0..200 {
@@ -35,7 +47,6 @@ fn a_buffer_travels_with_its_work_request() {
     }
 }
 
-#[test]
 fn buffers_of_several_requests_come_back_each_with_its_own() {
     let (mut a, mut b) = pair("rc");
     for id in 0..10 {
@@ -59,7 +70,6 @@ fn buffers_of_several_requests_come_back_each_with_its_own() {
     }
 }
 
-#[test]
 fn a_refused_post_gives_the_buffers_back() {
     let mut a = Node::new(QpType::Rc);
     let buffer = filled(&a, 64, 1);
@@ -88,7 +98,6 @@ fn a_refused_post_gives_the_buffers_back() {
     }
 }
 
-#[test]
 fn flushed_requests_give_their_buffers_back() {
     let (mut a, b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 7));
     let (send, receive) = (filled(&a, 64, 1), filled(&a, 64, 2));
@@ -104,7 +113,6 @@ fn flushed_requests_give_their_buffers_back() {
     drop(b);
 }
 
-#[test]
 fn a_reset_gives_back_what_was_lent() {
     let (mut a, mut b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 7));
     for seed in 0..3 {
@@ -133,7 +141,6 @@ fn a_reset_gives_back_what_was_lent() {
     assert_eq!(a.qp.take_buffer(&wc).unwrap()[..], pattern(99, 64));
 }
 
-#[test]
 fn a_forged_completion_gets_no_buffer_that_the_device_still_has() {
     let (mut a, mut b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 7));
     // Some ordinary traffic first, so that numbers below the lent ones are retired.
@@ -167,7 +174,6 @@ fn a_forged_completion_gets_no_buffer_that_the_device_still_has() {
     assert_eq!(a.qp.take_buffer(&wc).unwrap()[..], pattern(1, 64));
 }
 
-#[test]
 fn a_panic_while_building_a_list_loses_nothing_of_the_next() {
     let (mut a, mut b) = pair("rc");
     for _ in 0..3 {
@@ -198,7 +204,6 @@ fn a_panic_while_building_a_list_loses_nothing_of_the_next() {
     }
 }
 
-#[test]
 fn dropping_everything_in_any_order_with_loans_outstanding_is_fine() {
     for order in 0..4 {
         let (mut a, mut b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 7));
@@ -230,7 +235,6 @@ fn dropping_everything_in_any_order_with_loans_outstanding_is_fine() {
     }
 }
 
-#[test]
 fn a_buffer_of_another_domain_is_refused_by_the_device() {
     let (mut a, mut b) = pair("rc");
     let other = a.ctx.alloc_pd().unwrap();

@@ -1,20 +1,39 @@
 //! The 8-byte atomics: their results, their atomicity, and what they refuse.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, all_access, join, next_of, pair, pairs};
 use std::sync::{Arc, Barrier};
 use tbrdma::{
     AsyncEventKind, MrSlice, Opcode, PostErrorKind, PostRefusal, QpState, QpType, RemoteAddr, SendQueue,
     WcOpcode, WcStatus,
 };
 
-mod common;
-use common::{Node, all_access, join, next_of, pair, pairs};
+cases! {
+    Atomics by "InfiniBand vol. 1, 9.4.5" {
+        fetch_and_add_returns_the_old_value_and_wraps:
+            "FetchAdd stores the sum modulo 2^64 and returns what was there", needs [Rc, Atomics];
+        compare_and_swap_swaps_only_what_is_equal_and_returns_the_old_value:
+            "CmpSwap swaps only what equals the comparand, and returns what was there", needs [Rc, Atomics];
+        the_result_may_go_to_an_unaligned_place:
+            "Only the remote address must be aligned, not that of the result", needs [Rc, Atomics];
+        a_misaligned_address_is_an_invalid_request:
+            "A remote address that is no multiple of 8 is an invalid request, and nothing is changed", needs [Rc, Atomics];
+        a_result_list_that_is_not_one_entry_of_eight_bytes_is_refused:
+            "The result of an atomic is 8 bytes in one entry", by "ibv_post_send(3)", needs [Rc, Atomics];
+        unreliable_connections_have_no_reads_and_no_atomics:
+            "Unreliable connections have neither READs nor atomics", by "ibv_post_send(3)", needs [Uc];
+        additions_of_several_queue_pairs_are_never_lost:
+            "Atomics of several queue pairs on one word are each one step", needs [Rc, Atomics];
+        a_lock_made_of_compare_and_swap_excludes:
+            "CmpSwap excludes others, and READs and WRITEs under such a lock are seen in order", needs [Rc, Atomics];
+    }
+}
 
 fn fetch_add(send: &mut SendQueue, result: MrSlice, remote: RemoteAddr, add: u64) {
     send.post(|wr| _ = wr.fetch_and_add(result, remote, add).id(add)).unwrap();
 }
 
-#[test]
 fn fetch_and_add_returns_the_old_value_and_wraps() {
     for (mut a, b) in pairs("rc", |init| init) {
         let (result, remote) = (a.mr.slice(24..32), b.mr.remote().at(64));
@@ -34,7 +53,6 @@ fn fetch_and_add_returns_the_old_value_and_wraps() {
     }
 }
 
-#[test]
 fn compare_and_swap_swaps_only_what_is_equal_and_returns_the_old_value() {
     for (mut a, b) in pairs("rc", |init| init) {
         let (result, remote) = (a.mr.slice(0..8), b.mr.remote().at(8));
@@ -50,7 +68,6 @@ fn compare_and_swap_swaps_only_what_is_equal_and_returns_the_old_value() {
     }
 }
 
-#[test]
 fn the_result_may_go_to_an_unaligned_place() {
     let (mut a, b) = pair("rc");
     b.mr.store_u64(0, 0x0102_0304_0506_0708);
@@ -60,7 +77,6 @@ fn the_result_may_go_to_an_unaligned_place() {
     assert_eq!(a.bytes(3..11), 0x0102_0304_0506_0708_u64.to_ne_bytes());
 }
 
-#[test]
 fn a_misaligned_address_is_an_invalid_request() {
     for offset in [1, 4, 7] {
         let (mut a, b) = pair("rc");
@@ -76,7 +92,6 @@ fn a_misaligned_address_is_an_invalid_request() {
     }
 }
 
-#[test]
 fn a_result_list_that_is_not_one_entry_of_eight_bytes_is_refused() {
     let (mut a, b) = pair("rc");
     let remote = b.mr.remote().at(0);
@@ -93,7 +108,6 @@ fn a_result_list_that_is_not_one_entry_of_eight_bytes_is_refused() {
     a.expect(1, WcStatus::Success);
 }
 
-#[test]
 fn unreliable_connections_have_no_reads_and_no_atomics() {
     let (mut a, b) = pair("uc");
     let (word, remote) = (a.mr.slice(0..8), b.mr.remote().at(0));
@@ -108,7 +122,6 @@ fn unreliable_connections_have_no_reads_and_no_atomics() {
     }
 }
 
-#[test]
 fn additions_of_several_queue_pairs_are_never_lost() {
     const THREADS: usize = 4;
     const ROUNDS: u64 = 2000;
@@ -147,7 +160,6 @@ fn additions_of_several_queue_pairs_are_never_lost() {
     assert_eq!(mr.load_u64(8), THREADS as u64 * ROUNDS);
 }
 
-#[test]
 fn a_lock_made_of_compare_and_swap_excludes() {
     let shared = tbrdma::open(common::device()).unwrap();
     let home = Node::of(&shared, QpType::Rc, |init| init);

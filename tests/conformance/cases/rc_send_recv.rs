@@ -1,12 +1,40 @@
 //! SEND on reliable connections within one process: data, order, completions, the accounting of the queues.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{pair, pair_shaped, pairs, pattern};
 use tbrdma::{MrSlice, PostErrorKind, PostRefusal, WcFlags, WcOpcode, WcStatus};
 
-mod common;
-use common::{pair, pair_shaped, pairs, pattern};
+cases! {
+    Rc by "InfiniBand vol. 1, 9.4.1" {
+        a_send_fills_the_oldest_receive_and_completes_on_both_sides: "A SEND takes the oldest receive, and completes on both sides", needs [Rc];
+        immediate_data_arrives_as_it_was_given: "Immediate data arrives as it was given, flagged", needs [Rc];
+        thousands_of_messages_arrive_once_each_and_in_order: "Messages arrive once, whole and in order", by "InfiniBand vol. 1, 9.7", needs [Rc];
+        a_large_message_arrives_whole: "A message of many packets arrives whole", needs [Rc];
+    }
+    Shapes by "ibv_post_send(3), ibv_post_recv(3)" {
+        lists_of_any_shape_on_both_sides_carry_the_bytes_in_order_and_touch_nothing_else:
+            "Bytes are gathered and scattered in the order of the lists, and nothing else is touched", needs [Rc];
+        a_shorter_message_leaves_the_rest_of_the_list_alone: "What a message does not reach of its receive is left as it is", needs [Rc];
+        every_alignment_and_small_length_arrives_whole: "Entries may have any alignment and length", needs [Rc];
+        messages_of_no_bytes_consume_a_receive_and_no_memory: "A message of no bytes takes a receive and touches no memory", needs [Rc];
+        inline_bytes_are_taken_when_posted: "Inline bytes may be changed as soon as the post returns", needs [Rc];
+        more_inline_bytes_than_granted_are_refused_and_nothing_is_posted: "More inline bytes than granted are refused", needs [Rc];
+        a_list_with_too_many_entries_stops_the_post_at_its_position: "A list with too many entries stops the post there; what is before it is posted", needs [Rc];
+    }
+    Ordering by "ibv_post_send(3)" {
+        one_doorbell_posts_a_list_in_order: "A list of work requests is carried out in its order", needs [Rc];
+    }
+    Completions by "InfiniBand vol. 1, 10.8; ibv_post_send(3)" {
+        unsignaled_sends_hold_their_place_until_a_later_signaled_one_is_polled:
+            "An unsignaled send keeps its place in the queue until a later completion is polled", needs [Rc];
+        a_queue_pair_that_signals_all_sends_does: "With sq_sig_all every send completes visibly", by "ibv_create_qp(3)", needs [Rc];
+    }
+    Limits by "ibv_post_send(3)" {
+        a_full_queue_names_the_first_request_that_did_not_fit: "A post to a full queue says which request was the first that did not fit", needs [Rc];
+    }
+}
 
-#[test]
 fn a_send_fills_the_oldest_receive_and_completes_on_both_sides() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         b.mr.write(0, &[0; 64]);
@@ -43,7 +71,6 @@ fn cut(node: &common::Node, at: usize, len: usize, count: usize, gap: usize) -> 
     (slices, places)
 }
 
-#[test]
 fn lists_of_any_shape_on_both_sides_carry_the_bytes_in_order_and_touch_nothing_else() {
     for (mut a, mut b) in pairs("rc", |init| init.max_send_sge(32).max_recv_sge(32)) {
         let mut seed = 0;
@@ -80,7 +107,6 @@ fn lists_of_any_shape_on_both_sides_carry_the_bytes_in_order_and_touch_nothing_e
     }
 }
 
-#[test]
 fn a_shorter_message_leaves_the_rest_of_the_list_alone() {
     let (mut a, mut b) = pair("rc");
     b.fill(0..64, 9);
@@ -99,7 +125,6 @@ fn a_shorter_message_leaves_the_rest_of_the_list_alone() {
     assert_eq!(b.bytes(0..64), expected);
 }
 
-#[test]
 fn every_alignment_and_small_length_arrives_whole() {
     let (mut a, mut b) = pair("rc");
     for from in 0..17 {
@@ -118,7 +143,6 @@ fn every_alignment_and_small_length_arrives_whole() {
     }
 }
 
-#[test]
 fn messages_of_no_bytes_consume_a_receive_and_no_memory() {
     let (mut a, mut b) = pair("rc");
     let (from, to) = (a.mr.slice(5..5), b.mr.slice(0..8));
@@ -143,7 +167,6 @@ fn messages_of_no_bytes_consume_a_receive_and_no_memory() {
     assert_eq!(b.bytes(0..8), [3; 8]);
 }
 
-#[test]
 fn inline_bytes_are_taken_when_posted() {
     let (mut a, mut b) = pair_shaped("rc", |init| init.max_inline_data(512));
     // No receive is there yet, so the bytes have to wait somewhere that is not the caller's.
@@ -165,7 +188,6 @@ fn inline_bytes_are_taken_when_posted() {
     assert_eq!(b.bytes(600..601), sent[..1]);
 }
 
-#[test]
 fn more_inline_bytes_than_granted_are_refused_and_nothing_is_posted() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_inline_data(100));
     let max = a.qp.cap().max_inline_data;
@@ -178,7 +200,6 @@ fn more_inline_bytes_than_granted_are_refused_and_nothing_is_posted() {
     b.expect_nothing();
 }
 
-#[test]
 fn immediate_data_arrives_as_it_was_given() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         b.post_recv(1, 0..8);
@@ -204,7 +225,6 @@ fn immediate_data_arrives_as_it_was_given() {
     }
 }
 
-#[test]
 fn thousands_of_messages_arrive_once_each_and_in_order() {
     for (mut a, mut b) in pairs("rc", |init| init.max_send_wr(16).max_recv_wr(16)) {
         let (mut posted, mut sent, mut received) = (0_u64, 0_u64, 0_u64);
@@ -231,7 +251,6 @@ fn thousands_of_messages_arrive_once_each_and_in_order() {
     }
 }
 
-#[test]
 fn one_doorbell_posts_a_list_in_order() {
     let (mut a, mut b) = pair("rc");
     let slices: Vec<_> = (0..20).map(|at| b.mr.slice(at * 8..at * 8 + 8)).collect();
@@ -256,7 +275,6 @@ fn one_doorbell_posts_a_list_in_order() {
     b.qp.post_recv(|_| {}).unwrap();
 }
 
-#[test]
 fn unsignaled_sends_hold_their_place_until_a_later_signaled_one_is_polled() {
     let (mut a, mut b) = pair_shaped("rc", |init| init.max_send_wr(4).max_recv_wr(16));
     assert_eq!(a.qp.cap().max_send_wr, 4);
@@ -284,7 +302,6 @@ fn unsignaled_sends_hold_their_place_until_a_later_signaled_one_is_polled() {
     }
 }
 
-#[test]
 fn a_full_queue_names_the_first_request_that_did_not_fit() {
     let (mut a, mut b) = pair_shaped("rc", |init| init.max_send_wr(4).max_recv_wr(4));
     let slice = b.mr.slice(0..8);
@@ -320,7 +337,6 @@ fn a_full_queue_names_the_first_request_that_did_not_fit() {
     b.expect(9, WcStatus::Success);
 }
 
-#[test]
 fn a_list_with_too_many_entries_stops_the_post_at_its_position() {
     let (mut a, mut b) = pair_shaped("rc", |init| init.max_send_sge(2).max_recv_sge(2));
     let (max_send, max_recv) = (a.qp.cap().max_send_sge as usize, b.qp.cap().max_recv_sge as usize);
@@ -350,7 +366,6 @@ fn a_list_with_too_many_entries_stops_the_post_at_its_position() {
     b.expect_nothing();
 }
 
-#[test]
 fn a_queue_pair_that_signals_all_sends_does() {
     let (mut a, mut b) = pair_shaped("rc", |init| init.sq_sig_all(true));
     b.post_recv(1, 0..8);
@@ -359,7 +374,6 @@ fn a_queue_pair_that_signals_all_sends_does() {
     b.expect(1, WcStatus::Success);
 }
 
-#[test]
 fn a_large_message_arrives_whole() {
     let (mut a, mut b) = pair("rc");
     let message = pattern(9, common::MEMORY - 7);

@@ -1,6 +1,8 @@
 //! The two halves of a queue pair on two threads, both directions at full speed, every byte checked.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, Rng, connection, next_of, pattern};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,8 +10,18 @@ use tbrdma::{
     CompletionQueue, MemoryRegion, QpInit, QpState, QpType, ReceiveQueue, SendQueue, WcStatus, WorkCompletion,
 };
 
-mod common;
-use common::{Node, Rng, connection, next_of, pattern};
+cases! {
+    Rc by "InfiniBand vol. 1, 10.2.4; verbs are thread safe: ibv_post_send(3)" {
+        four_threads_exchange_messages_between_two_contexts:
+            "The send queue and the receive queue of a queue pair are independent: four threads, every byte checked", needs [Rc];
+        four_threads_exchange_messages_within_one_context: "The same between two queue pairs of one context", needs [Rc];
+        writes_and_sends_may_go_on_while_receives_are_posted_elsewhere:
+            "Receives may be posted by one thread while another sends and a third polls", needs [Rc];
+    }
+    Objects by "ibv_destroy_qp(3)" {
+        the_queue_pair_lives_until_both_halves_are_gone: "A queue pair lives as long as a half of it is held, and then answers no more", needs [Rc];
+    }
+}
 
 const MESSAGES: u64 = 20_000;
 const DEPTH: u64 = 32;
@@ -108,17 +120,14 @@ fn exchange(same_context: bool) {
     }
 }
 
-#[test]
 fn four_threads_exchange_messages_between_two_contexts() {
     exchange(false);
 }
 
-#[test]
 fn four_threads_exchange_messages_within_one_context() {
     exchange(true);
 }
 
-#[test]
 fn writes_and_sends_may_go_on_while_receives_are_posted_elsewhere() {
     // One queue of completions for both halves, polled by a third thread.
     let (a, mut b) = common::pair("rc");
@@ -176,7 +185,6 @@ fn writes_and_sends_may_go_on_while_receives_are_posted_elsewhere() {
     assert_eq!(recv.qp_num(), send.qp_num());
 }
 
-#[test]
 fn the_queue_pair_lives_until_both_halves_are_gone() {
     let (a, mut b) = common::pair("rc");
     let (send, mut recv) = a.qp.split();

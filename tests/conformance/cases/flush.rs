@@ -1,14 +1,34 @@
 //! Error state and reset: what is posted comes back flushed, or not at all, and the queue pair can be used again.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, connection, join, next_of, pair, pair_with};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tbrdma::{PostRefusal, QpInit, QpState, QpType, WcOpcode, WcStatus, WorkCompletion};
 
-mod common;
-use common::{Node, connection, join, next_of, pair, pair_with};
+cases! {
+    Errors by "InfiniBand vol. 1, 10.3.1; ibv_modify_qp(3)" {
+        the_error_state_flushes_sends_and_receives_in_order:
+            "In ERR every work request completes as flushed, unsignaled ones too, in the order of its queue", needs [Rc, Atomics];
+        the_request_that_failed_completes_before_what_is_flushed_for_it:
+            "The work request that failed completes first, with its reason; those behind it are flushed", needs [Rc];
+        what_is_posted_in_the_error_state_is_flushed: "Work posted in ERR is taken, and flushed", needs [Rc];
+        messages_that_arrived_before_the_error_are_not_flushed:
+            "What had completed before the error is polled as it completed", needs [Rc];
+        tiny_polls_get_every_flushed_request: "Every flushed work request completes, however few a poll takes", needs [Rc];
+        datagram_queue_pairs_flush_their_receives_too: "Datagram queue pairs flush as connected ones do", needs [Ud];
+        two_completion_queues_flush_their_own_half: "Sends are flushed to the send queue's completion queue, receives to the other", needs [Rc];
+    }
+    States by "InfiniBand vol. 1, 10.3.1; ibv_modify_qp(3)" {
+        reset_forgets_what_was_posted_and_what_had_completed:
+            "RESET drops work and completions; the queues are empty afterwards", needs [Rc];
+        a_queue_pair_can_be_reset_and_connected_again_many_times: "From RESET a queue pair can be connected again", needs [Rc];
+        a_queue_pair_can_find_another_peer_after_a_reset: "After RESET the peer may be another", needs [Rc];
+        resets_while_another_thread_polls_leave_the_queues_usable: "A completion queue may be polled while its queue pairs are reset", needs [Rc];
+    }
+}
 
-#[test]
 fn the_error_state_flushes_sends_and_receives_in_order() {
     let (mut a, mut b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 7));
     for id in 0..10 {
@@ -39,7 +59,6 @@ fn the_error_state_flushes_sends_and_receives_in_order() {
     b.expect_nothing();
 }
 
-#[test]
 fn the_request_that_failed_completes_before_what_is_flushed_for_it() {
     let (mut a, b) = pair("rc");
     for id in 0..4 {
@@ -56,7 +75,6 @@ fn the_request_that_failed_completes_before_what_is_flushed_for_it() {
     assert!(all[1..].iter().all(|wc| wc.status == WcStatus::WrFlushErr));
 }
 
-#[test]
 fn what_is_posted_in_the_error_state_is_flushed() {
     let (mut a, _b) = pair("rc");
     a.qp.to_error().unwrap();
@@ -73,7 +91,6 @@ fn what_is_posted_in_the_error_state_is_flushed() {
     a.expect(1, WcStatus::WrFlushErr);
 }
 
-#[test]
 fn messages_that_arrived_before_the_error_are_not_flushed() {
     // Enough queue pairs on one completion queue that not all are looked at in every poll.
     for others in [0, 12] {
@@ -102,7 +119,6 @@ fn messages_that_arrived_before_the_error_are_not_flushed() {
     }
 }
 
-#[test]
 fn tiny_polls_get_every_flushed_request() {
     let (mut a, _b) = pair("rc");
     for id in 0..64 {
@@ -115,7 +131,6 @@ fn tiny_polls_get_every_flushed_request() {
     a.expect_nothing();
 }
 
-#[test]
 fn reset_forgets_what_was_posted_and_what_had_completed() {
     let (mut a, mut b) =
         pair_with("rc", |init| init.max_send_wr(8).max_recv_wr(8), &connection(|with| with.rnr_retry = 7));
@@ -149,7 +164,6 @@ fn reset_forgets_what_was_posted_and_what_had_completed() {
     }
 }
 
-#[test]
 fn a_queue_pair_can_be_reset_and_connected_again_many_times() {
     let (mut a, mut b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
     for round in 0..300_u64 {
@@ -183,7 +197,6 @@ fn a_queue_pair_can_be_reset_and_connected_again_many_times() {
     }
 }
 
-#[test]
 fn a_queue_pair_can_find_another_peer_after_a_reset() {
     let (mut a, mut b) = pair("rc");
     let mut c = Node::new(QpType::Rc);
@@ -200,7 +213,6 @@ fn a_queue_pair_can_find_another_peer_after_a_reset() {
     b.expect_nothing();
 }
 
-#[test]
 fn resets_while_another_thread_polls_leave_the_queues_usable() {
     let (mut a, mut b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
     let stop = Arc::new(AtomicBool::new(false));
@@ -216,9 +228,9 @@ fn resets_while_another_thread_polls_leave_the_queues_usable() {
             })
         })
         .collect();
-    let begun = std::time::Instant::now();
+    let begun = common::Moment::now();
     for round in 0..500 {
-        if begun.elapsed() > common::PATIENCE / 4 {
+        if begun.elapsed() > common::patience() / 4 {
             // On a busy machine fewer rounds must do.
             break;
         }
@@ -255,7 +267,6 @@ fn resets_while_another_thread_polls_leave_the_queues_usable() {
     }
 }
 
-#[test]
 fn datagram_queue_pairs_flush_their_receives_too() {
     let mut a = Node::new(QpType::Ud);
     a.qp.activate_ud(7).unwrap();
@@ -282,7 +293,6 @@ fn datagram_queue_pairs_flush_their_receives_too() {
     }
 }
 
-#[test]
 fn two_completion_queues_flush_their_own_half() {
     let ctx = tbrdma::open(common::device()).unwrap();
     let pd = ctx.alloc_pd().unwrap();

@@ -1,16 +1,27 @@
 //! Receiver not ready: sends that find no receive wait, as long as `rnr_retry` says, and go on by themselves.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
-use std::time::{Duration, Instant};
+use crate::case::cases;
+use crate::common::{Moment, connection, eventually, pair_with};
+use std::time::Duration;
 use tbrdma::{MrSlice, QpState, WcStatus, rnr_timer};
 
-mod common;
-use common::{connection, eventually, pair_with};
+cases! {
+    Errors by "InfiniBand vol. 1, 9.7.5.2.8; ibv_modify_qp(3), rnr_retry and min_rnr_timer" {
+        without_retries_a_send_that_finds_no_receive_fails_at_once: "rnr_retry 0: a SEND without a receive fails at once, at the requester alone", needs [Rc];
+        retries_end_after_as_many_timers_and_what_follows_is_flushed: "rnr_retry 3 waits for three timers of the responder's, and no less", needs [Rc];
+        a_receive_within_the_retries_is_in_time: "A receive posted within the retries is in time", needs [Rc];
+        a_late_receive_is_filled_though_nobody_polls_the_sender: "Retries go on though nobody polls", needs [Rc];
+    }
+    Ordering by "InfiniBand vol. 1, 9.7.5.2.8" {
+        seven_retries_wait_for_ever_and_the_order_is_kept: "rnr_retry 7 is for ever, and nothing overtakes what waits", needs [Rc];
+        sends_that_wait_keep_their_place_in_the_queue: "Sends that wait hold their places in the queue", needs [Rc];
+        a_receiver_that_is_always_late_loses_nothing: "A receiver that is always late loses nothing", needs [Rc];
+    }
+}
 
 /// 2.56 ms.
 const TIMER: u8 = 16;
 
-#[test]
 fn without_retries_a_send_that_finds_no_receive_fails_at_once() {
     let (mut a, b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 0));
     a.post_send(1, 0..8);
@@ -22,7 +33,6 @@ fn without_retries_a_send_that_finds_no_receive_fails_at_once() {
     b.expect_nothing();
 }
 
-#[test]
 fn retries_end_after_as_many_timers_and_what_follows_is_flushed() {
     let with = connection(|with| {
         with.rnr_retry = 3;
@@ -30,7 +40,7 @@ fn retries_end_after_as_many_timers_and_what_follows_is_flushed() {
     });
     for polled in [true, false] {
         let (mut a, mut b) = pair_with("rc", |init| init, &with);
-        let begun = Instant::now();
+        let begun = Moment::now();
         let (slice, remote) = (a.mr.slice(0..8), b.mr.remote().at(0));
         a.qp.post(|wr| {
             wr.send(slice).id(1);
@@ -54,7 +64,6 @@ fn retries_end_after_as_many_timers_and_what_follows_is_flushed() {
     }
 }
 
-#[test]
 fn a_receive_within_the_retries_is_in_time() {
     let with = connection(|with| {
         with.rnr_retry = 6;
@@ -68,7 +77,6 @@ fn a_receive_within_the_retries_is_in_time() {
     b.expect(2, WcStatus::Success);
 }
 
-#[test]
 fn seven_retries_wait_for_ever_and_the_order_is_kept() {
     let with = connection(|with| {
         with.rnr_retry = 7;
@@ -85,7 +93,7 @@ fn seven_retries_wait_for_ever_and_the_order_is_kept() {
         wr.write_with_imm(nothing, remote.at(0), 5).id(5);
     })
     .unwrap();
-    let begun = Instant::now();
+    let begun = Moment::now();
     while begun.elapsed() < Duration::from_millis(100) {
         a.expect_nothing();
     }
@@ -108,9 +116,11 @@ fn seven_retries_wait_for_ever_and_the_order_is_kept() {
     assert_eq!(b.bytes(0..14), b"first\0\0\0second");
 }
 
-#[test]
 fn a_late_receive_is_filled_though_nobody_polls_the_sender() {
-    let with = connection(|with| with.rnr_retry = 7);
+    let with = connection(|with| {
+        with.rnr_retry = 7;
+        with.min_rnr_timer = TIMER;
+    });
     for round in 0..50 {
         let (mut a, mut b) = pair_with("rc", |init| init, &with);
         a.mr.store_u64(0, round);
@@ -123,7 +133,6 @@ fn a_late_receive_is_filled_though_nobody_polls_the_sender() {
     }
 }
 
-#[test]
 fn sends_that_wait_keep_their_place_in_the_queue() {
     let with = connection(|with| with.rnr_retry = 7);
     let (mut a, mut b) = pair_with("rc", |init| init.max_send_wr(4), &with);
@@ -142,7 +151,6 @@ fn sends_that_wait_keep_their_place_in_the_queue() {
     }
 }
 
-#[test]
 fn a_receiver_that_is_always_late_loses_nothing() {
     let with = connection(|with| {
         with.rnr_retry = 7;

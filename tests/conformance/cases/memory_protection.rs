@@ -1,13 +1,40 @@
 //! What the keys protect: every way to name memory that one may not touch, and what becomes of both queue pairs.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{MEMORY, Node, all_access, connection, join, pair, pair_with, pairs, pattern};
 use std::collections::HashSet;
 use tbrdma::{
     Access, AsyncEventKind, MrSlice, QpInit, QpState, QpType, RawSge, RemoteAddr, SendWrs, Sge, WcStatus,
 };
 
-mod common;
-use common::{MEMORY, Node, all_access, connection, join, pair, pair_with, pairs, pattern};
+cases! {
+    Memory by "InfiniBand vol. 1, 10.6.3 and 9.7.4.1.6" {
+        a_key_that_names_nothing_is_refused: "An R_Key that names no region is a remote access error, and nothing is touched", needs [Rc, Atomics];
+        a_region_of_another_protection_domain_is_refused: "A region is reached only through queue pairs of its protection domain", needs [Rc];
+        a_right_that_the_region_does_not_grant_is_refused: "A right that the region lacks is a remote access error", needs [Rc, Atomics];
+        one_byte_beyond_either_end_is_refused: "A single byte beyond either end of the region is refused", needs [Rc, Atomics];
+        an_address_that_overflows_is_refused: "An address and length that overflow 64 bits are refused", needs [Rc, Atomics];
+        a_deregistered_region_is_refused_and_its_key_does_not_come_back_soon:
+            "A deregistered region's key is out of use at once", by "ibv_dereg_mr(3)", needs [Rc];
+        no_key_is_used_twice_in_tens_of_thousands_of_registrations: "Keys are not used again soon";
+        what_the_queue_pair_does_not_allow_is_an_invalid_request_whatever_the_key_says:
+            "A right that the queue pair lacks is an invalid request", by "InfiniBand vol. 1, 9.7.4; ibv_modify_qp(3), qp_access_flags", needs [Rc, Atomics];
+        a_bad_local_list_fails_here_and_the_peer_is_not_concerned:
+            "A local entry that may not be used is a local protection error; the peer hears nothing", by "InfiniBand vol. 1, 11.6.2", needs [Rc, Atomics];
+        a_bad_local_list_is_found_before_the_peer_is_asked: "A bad local entry is found though the peer has no receive", by "InfiniBand vol. 1, 11.6.2", needs [Rc];
+        a_read_into_memory_that_may_not_be_written_fails_here: "READ needs the right to write locally, SEND does not", by "InfiniBand vol. 1, 11.6.2", needs [Rc];
+        a_receive_with_a_bad_list_fails_on_both_sides:
+            "A receive whose memory may not be written is a local protection error there and a remote operation error here",
+            by "InfiniBand vol. 1, 11.6.2", needs [Rc];
+        a_receive_is_checked_against_what_is_used_of_it: "Entries that a message does not reach are not checked", needs [Rc];
+        access_flags_that_contradict_each_other_are_refused: "Remote writing without local writing is refused", by "ibv_reg_mr(3)";
+    }
+    Errors by "InfiniBand vol. 1, 10.3.1" {
+        the_survivors_of_a_violation_are_all_other_queue_pairs:
+            "An error ends the queue pair it is about, and no other of the same domain or completion queue", needs [Rc];
+    }
+}
 
 /// Posts one request at `remote`, and checks that it fails as a violation of the peer's memory does, touching nothing.
 #[track_caller]
@@ -49,7 +76,6 @@ fn all_refused(len: usize, pair: impl Fn() -> (Node, Node), at: impl Fn(&Node) -
     }
 }
 
-#[test]
 fn a_key_that_names_nothing_is_refused() {
     for flip in [1, 0x8000, 0x1_0000, 0xffff_0000] {
         all_refused(
@@ -69,7 +95,6 @@ fn a_key_that_names_nothing_is_refused() {
     refused(&mut a, &b, |wr| _ = wr.write(slice, remote));
 }
 
-#[test]
 fn a_region_of_another_protection_domain_is_refused() {
     for one_context in [false, true] {
         let (mut a, b) = pairs("rc", |init| init).into_iter().nth(usize::from(one_context)).unwrap();
@@ -80,7 +105,6 @@ fn a_region_of_another_protection_domain_is_refused() {
     }
 }
 
-#[test]
 fn a_right_that_the_region_does_not_grant_is_refused() {
     let write = Access::LOCAL_WRITE | Access::REMOTE_WRITE;
     let atomic = Access::LOCAL_WRITE | Access::REMOTE_ATOMIC;
@@ -108,7 +132,6 @@ fn a_right_that_the_region_does_not_grant_is_refused() {
     }
 }
 
-#[test]
 fn one_byte_beyond_either_end_is_refused() {
     all_refused(8, || pair("rc"), |b| b.mr.remote().at(MEMORY as u64 - 7));
     all_refused(8, || pair("rc"), |b| b.mr.remote().at(MEMORY as u64));
@@ -124,7 +147,6 @@ fn one_byte_beyond_either_end_is_refused() {
     assert_eq!(bytes, [0; 16]);
 }
 
-#[test]
 fn an_address_that_overflows_is_refused() {
     for addr in [u64::MAX, u64::MAX - 6, u64::MAX - 7, 1 << 63] {
         all_refused(8, || pair("rc"), |b| RemoteAddr { addr, ..b.mr.remote().at(0) });
@@ -134,7 +156,6 @@ fn an_address_that_overflows_is_refused() {
     refused(&mut a, &b, |wr| _ = wr.write(whole, remote));
 }
 
-#[test]
 fn a_deregistered_region_is_refused_and_its_key_does_not_come_back_soon() {
     let (mut a, b) = pair("rc");
     let region = b.pd.alloc(4096, all_access()).unwrap();
@@ -148,7 +169,6 @@ fn a_deregistered_region_is_refused_and_its_key_does_not_come_back_soon() {
     refused(&mut a, &b, |wr| _ = wr.write(slice, remote));
 }
 
-#[test]
 fn no_key_is_used_twice_in_tens_of_thousands_of_registrations() {
     let ctx = tbrdma::open(common::device()).unwrap();
     let pd = ctx.alloc_pd().unwrap();
@@ -160,7 +180,6 @@ fn no_key_is_used_twice_in_tens_of_thousands_of_registrations() {
     }
 }
 
-#[test]
 fn what_the_queue_pair_does_not_allow_is_an_invalid_request_whatever_the_key_says() {
     for forbidden in [Access::REMOTE_WRITE, Access::REMOTE_READ, Access::REMOTE_ATOMIC] {
         let (mut a, b) =
@@ -203,7 +222,6 @@ fn bad_lists(node: &Node) -> Vec<(&'static str, MrSlice)> {
     lists
 }
 
-#[test]
 fn a_bad_local_list_fails_here_and_the_peer_is_not_concerned() {
     for case in 0..7 {
         for operation in 0..4 {
@@ -233,7 +251,6 @@ fn a_bad_local_list_fails_here_and_the_peer_is_not_concerned() {
     }
 }
 
-#[test]
 fn a_bad_local_list_is_found_before_the_peer_is_asked() {
     // On hardware the requester reads its own memory first, so the peer's readiness makes no difference.
     let (mut a, b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 7));
@@ -243,7 +260,6 @@ fn a_bad_local_list_is_found_before_the_peer_is_asked() {
     drop(b);
 }
 
-#[test]
 fn a_read_into_memory_that_may_not_be_written_fails_here() {
     let (mut a, b) = pair("rc");
     let read_only = a.pd.alloc(4096, Access::REMOTE_READ).unwrap();
@@ -261,7 +277,6 @@ fn a_read_into_memory_that_may_not_be_written_fails_here() {
     b.expect(2, WcStatus::Success);
 }
 
-#[test]
 fn a_receive_with_a_bad_list_fails_on_both_sides() {
     for case in 0..8 {
         for entries in [1, 2] {
@@ -294,7 +309,6 @@ fn a_receive_with_a_bad_list_fails_on_both_sides() {
     }
 }
 
-#[test]
 fn a_receive_is_checked_against_what_is_used_of_it() {
     // A message that ends before the bad entry never touches it.
     let (mut a, mut b) = pair("rc");
@@ -305,7 +319,6 @@ fn a_receive_is_checked_against_what_is_used_of_it() {
     b.expect(1, WcStatus::Success);
 }
 
-#[test]
 fn the_survivors_of_a_violation_are_all_other_queue_pairs() {
     let ctx = tbrdma::open(common::device()).unwrap();
     let (mut a, mut b) = (Node::new(QpType::Rc), Node::of(&ctx, QpType::Rc, |init| init));
@@ -325,7 +338,6 @@ fn the_survivors_of_a_violation_are_all_other_queue_pairs() {
     assert_eq!(d.bytes(5..105), bytes);
 }
 
-#[test]
 fn access_flags_that_contradict_each_other_are_refused() {
     let ctx = tbrdma::open(common::device()).unwrap();
     let pd = ctx.alloc_pd().unwrap();

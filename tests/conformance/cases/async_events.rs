@@ -1,13 +1,33 @@
 //! What a queue pair's owner is told without asking: when, of what, and how often.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, next_event, pair};
 use tbrdma::{
     AsyncEvent, AsyncEventKind, EventSource, QpAttr, QpAttrMask, QpInit, QpState, QpType, Qpn, QueuePair,
     SharedReceiveQueue, WcStatus,
 };
 
-mod common;
-use common::{Node, next_event, pair};
+cases! {
+    Completions by "InfiniBand vol. 1, 11.6.3; ibv_get_async_event(3)" {
+        a_message_before_the_queue_pair_can_send_establishes_communication_once:
+            "The first message to a queue pair in RTR raises Communication Established, once", needs [Rc, Uc];
+        nothing_is_said_of_messages_to_a_queue_pair_that_can_send:
+            "Messages to a queue pair in RTS raise no event", needs [Rc];
+        a_queue_pair_that_fails_says_so_first_and_the_end_of_the_shared_queues_use_once:
+            "A member of a shared queue that fails raises its own error and then Last WQE Reached, once", needs [Rc, Srq];
+    }
+    Srq by "InfiniBand vol. 1, 10.2.9; ibv_get_async_event(3)" {
+        the_end_of_a_shared_queues_use_is_said_once_a_life:
+            "A member that goes to ERR raises Last WQE Reached once, after each RESET anew", needs [Rc, Uc, Ud, Srq];
+        the_last_receive_that_fails_says_that_the_limit_was_reached_too:
+            "A receive that fails counts as taken: the limit event comes beside the errors", needs [Rc, Srq];
+    }
+    Ud by "InfiniBand vol. 1, 11.4.2.1; ibv_poll_cq(3)" {
+        a_datagrams_completion_says_where_it_came_from:
+            "The completion of a datagram names the queue pair it came from and its LID", needs [Ud] as unacknowledged;
+    }
+}
 
 /// Brings a queue pair to RTR, to receive from `from`.
 fn ready_to_receive(node: &mut Node, from: &QueuePair) {
@@ -35,7 +55,6 @@ fn ready_to_receive(node: &mut Node, from: &QueuePair) {
     node.qp.modify(&attr, mask).unwrap();
 }
 
-#[test]
 fn a_message_before_the_queue_pair_can_send_establishes_communication_once() {
     for qp_type in [QpType::Rc, QpType::Uc] {
         let (mut a, mut b) = (Node::new(qp_type), Node::new(qp_type));
@@ -53,7 +72,6 @@ fn a_message_before_the_queue_pair_can_send_establishes_communication_once() {
     }
 }
 
-#[test]
 fn nothing_is_said_of_messages_to_a_queue_pair_that_can_send() {
     let (mut a, mut b) = pair("rc");
     b.post_recv(1, 0..8);
@@ -72,7 +90,6 @@ fn sharing(node: &Node, qp_type: QpType, srq: &SharedReceiveQueue) -> QueuePair 
     node.pd.create_qp(QpInit::new(qp_type, &node.cq).srq(srq)).unwrap()
 }
 
-#[test]
 fn the_end_of_a_shared_queues_use_is_said_once_a_life() {
     for qp_type in [QpType::Rc, QpType::Uc, QpType::Ud] {
         let node = Node::new(qp_type);
@@ -99,7 +116,6 @@ fn the_end_of_a_shared_queues_use_is_said_once_a_life() {
     }
 }
 
-#[test]
 fn a_queue_pair_that_fails_says_so_first_and_the_end_of_the_shared_queues_use_once() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(8, 1).unwrap();
@@ -131,7 +147,6 @@ fn a_queue_pair_that_fails_says_so_first_and_the_end_of_the_shared_queues_use_on
     home.expect_no_event();
 }
 
-#[test]
 fn the_last_receive_that_fails_says_that_the_limit_was_reached_too() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(8, 1).unwrap();
@@ -150,7 +165,6 @@ fn the_last_receive_that_fails_says_that_the_limit_was_reached_too() {
     home.expect_no_event();
 }
 
-#[test]
 fn a_datagrams_completion_says_where_it_came_from() {
     let (mut a, mut b) = (Node::new(QpType::Ud), Node::new(QpType::Ud));
     for node in [&mut a, &mut b] {

@@ -1,14 +1,34 @@
 //! Shared receive queues: many queue pairs, one queue of receives.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{MEMORY, Node, connection, expect_nothing, next_event, next_of, pattern};
 use std::collections::{HashMap, HashSet};
 use tbrdma::{
     AsyncEvent, AsyncEventKind, Connection, EventSource, PostRefusal, QpInit, QpState, QpType, QueuePair,
     SharedReceiveQueue, WcStatus,
 };
 
-mod common;
-use common::{MEMORY, Node, connection, expect_nothing, next_event, next_of, pattern};
+cases! {
+    Srq by "InfiniBand vol. 1, 10.2.9; ibv_create_srq(3), ibv_post_srq_recv(3)" {
+        messages_of_several_peers_take_receives_in_their_order: "Messages of all members take the receives in the order of posting", needs [Rc, Srq];
+        receives_are_not_posted_to_a_member: "A member takes no receives of its own", by "ibv_post_recv(3)", needs [Rc, Srq];
+        a_full_queue_and_a_long_list_are_refused_at_their_position: "A full shared queue, and a list that is too long, are refused at their position", needs [Rc, Srq];
+        two_completion_queues_share_one_queue_and_get_their_own_messages: "A receive completes into the completion queue of the member that took it", needs [Rc, Srq];
+        the_limit_event_comes_once_when_fewer_receives_are_left: "The limit event comes once when fewer receives than the limit are left", by "ibv_modify_srq(3)", needs [Rc, Srq];
+        datagrams_take_from_a_shared_queue_too_and_raise_its_limit_event: "Datagrams take from a shared queue too", needs [Ud, Srq] as unacknowledged;
+        a_member_in_error_reports_its_last_receive_and_leaves_the_rest_to_the_others: "A member in ERR leaves the receives to the others", needs [Rc, Srq];
+        a_member_that_a_peer_breaks_reports_both: "A member that fails raises its error and Last WQE Reached", by "ibv_get_async_event(3)", needs [Rc, Srq];
+        an_empty_queue_makes_senders_wait_and_a_receive_wakes_one: "An empty shared queue is receiver not ready; a receive wakes one sender", needs [Rc, Srq];
+        an_empty_queue_ends_finite_retries: "An empty shared queue ends finite retries", needs [Rc, Srq];
+        a_queue_may_be_of_another_domain_than_its_members: "Receives of a shared queue are judged by its own protection domain", needs [Rc, Srq];
+        a_sender_that_fails_by_its_own_fault_leaves_the_receive_to_the_others: "A sender's own fault takes no receive", needs [Rc, Srq];
+        what_a_member_had_received_before_its_reset_is_forgotten: "RESET of a member drops its completions", needs [Rc, Srq];
+        messages_of_a_destroyed_member_free_their_receives: "The end of a member frees the places its messages took", needs [Rc, Srq];
+        many_threads_send_to_one_queue_and_every_message_arrives_in_its_order: "Each sender's messages arrive in order, whoever else sends", needs [Rc, Srq];
+        lent_buffers_of_a_shared_queue_come_back_with_their_completions: "Memory lent to a shared queue comes back with its completion", needs [Rc, Srq];
+    }
+}
 
 const SLOT: usize = 256;
 
@@ -26,7 +46,6 @@ fn member(home: &Node, srq: &SharedReceiveQueue, with: &Connection) -> (QueuePai
     (qp, peer)
 }
 
-#[test]
 fn messages_of_several_peers_take_receives_in_their_order() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 2).unwrap();
@@ -51,7 +70,6 @@ fn messages_of_several_peers_take_receives_in_their_order() {
     home.expect_nothing();
 }
 
-#[test]
 fn receives_are_not_posted_to_a_member() {
     let home = Node::new(QpType::Rc);
     let srq = home.pd.create_srq(16, 2).unwrap();
@@ -61,7 +79,6 @@ fn receives_are_not_posted_to_a_member() {
     assert_eq!(qp.cap().max_recv_wr, 0);
 }
 
-#[test]
 fn a_full_queue_and_a_long_list_are_refused_at_their_position() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(4, 2).unwrap();
@@ -91,7 +108,6 @@ fn srq_sges(home: &Node) -> usize {
     home.pd.create_srq(4, 2).unwrap().max_sge() as usize
 }
 
-#[test]
 fn two_completion_queues_share_one_queue_and_get_their_own_messages() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(64, 1).unwrap();
@@ -149,7 +165,6 @@ fn two_completion_queues_share_one_queue_and_get_their_own_messages() {
     }
 }
 
-#[test]
 fn the_limit_event_comes_once_when_fewer_receives_are_left() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
@@ -173,7 +188,7 @@ fn the_limit_event_comes_once_when_fewer_receives_are_left() {
     assert_eq!(srq.limit(), 6);
     consume(&mut srq, false);
     consume(&mut srq, false);
-    assert_eq!(home.ctx.async_events().next(Some(common::QUIET)).unwrap(), None, "six are left");
+    assert_eq!(home.ctx.async_events().next(Some(common::quiet())).unwrap(), None, "six are left");
     consume(&mut srq, false);
     let event = AsyncEvent {
         kind: AsyncEventKind::SrqLimitReached,
@@ -194,7 +209,6 @@ fn the_limit_event_comes_once_when_fewer_receives_are_left() {
     home.expect_no_event();
 }
 
-#[test]
 fn datagrams_take_from_a_shared_queue_too_and_raise_its_limit_event() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
@@ -226,7 +240,6 @@ fn datagrams_take_from_a_shared_queue_too_and_raise_its_limit_event() {
     home.expect_nothing();
 }
 
-#[test]
 fn a_member_in_error_reports_its_last_receive_and_leaves_the_rest_to_the_others() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
@@ -256,7 +269,6 @@ fn a_member_in_error_reports_its_last_receive_and_leaves_the_rest_to_the_others(
     assert_eq!(next_event(&home.ctx).kind, AsyncEventKind::QpLastWqeReached);
 }
 
-#[test]
 fn a_member_that_a_peer_breaks_reports_both() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
@@ -276,7 +288,6 @@ fn a_member_that_a_peer_breaks_reports_both() {
     assert_eq!(home.one().wr_id, 1);
 }
 
-#[test]
 fn an_empty_queue_makes_senders_wait_and_a_receive_wakes_one() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
@@ -301,7 +312,6 @@ fn an_empty_queue_makes_senders_wait_and_a_receive_wakes_one() {
     }
 }
 
-#[test]
 fn an_empty_queue_ends_finite_retries() {
     let home = Node::new(QpType::Rc);
     let srq = home.pd.create_srq(16, 1).unwrap();
@@ -310,7 +320,6 @@ fn an_empty_queue_ends_finite_retries() {
     peer.expect(1, WcStatus::RnrRetryExcErr);
 }
 
-#[test]
 fn a_queue_may_be_of_another_domain_than_its_members() {
     let home = Node::new(QpType::Rc);
     let pd = home.ctx.alloc_pd().unwrap();
@@ -332,7 +341,6 @@ fn a_queue_may_be_of_another_domain_than_its_members() {
     assert_eq!((wc.wr_id, wc.status), (2, WcStatus::LocProtErr));
 }
 
-#[test]
 fn a_sender_that_fails_by_its_own_fault_leaves_the_receive_to_the_others() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
@@ -350,7 +358,6 @@ fn a_sender_that_fails_by_its_own_fault_leaves_the_receive_to_the_others() {
     home.expect_nothing();
 }
 
-#[test]
 fn what_a_member_had_received_before_its_reset_is_forgotten() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(16, 1).unwrap();
@@ -385,7 +392,6 @@ fn what_a_member_had_received_before_its_reset_is_forgotten() {
     }
 }
 
-#[test]
 fn messages_of_a_destroyed_member_free_their_receives() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(8, 1).unwrap();
@@ -410,7 +416,6 @@ fn messages_of_a_destroyed_member_free_their_receives() {
     }
 }
 
-#[test]
 fn many_threads_send_to_one_queue_and_every_message_arrives_in_its_order() {
     const SENDERS: u64 = 4;
     const EACH: u64 = 3000;
@@ -452,7 +457,6 @@ fn many_threads_send_to_one_queue_and_every_message_arrives_in_its_order() {
     home.expect_nothing();
 }
 
-#[test]
 fn lent_buffers_of_a_shared_queue_come_back_with_their_completions() {
     let home = Node::new(QpType::Rc);
     let mut srq = home.pd.create_srq(8, 1).unwrap();

@@ -1,12 +1,29 @@
 //! The states of a queue pair: what may be posted in each, how it gets from one to the next, and how draining works.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, connection, eventually, pair, pair_with};
 use tbrdma::{
     AsyncEventKind, Error, ModifyError, PostRefusal, QpAttr, QpAttrMask, QpInit, QpState, QpType, WcStatus,
 };
 
-mod common;
-use common::{Node, connection, eventually, pair, pair_with};
+cases! {
+    States by "InfiniBand vol. 1, 10.3.1; ibv_modify_qp(3)" {
+        posting_is_refused_until_the_state_allows_it: "RESET takes no work, INIT and RTR take receives, RTS takes all", needs [Rc];
+        a_queue_pair_that_is_ready_to_receive_receives: "A queue pair in RTR receives, and does not send", needs [Rc];
+        errors_of_modify_say_what_is_missing_and_change_nothing: "A transition without its attributes is refused, and changes nothing", needs [Rc];
+        a_wrong_belief_about_the_current_state_is_refused: "A wrong current state among the attributes is refused", needs [Rc];
+        attributes_can_be_queried_and_changed_later: "Attributes are reported as they were set, and some may be changed in RTS", by "ibv_query_qp(3)", needs [Rc];
+        a_drained_send_queue_holds_what_is_posted_and_goes_on_later: "SQD holds what is posted, and RTS goes on with it", needs [Rc];
+        draining_ends_what_has_begun_and_says_so: "Draining ends what has begun, and says so by an event when asked to", needs [Rc];
+        a_drained_queue_pair_can_be_flushed_and_reset: "From SQD the way to ERR and to RESET is open", needs [Rc];
+        every_state_leads_to_the_error_state_and_back_to_reset: "Every state leads to ERR, and ERR to RESET", needs [Rc];
+    }
+    Objects by "ibv_create_qp(3)" {
+        a_queue_pair_of_two_contexts_is_refused: "A queue pair's objects are of one context", needs [Rc];
+        a_new_queue_pair_is_in_reset_and_prints_what_it_is: "A new queue pair is in RESET, with at least what was asked for", needs [Uc];
+    }
+}
 
 const INIT: QpAttrMask =
     QpAttrMask::STATE.union(QpAttrMask::PKEY_INDEX).union(QpAttrMask::PORT).union(QpAttrMask::ACCESS_FLAGS);
@@ -24,7 +41,6 @@ fn source(result: tbrdma::Result<()>) -> ModifyError {
     source
 }
 
-#[test]
 fn posting_is_refused_until_the_state_allows_it() {
     let (mut a, b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
     let slice = a.mr.slice(0..8);
@@ -63,7 +79,6 @@ fn posting_is_refused_until_the_state_allows_it() {
     a.expect_nothing();
 }
 
-#[test]
 fn a_queue_pair_that_is_ready_to_receive_receives() {
     let (mut a, mut b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
     b.qp.modify(&to(QpState::Init), INIT).unwrap();
@@ -91,7 +106,6 @@ fn a_queue_pair_that_is_ready_to_receive_receives() {
     assert_eq!(b.qp.state(), QpState::Rtr);
 }
 
-#[test]
 fn errors_of_modify_say_what_is_missing_and_change_nothing() {
     let mut a = Node::new(QpType::Rc);
     let missing = source(a.qp.modify(&to(QpState::Init), QpAttrMask::STATE | QpAttrMask::PORT));
@@ -110,7 +124,6 @@ fn errors_of_modify_say_what_is_missing_and_change_nothing() {
     assert_eq!(a.qp.query().qp_access_flags, tbrdma::Access::empty());
 }
 
-#[test]
 fn a_wrong_belief_about_the_current_state_is_refused() {
     let (mut a, _b) = pair("rc");
     let attr = QpAttr { cur_qp_state: QpState::Sqd, ..to(QpState::Rts) };
@@ -120,7 +133,6 @@ fn a_wrong_belief_about_the_current_state_is_refused() {
     a.qp.modify(&attr, QpAttrMask::STATE | QpAttrMask::CUR_STATE).unwrap();
 }
 
-#[test]
 fn attributes_can_be_queried_and_changed_later() {
     let with = connection(|with| (with.min_rnr_timer, with.timeout) = (9, 15));
     let (mut a, mut b) = pair_with("rc", |init| init, &with);
@@ -138,7 +150,6 @@ fn attributes_can_be_queried_and_changed_later() {
     a.expect(1, WcStatus::RemInvReqErr);
 }
 
-#[test]
 fn a_drained_send_queue_holds_what_is_posted_and_goes_on_later() {
     let (mut a, mut b) = pair("rc");
     a.qp.modify(
@@ -166,7 +177,6 @@ fn a_drained_send_queue_holds_what_is_posted_and_goes_on_later() {
     }
 }
 
-#[test]
 fn draining_ends_what_has_begun_and_says_so() {
     let (mut a, mut b) = pair_with("rc", |init| init, &connection(|with| with.rnr_retry = 7));
     // Begun: it waits for a receive. One behind it may have begun too, if a packet of it has left.
@@ -198,7 +208,6 @@ fn draining_ends_what_has_begun_and_says_so() {
     a.expect_no_event();
 }
 
-#[test]
 fn a_drained_queue_pair_can_be_flushed_and_reset() {
     for reset in [false, true] {
         let (mut a, _b) = pair("rc");
@@ -214,7 +223,6 @@ fn a_drained_queue_pair_can_be_flushed_and_reset() {
     }
 }
 
-#[test]
 fn every_state_leads_to_the_error_state_and_back_to_reset() {
     for state in [QpState::Reset, QpState::Init, QpState::Rts, QpState::Sqd, QpState::Err] {
         let (mut a, b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
@@ -238,7 +246,6 @@ fn every_state_leads_to_the_error_state_and_back_to_reset() {
     }
 }
 
-#[test]
 fn a_queue_pair_of_two_contexts_is_refused() {
     let (a, b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
     let error = a.pd.create_qp(QpInit::rc(&b.cq)).unwrap_err();
@@ -247,7 +254,6 @@ fn a_queue_pair_of_two_contexts_is_refused() {
     assert!(error.to_string().contains("one context"), "{error}");
 }
 
-#[test]
 fn a_new_queue_pair_is_in_reset_and_prints_what_it_is() {
     let a = Node::new(QpType::Uc);
     assert_eq!((a.qp.state(), a.qp.qp_type()), (QpState::Reset, QpType::Uc));

@@ -1,10 +1,19 @@
 //! Memory registered under addresses of the caller's choice: work requests name it by these, and by nothing else.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common::{Node, all_access, pair, pairs};
 use tbrdma::{Access, AsyncEventKind, ForeignMemory, MemoryRegion, ProtectionDomain, QpState, WcStatus};
 
-mod common;
-use common::{Node, all_access, pair, pairs};
+cases! {
+    Memory by "ibv_reg_mr_iova(3); InfiniBand vol. 1, 10.6.3" {
+        every_operation_names_the_bytes_by_the_chosen_address:
+            "Work requests name a region's bytes by the address chosen at registration, up to the end of the address space", needs [Rc, Iova];
+        atomics_are_aligned_by_the_chosen_address: "Alignment of atomics is that of the chosen address", needs [Rc, Atomics, Iova];
+        a_zero_based_region_begins_at_zero_whatever_is_said: "A zero-based region is named by offsets", needs [Rc, Iova];
+        no_other_address_reaches_the_memory: "No other address reaches the region, its own in the process included", needs [Rc, Iova];
+        addresses_beyond_the_end_are_refused: "A region that would go beyond the 64-bit address space is refused", needs [Rc, Iova];
+    }
+}
 
 const LEN: usize = 10_000;
 
@@ -29,7 +38,6 @@ fn registered(node: &Node, iova: u64) -> MemoryRegion {
 /// Addresses that no memory has, the lowest and nearly the highest among them.
 const IOVAS: [u64; 4] = [0, 0x1000, 0x7fff_0000_0000_0000, u64::MAX - LEN as u64];
 
-#[test]
 fn every_operation_names_the_bytes_by_the_chosen_address() {
     for iova in IOVAS {
         for (mut a, mut b) in pairs("rc", |init| init) {
@@ -54,7 +62,6 @@ fn every_operation_names_the_bytes_by_the_chosen_address() {
     }
 }
 
-#[test]
 fn atomics_are_aligned_by_the_chosen_address() {
     let (mut a, b) = pair("rc");
     let theirs = registered(&b, 0x5000);
@@ -66,7 +73,6 @@ fn atomics_are_aligned_by_the_chosen_address() {
     a.expect(2, WcStatus::RemInvReqErr);
 }
 
-#[test]
 fn a_zero_based_region_begins_at_zero_whatever_is_said() {
     let (mut a, b) = pair("rc");
     let region = register(&b.pd, all_access() | Access::ZERO_BASED, 0x1234_5000).0.unwrap();
@@ -81,7 +87,6 @@ fn a_zero_based_region_begins_at_zero_whatever_is_said() {
     a.expect(2, WcStatus::RemAccessErr);
 }
 
-#[test]
 fn no_other_address_reaches_the_memory() {
     const IOVA: u64 = 0x10_0000;
     for outside in [IOVA - 1, IOVA + LEN as u64 - 7, IOVA + LEN as u64, 0, u64::MAX - 7] {
@@ -104,7 +109,6 @@ fn no_other_address_reaches_the_memory() {
     assert_eq!(region.load_u64(0), 0);
 }
 
-#[test]
 fn addresses_beyond_the_end_are_refused() {
     let node = Node::new(tbrdma::QpType::Rc);
     for iova in [u64::MAX, u64::MAX - LEN as u64 + 1] {

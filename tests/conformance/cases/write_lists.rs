@@ -1,15 +1,28 @@
 //! Lists of WRITEs behind one doorbell: each is judged for itself, however alike the one before it was.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{MEMORY, all_access, pair, pair_shaped, pattern};
 use tbrdma::{Access, PostRefusal, QpState, WcStatus};
 
-mod common;
-use common::{MEMORY, all_access, pair, pair_shaped, pattern};
+cases! {
+    Ordering by "ibv_post_send(3); InfiniBand vol. 1, 9.4.3" {
+        lists_of_any_mixture_put_every_byte_where_it_belongs: "Each work request of a list is carried out for itself, in order", needs [Rc];
+        the_signaled_ones_of_a_list_complete_in_order_with_their_lengths: "The signaled ones of a list complete in its order", needs [Rc];
+    }
+    Errors by "InfiniBand vol. 1, 10.3.1 and 11.6.2" {
+        the_first_that_is_not_allowed_ends_the_list: "The first WRITE that is not allowed ends the list; those before it took effect", needs [Rc];
+        memory_that_is_not_ours_to_send_ends_the_list_too: "So does one whose local memory may not be used", needs [Rc];
+        a_queue_pair_that_may_not_be_written_refuses_lists_as_well: "A queue pair without the right refuses each WRITE of a list", needs [Rc];
+    }
+    Limits by "ibv_post_send(3)" {
+        a_list_longer_than_the_queue_is_posted_as_far_as_it_fits: "A list longer than the queue is posted as far as it fits", needs [Rc];
+    }
+}
 
 /// Bytes of each WRITE here.
 const SIZE: usize = 24;
 
-#[test]
 fn lists_of_any_mixture_put_every_byte_where_it_belongs() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_send_wr(128).max_send_sge(4).max_inline_data(64));
     let other = a.pd.alloc(MEMORY, all_access()).unwrap();
@@ -52,7 +65,6 @@ fn lists_of_any_mixture_put_every_byte_where_it_belongs() {
     }
 }
 
-#[test]
 fn the_signaled_ones_of_a_list_complete_in_order_with_their_lengths() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_send_wr(64));
     a.qp.post(|wr| {
@@ -69,7 +81,6 @@ fn the_signaled_ones_of_a_list_complete_in_order_with_their_lengths() {
     }
 }
 
-#[test]
 fn the_first_that_is_not_allowed_ends_the_list() {
     for bad in [1, 2, 5, 20] {
         for kind in 0..4 {
@@ -101,7 +112,6 @@ fn the_first_that_is_not_allowed_ends_the_list() {
     }
 }
 
-#[test]
 fn memory_that_is_not_ours_to_send_ends_the_list_too() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_send_wr(64));
     let gone = a.pd.alloc(4096, all_access()).unwrap();
@@ -122,7 +132,6 @@ fn memory_that_is_not_ours_to_send_ends_the_list_too() {
     assert!(b.bytes(6 * SIZE..MEMORY).iter().all(|byte| *byte == 0));
 }
 
-#[test]
 fn a_list_longer_than_the_queue_is_posted_as_far_as_it_fits() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_send_wr(16));
     a.fill(0..MEMORY, 9);
@@ -140,7 +149,6 @@ fn a_list_longer_than_the_queue_is_posted_as_far_as_it_fits() {
     assert!(b.bytes(16 * SIZE..MEMORY).iter().all(|byte| *byte == 0));
 }
 
-#[test]
 fn a_queue_pair_that_may_not_be_written_refuses_lists_as_well() {
     let (mut a, mut b) = pair("rc");
     let with = common::connection(|with| with.access = Access::LOCAL_WRITE | Access::REMOTE_READ);

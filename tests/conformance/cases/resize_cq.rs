@@ -1,12 +1,19 @@
 //! The size of a completion queue, changed.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, pair};
 use tbrdma::{QpInit, QpType, WcStatus, limits};
 
-mod common;
-use common::{Node, pair};
+cases! {
+    Completions by "ibv_resize_cq(3)" {
+        a_completion_queue_grows_and_shrinks: "A completion queue may be made larger and smaller", needs [ResizeCq];
+        it_does_not_shrink_below_what_waits_to_be_polled: "It does not shrink below what waits in it", needs [Rc, ResizeCq];
+        completed_sends_count: "Completed sends count among what waits", needs [Rc, ResizeCq];
+        completions_of_a_shared_queue_and_flushed_receives_count: "So do completions of shared queues, and flushed ones", needs [Rc, Srq, ResizeCq];
+    }
+}
 
-#[test]
 fn a_completion_queue_grows_and_shrinks() {
     let node = Node::new(QpType::Ud);
     let cq = node.ctx.create_cq(3).unwrap();
@@ -20,7 +27,6 @@ fn a_completion_queue_grows_and_shrinks() {
     }
 }
 
-#[test]
 fn it_does_not_shrink_below_what_waits_to_be_polled() {
     let (mut a, mut b) = pair("rc");
     for id in 0..6 {
@@ -43,7 +49,6 @@ fn it_does_not_shrink_below_what_waits_to_be_polled() {
     b.cq.resize(1).unwrap();
 }
 
-#[test]
 fn completed_sends_count() {
     let mut node = Node::new(QpType::Ud);
     node.qp.activate_ud(1).unwrap();
@@ -59,7 +64,6 @@ fn completed_sends_count() {
     node.cq.resize(1).unwrap();
 }
 
-#[test]
 fn completions_of_a_shared_queue_and_flushed_receives_count() {
     let node = Node::new(QpType::Rc);
     let mut srq = node.pd.create_srq(8, 1).unwrap();

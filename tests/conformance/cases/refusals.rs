@@ -1,15 +1,35 @@
 //! How wrong requests end, as programs written for adapters expect it: the errno of a call that is refused, the status of a work request
 //! that fails, and the state and the events on either side.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common::{Node, all_access, connection, join, pair, pair_shaped, pair_with};
 use nix::libc::{EINVAL, ENOMEM};
 use tbrdma::{
     Access, AsyncEventKind, MrSlice, PostError, QpAttr, QpAttrMask, QpInit, QpState, QpType, RawSge, SendWrs,
     Sge, WcStatus,
 };
 
-mod common;
-use common::{Node, all_access, connection, join, pair, pair_shaped, pair_with};
+cases! {
+    States by "InfiniBand vol. 1, 10.3.1; ibv_post_send(3)" {
+        a_state_that_takes_no_work_is_einval: "A state that takes no work refuses it with EINVAL; ERR takes all", needs [Rc, Uc, Ud];
+    }
+    Limits by "ibv_post_send(3), ibv_post_recv(3), ibv_post_srq_recv(3)" {
+        a_full_queue_is_enomem_and_says_which_request_was_first: "A full queue is ENOMEM, at the request that did not fit", needs [Rc, Srq];
+        lists_and_bytes_beyond_what_was_granted_are_einval: "Entries and inline bytes beyond what was granted are EINVAL", needs [Rc, Srq];
+    }
+    Errors by "InfiniBand vol. 1, 11.6.2" {
+        an_operation_that_the_transport_does_not_have_is_einval:
+            "An operation that the transport lacks is EINVAL", by "ibv_post_send(3)", needs [Uc, Ud];
+        our_own_memory_at_fault_is_a_local_protection_error_and_nobody_elses: "Local memory at fault is the requester's error alone", needs [Rc, Atomics];
+        the_peers_memory_at_fault_is_a_remote_access_error_on_both_sides: "Remote memory at fault is an error at both ends, with an event there", needs [Rc, Atomics];
+        what_the_peer_cannot_accept_is_a_remote_invalid_request_on_both_sides: "What the responder cannot accept is an invalid request at both ends", needs [Rc, Atomics];
+        a_receive_at_fault_is_a_remote_operation_error_there_and_a_local_one_here: "A receive at fault is the responder's local error, and the requester's remote one", needs [Rc];
+        a_failure_flushes_what_follows_and_a_reset_starts_over: "After an error a queue pair is used again by way of RESET", by "InfiniBand vol. 1, 10.3.1", needs [Rc];
+    }
+    Objects by "ibv_create_qp(3), ibv_modify_qp(3), ibv_create_ah(3)" {
+        arguments_that_make_no_sense_are_einval: "Arguments that make no sense are EINVAL, and nothing is made or changed", needs [Rc];
+    }
+}
 
 fn errno(result: Result<(), PostError>) -> i32 {
     result.unwrap_err().errno()
@@ -19,7 +39,6 @@ fn to(state: QpState) -> QpAttr {
     QpAttr { qp_state: state, port_num: 1, ..QpAttr::default() }
 }
 
-#[test]
 fn a_state_that_takes_no_work_is_einval() {
     for qp_type in [QpType::Rc, QpType::Uc, QpType::Ud] {
         let mut node = Node::new(qp_type);
@@ -45,7 +64,6 @@ fn a_state_that_takes_no_work_is_einval() {
     }
 }
 
-#[test]
 fn a_full_queue_is_enomem_and_says_which_request_was_first() {
     let (mut a, mut b) = pair_shaped("rc", |init| init.max_send_wr(4).max_recv_wr(4));
     let (depth, slice) = (b.qp.cap().max_recv_wr as usize, b.mr.slice(0..8));
@@ -61,7 +79,6 @@ fn a_full_queue_is_enomem_and_says_which_request_was_first() {
     assert_eq!((error.errno(), error.index), (ENOMEM, depth));
 }
 
-#[test]
 fn lists_and_bytes_beyond_what_was_granted_are_einval() {
     let (mut a, mut b) = pair("rc");
     let cap = a.qp.cap();
@@ -80,7 +97,6 @@ fn lists_and_bytes_beyond_what_was_granted_are_einval() {
     a.expect(1, WcStatus::Success);
 }
 
-#[test]
 fn an_operation_that_the_transport_does_not_have_is_einval() {
     let (mut uc, _peer) = pair("uc");
     let (slice, remote) = (uc.mr.slice(0..8), uc.mr.remote().at(0));
@@ -137,7 +153,6 @@ fn ends_with(
     a.expect_no_event();
 }
 
-#[test]
 fn our_own_memory_at_fault_is_a_local_protection_error_and_nobody_elses() {
     use WcStatus::LocProtErr;
     for lkey in [0, 1, u32::MAX] {
@@ -160,7 +175,6 @@ fn our_own_memory_at_fault_is_a_local_protection_error_and_nobody_elses() {
     a.expect(1, LocProtErr);
 }
 
-#[test]
 fn the_peers_memory_at_fault_is_a_remote_access_error_on_both_sides() {
     use WcStatus::RemAccessErr;
     let event = Some(AsyncEventKind::QpAccessErr);
@@ -176,7 +190,6 @@ fn the_peers_memory_at_fault_is_a_remote_access_error_on_both_sides() {
     a.expect(1, WcStatus::Success);
 }
 
-#[test]
 fn what_the_peer_cannot_accept_is_a_remote_invalid_request_on_both_sides() {
     use WcStatus::RemInvReqErr;
     let event = Some(AsyncEventKind::QpReqErr);
@@ -202,7 +215,6 @@ fn what_the_peer_cannot_accept_is_a_remote_invalid_request_on_both_sides() {
     b.expect_event(AsyncEventKind::QpReqErr);
 }
 
-#[test]
 fn a_receive_at_fault_is_a_remote_operation_error_there_and_a_local_one_here() {
     let (mut a, mut b) = pair("rc");
     let wrong = with_key(b.mr.slice(0..8), 1);
@@ -213,7 +225,6 @@ fn a_receive_at_fault_is_a_remote_operation_error_there_and_a_local_one_here() {
     b.await_state(QpState::Err);
 }
 
-#[test]
 fn a_failure_flushes_what_follows_and_a_reset_starts_over() {
     let (mut a, mut b) = pair("rc");
     let (slice, remote) = (a.mr.slice(0..8), b.mr.remote());
@@ -240,7 +251,6 @@ fn a_failure_flushes_what_follows_and_a_reset_starts_over() {
     b.expect(4, WcStatus::Success);
 }
 
-#[test]
 fn arguments_that_make_no_sense_are_einval() {
     let node = Node::new(QpType::Rc);
     let most = node.ctx.query_device();

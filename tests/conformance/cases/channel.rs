@@ -1,16 +1,42 @@
 //! Completion channels and the descriptors of events: nobody sleeps through what it asked for.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, join, lost, patience, quiet};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tbrdma::{
     CompletionChannel, CompletionQueue, Context, Error, QpInit, QpType, QueuePair, WcStatus, WorkCompletion,
 };
 
-mod common;
-use common::{LOST, Node, PATIENCE, QUIET, join};
+cases! {
+    Completions by "ibv_req_notify_cq(3), ibv_get_cq_event(3)" {
+        an_armed_queue_raises_one_event_for_the_next_completion:
+            "An armed queue raises one event, for the next completion, and none for those that were there", needs [Rc];
+        sends_raise_events_as_receives_do: "Completions of sends raise events as those of receives do", needs [Rc];
+        the_descriptor_is_readable_when_there_is_an_event:
+            "The channel's descriptor is readable exactly while there is an event", needs [Rc];
+        the_descriptor_of_asynchronous_events_is_readable_while_there_are_any:
+            "The context's descriptor is readable exactly while there is an asynchronous event", by "ibv_get_async_event(3)", needs [Rc];
+        solicited_events_skip_ordinary_messages:
+            "A queue armed for solicited completions is not woken by others, and a request for any is not narrowed", needs [Rc];
+        an_error_counts_as_solicited: "A completion in error wakes who waits for solicited ones", needs [Rc];
+        waits_end_at_their_timeout_and_not_before: "A wait without an event ends at its timeout, and not before", by "poll(2) on the channel", needs [Rc];
+        a_queue_without_a_channel_cannot_be_armed: "A queue without a channel cannot be armed, nor be made on another context's", needs [Rc];
+        no_wake_up_is_lost_between_two_contexts: "Who arms, polls once more and then waits sleeps through nothing", needs [Rc];
+        no_wake_up_is_lost_within_one_context: "The same where both ends are of one context", needs [Rc];
+        no_solicited_wake_up_is_lost: "The same for solicited completions", needs [Rc];
+        a_channel_tells_which_of_its_queues_has_an_event: "An event names the completion queue that raised it", needs [Rc];
+        a_busy_queue_does_not_hide_the_others_of_its_channel: "Events of several queues are all told, however busy one is", needs [Rc];
+        a_dropped_queue_leaves_its_channel_working: "A queue that is destroyed takes its events along, and no others", by "ibv_destroy_cq(3)", needs [Rc];
+        shared_receive_queues_and_datagrams_raise_events_too:
+            "Receives of shared queues and datagrams raise events as all others do", needs [Rc, Ud, Srq] as unacknowledged;
+        an_answer_comes_after_the_completion_of_what_it_answers:
+            "Where an answer is here, the completion of the send that it answers is here too", needs [Rc];
+    }
+}
 
 /// A node whose queue has a channel, with a peer of another context.
 fn listening() -> (Node, CompletionChannel, Node) {
@@ -30,16 +56,15 @@ fn is_readable(fd: &impl AsFd, timeout: Duration) -> bool {
 
 #[track_caller]
 fn expect_event(channel: &CompletionChannel, cq: &CompletionQueue) {
-    let raised = channel.wait(Some(PATIENCE)).unwrap().expect("a completion event");
+    let raised = channel.wait(Some(patience())).unwrap().expect("a completion event");
     assert_eq!(raised, *cq);
 }
 
 #[track_caller]
 fn expect_no_event(channel: &CompletionChannel) {
-    assert_eq!(channel.wait(Some(QUIET)).unwrap(), None);
+    assert_eq!(channel.wait(Some(quiet())).unwrap(), None);
 }
 
-#[test]
 fn an_armed_queue_raises_one_event_for_the_next_completion() {
     let (mut a, channel, mut b) = listening();
     for id in 0..6 {
@@ -67,7 +92,6 @@ fn an_armed_queue_raises_one_event_for_the_next_completion() {
     a.expect(4, WcStatus::Success);
 }
 
-#[test]
 fn sends_raise_events_as_receives_do() {
     let (mut a, channel, mut b) = listening();
     b.post_recv(1, 0..8);
@@ -81,21 +105,19 @@ fn sends_raise_events_as_receives_do() {
     a.expect(2, WcStatus::Success);
 }
 
-#[test]
 fn the_descriptor_is_readable_when_there_is_an_event() {
     let (mut a, channel, mut b) = listening();
     a.post_recv(1, 0..8);
     a.cq.req_notify(false).unwrap();
-    assert!(!is_readable(&channel, QUIET));
+    assert!(!is_readable(&channel, quiet()));
     b.post_send(1, 0..8);
-    assert!(is_readable(&channel, PATIENCE));
+    assert!(is_readable(&channel, patience()));
     assert!(is_readable(&channel, Duration::ZERO), "readable until the event is taken");
     assert_eq!(channel.try_next(), Some(a.cq.clone()));
     assert_eq!(channel.try_next(), None);
     assert!(!is_readable(&channel, Duration::ZERO));
 }
 
-#[test]
 fn the_descriptor_of_asynchronous_events_is_readable_while_there_are_any() {
     let (mut a, b) = common::pair("rc");
     let events = b.ctx.async_events();
@@ -103,12 +125,11 @@ fn the_descriptor_of_asynchronous_events_is_readable_while_there_are_any() {
     let (slice, mut remote) = (a.mr.slice(0..8), b.mr.remote().at(0));
     remote.rkey ^= 1;
     a.qp.post(|wr| _ = wr.write(slice, remote)).unwrap();
-    assert!(is_readable(&events, PATIENCE));
+    assert!(is_readable(&events, patience()));
     assert!(events.try_next().is_some());
     assert!(!is_readable(&events, Duration::ZERO));
 }
 
-#[test]
 fn solicited_events_skip_ordinary_messages() {
     let (mut a, channel, mut b) = listening();
     for id in 0..4 {
@@ -131,7 +152,6 @@ fn solicited_events_skip_ordinary_messages() {
     expect_event(&channel, &a.cq);
 }
 
-#[test]
 fn an_error_counts_as_solicited() {
     let (mut a, channel, mut b) = listening();
     a.post_recv(0, 0..4);
@@ -156,16 +176,14 @@ fn an_error_counts_as_solicited() {
     a.expect(2, WcStatus::WrFlushErr);
 }
 
-#[test]
 fn waits_end_at_their_timeout_and_not_before() {
     let (_a, channel, _b) = listening();
     assert_eq!(channel.wait(Some(Duration::ZERO)).unwrap(), None);
-    let begun = Instant::now();
+    let begun = common::Moment::now();
     assert_eq!(channel.wait(Some(Duration::from_millis(30))).unwrap(), None);
     assert!(begun.elapsed() >= Duration::from_millis(30));
 }
 
-#[test]
 fn a_queue_without_a_channel_cannot_be_armed() {
     let a = Node::new(QpType::Rc);
     let error = a.cq.req_notify(false).unwrap_err();
@@ -191,7 +209,7 @@ fn sleep_until_completion(
         if let [wc] = cq.poll(&mut wcs) {
             return *wc;
         }
-        assert!(channel.wait(Some(PATIENCE)).unwrap().is_some(), "slept through a completion");
+        assert!(channel.wait(Some(patience())).unwrap().is_some(), "slept through a completion");
     }
 }
 
@@ -231,17 +249,14 @@ fn race(same_context: bool, solicited: bool) {
     sender.join().unwrap();
 }
 
-#[test]
 fn no_wake_up_is_lost_between_two_contexts() {
     race(false, false);
 }
 
-#[test]
 fn no_wake_up_is_lost_within_one_context() {
     race(true, false);
 }
 
-#[test]
 fn no_solicited_wake_up_is_lost() {
     race(false, true);
 }
@@ -267,7 +282,6 @@ fn several(
     (channel, cqs, qps, peers)
 }
 
-#[test]
 fn a_channel_tells_which_of_its_queues_has_an_event() {
     let ctx = tbrdma::open(common::device()).unwrap();
     let (channel, cqs, mut qps, mut peers) = several(&ctx, 4);
@@ -282,7 +296,7 @@ fn a_channel_tells_which_of_its_queues_has_an_event() {
         peers[at].post_send(1, 0..0);
     }
     let mut raised: Vec<_> =
-        (0..2).map(|_| channel.wait(Some(PATIENCE)).unwrap().unwrap().number()).collect();
+        (0..2).map(|_| channel.wait(Some(patience())).unwrap().unwrap().number()).collect();
     raised.sort_unstable();
     let mut expected = [cqs[0].number(), cqs[2].number()];
     expected.sort_unstable();
@@ -290,7 +304,6 @@ fn a_channel_tells_which_of_its_queues_has_an_event() {
     expect_no_event(&channel);
 }
 
-#[test]
 fn a_busy_queue_does_not_hide_the_others_of_its_channel() {
     let ctx = tbrdma::open(common::device()).unwrap();
     let (channel, cqs, mut qps, mut peers) = several(&ctx, 3);
@@ -305,7 +318,7 @@ fn a_busy_queue_does_not_hide_the_others_of_its_channel() {
     let mut wcs = [WorkCompletion::default(); 4];
     for turn in 0.. {
         assert!(turn < 10, "never told of the second queue");
-        let cq = channel.wait(Some(PATIENCE)).unwrap().unwrap();
+        let cq = channel.wait(Some(patience())).unwrap().unwrap();
         assert_eq!(cq.poll(&mut wcs).len(), 1);
         if cq == cqs[1] {
             break;
@@ -318,7 +331,6 @@ fn a_busy_queue_does_not_hide_the_others_of_its_channel() {
     }
 }
 
-#[test]
 fn a_dropped_queue_leaves_its_channel_working() {
     let ctx = tbrdma::open(common::device()).unwrap();
     let (channel, mut cqs, mut qps, mut peers) = several(&ctx, 2);
@@ -336,7 +348,6 @@ fn a_dropped_queue_leaves_its_channel_working() {
     expect_event(&channel, &cqs[0]);
 }
 
-#[test]
 fn shared_receive_queues_and_datagrams_raise_events_too() {
     let mut a = Node::new(QpType::Ud);
     let channel = a.ctx.create_comp_channel().unwrap();
@@ -365,7 +376,7 @@ fn shared_receive_queues_and_datagrams_raise_events_too() {
                 sender.expect(0, WcStatus::Success);
             };
             send();
-            while !common::on_shm() && !is_readable(&channel, LOST) {
+            while !common::on_shm() && !is_readable(&channel, lost()) {
                 send();
             }
         } else {
@@ -399,7 +410,7 @@ impl Side {
 
     /// Waits for the event of a receive, and takes it.
     fn receive(&mut self, id: u64) {
-        while self.channel.wait(Some(PATIENCE)).unwrap().expect("an event") != self.receives {}
+        while self.channel.wait(Some(patience())).unwrap().expect("an event") != self.receives {}
         assert_eq!(self.receives.poll(&mut [WorkCompletion::default(); 2]).len(), 1);
         self.node.post_recv(id, 0..8);
         self.receives.req_notify(false).unwrap();
@@ -416,7 +427,6 @@ impl Side {
     }
 }
 
-#[test]
 fn an_answer_comes_after_the_completion_of_what_it_answers() {
     const ROUNDS: u64 = 300;
     let (mut a, mut b) = (Side::new(), Side::new());
@@ -441,9 +451,9 @@ fn an_answer_comes_after_the_completion_of_what_it_answers() {
         if !a.sends.poll(&mut [WorkCompletion::default(); 2]).is_empty() {
             continue;
         }
-        let asked = Instant::now();
+        let asked = common::Moment::now();
         while a.sends.poll(&mut [WorkCompletion::default()]).is_empty() {
-            assert!(asked.elapsed() < PATIENCE, "the send of round {round} does not complete");
+            assert!(asked.elapsed() < patience(), "the send of round {round} does not complete");
         }
         assert!(
             a.detours() > detours,

@@ -1,12 +1,28 @@
 //! RDMA READ on reliable connections.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common::{MEMORY, connection, pair, pair_shaped, pair_with, pairs, pattern};
 use tbrdma::{MrSlice, WcOpcode, WcStatus};
 
-mod common;
-use common::{MEMORY, connection, pair, pair_shaped, pair_with, pairs, pattern};
+cases! {
+    Rc by "InfiniBand vol. 1, 9.4.4" {
+        a_read_fetches_the_bytes_and_the_peer_is_not_told: "READ fetches the bytes, and completes at the requester alone", needs [Rc];
+        the_last_byte_and_the_whole_region_can_be_read: "A region can be read to its last byte, and whole", needs [Rc];
+    }
+    Shapes by "ibv_post_send(3)" {
+        many_entries_are_scattered_in_order: "READ scatters to many entries in their order, empty ones among them", needs [Rc];
+    }
+    Memory by "InfiniBand vol. 1, 9.7.4.1.5 and C9-88" {
+        a_read_of_no_bytes_checks_no_key: "Without bytes no key is checked", needs [Rc];
+    }
+    Ordering by "InfiniBand vol. 1, 9.5" {
+        a_read_sees_the_writes_posted_before_it: "A READ sees the WRITEs posted before it on its queue pair", needs [Rc];
+    }
+    Errors by "ibv_modify_qp(3), max_dest_rd_atomic" {
+        a_responder_without_resources_for_reads_refuses_them: "A responder without resources for READs answers with an invalid request", needs [Rc, Atomics];
+    }
+}
 
-#[test]
 fn a_read_fetches_the_bytes_and_the_peer_is_not_told() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         b.post_recv(9, 0..8);
@@ -23,7 +39,6 @@ fn a_read_fetches_the_bytes_and_the_peer_is_not_told() {
     }
 }
 
-#[test]
 fn many_entries_are_scattered_in_order() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_send_sge(32));
     let bytes = pattern(6, 4096);
@@ -44,7 +59,6 @@ fn many_entries_are_scattered_in_order() {
     assert!(a.bytes(0..8192) == expected);
 }
 
-#[test]
 fn the_last_byte_and_the_whole_region_can_be_read() {
     let (mut a, b) = pair("rc");
     let bytes = pattern(7, MEMORY);
@@ -59,7 +73,6 @@ fn the_last_byte_and_the_whole_region_can_be_read() {
     assert!(a.bytes(0..MEMORY) == bytes);
 }
 
-#[test]
 fn a_read_of_no_bytes_checks_no_key() {
     let (mut a, b) = pair("rc");
     let mut from = b.mr.remote().at(0);
@@ -72,7 +85,6 @@ fn a_read_of_no_bytes_checks_no_key() {
     assert_eq!(a.expect(1, WcStatus::Success).byte_len, 0);
 }
 
-#[test]
 fn a_read_sees_the_writes_posted_before_it() {
     let (mut a, b) = pair("rc");
     let (word, remote) = (a.mr.slice(0..8), b.mr.remote().at(8));
@@ -87,7 +99,6 @@ fn a_read_sees_the_writes_posted_before_it() {
     }
 }
 
-#[test]
 fn a_responder_without_resources_for_reads_refuses_them() {
     let (mut a, b) = pair_with("rc", |init| init, &connection(|with| with.max_dest_rd_atomic = 0));
     let (word, remote) = (a.mr.slice(0..8), b.mr.remote().at(0));

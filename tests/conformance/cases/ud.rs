@@ -1,15 +1,42 @@
 //! Unreliable datagrams: the 40 bytes in front, the Q_Key, what is dropped, and who may send.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{MEMORY, Node, alone, pattern};
 use std::collections::HashSet;
-use std::time::Instant;
 use tbrdma::{
     AddressHandle, AddressVector, Gid, MrSlice, Opcode, PostErrorKind, PostRefusal, QpAttr, QpAttrMask,
     QpInit, QpState, QpType, Qpn, WcFlags, WcOpcode, WcStatus,
 };
 
-mod common;
-use common::{MEMORY, Node, alone, pattern};
+cases! {
+    Ud by "InfiniBand vol. 1, 9.8.3; ibv_post_send(3)" {
+        a_datagram_arrives_behind_a_global_route_header:
+            "A datagram is received behind 40 bytes of route header that say who sent it", needs [Ud] as unacknowledged;
+        immediate_inline_and_empty_datagrams_arrive: "Datagrams carry immediate data, inline bytes, or nothing", needs [Ud] as unacknowledged;
+        a_wrong_qkey_a_wrong_queue_pair_and_a_missing_receive_drop_the_message:
+            "A wrong Q_Key, a wrong queue pair and a missing receive drop the datagram in silence", by "InfiniBand vol. 1, 10.2.5 and 9.8.3", needs [Rc, Ud] as unacknowledged;
+        a_controlled_qkey_stands_for_the_senders_own: "A Q_Key with its high bit set stands for the sender's own", by "InfiniBand vol. 1, 10.2.5", needs [Ud] as unacknowledged;
+        a_receive_that_is_too_small_drops_the_message_and_is_not_lost: "A datagram that does not fit its receive is dropped", needs [Ud] as unacknowledged;
+        receives_behind_one_that_is_too_small_are_used: "Nothing is stuck behind a receive that is too small", needs [Ud] as unacknowledged;
+        a_queue_pair_may_send_to_itself: "A queue pair may send to itself", needs [Ud] as unacknowledged;
+        a_datagram_is_one_packet: "A datagram is one packet: what is longer than the MTU is a local length error", needs [Ud] as unacknowledged;
+        bad_memory_of_ones_own_stops_the_send_queue: "A local error brings the send queue to SQE", by "InfiniBand vol. 1, 10.3.1", needs [Ud] as unacknowledged;
+        only_sends_with_a_destination_exist: "Only SENDs with a destination exist", needs [Ud] as unacknowledged;
+        sends_held_while_draining_arrive_later: "SQD holds datagrams, and RTS goes on with them", by "InfiniBand vol. 1, 10.3.1", needs [Ud] as unacknowledged;
+        handles_lead_where_they_were_made_to_lead_however_many_there_have_been:
+            "An address handle leads where it was made to lead", by "ibv_create_ah(3)", needs [Ud] as unacknowledged;
+        many_destinations_are_served_from_one_queue_pair: "One queue pair reaches any number of destinations", needs [Ud] as unacknowledged;
+        many_senders_fill_one_receive_queue_and_nothing_is_mixed_up: "Datagrams of many senders arrive whole, at most once each", needs [Ud] as unacknowledged;
+    }
+    Shapes by "ibv_post_send(3)" {
+        gather_and_scatter_lists_work_across_the_header: "The route header is scattered as the payload is", needs [Ud] as unacknowledged;
+    }
+    Objects by "ibv_post_recv(3)" {
+        lent_buffers_come_back_with_their_own_message: "Memory lent to a datagram's receive comes back with its completion", needs [Ud] as unacknowledged;
+        a_receive_needs_no_memory_if_it_is_never_used: "A receive without memory may be posted, and is flushed", needs [Ud] as unacknowledged;
+    }
+}
 
 const QKEY: u32 = 0x1111_2222;
 const GRH: usize = 40;
@@ -31,7 +58,6 @@ fn send(from: &mut Node, ah: &AddressHandle, qpn: Qpn, qkey: u32, id: u64, bytes
     from.expect(id, WcStatus::Success);
 }
 
-#[test]
 fn a_datagram_arrives_behind_a_global_route_header() {
     let _alone = alone();
     let ctx = tbrdma::open(if common::on_shm() { "shm" } else { "udp:lo" }).unwrap();
@@ -56,7 +82,7 @@ fn arrives_behind_a_header(sgid_index: u8, gid: Option<Gid>) {
     let ah = a.pd.create_ah(&vector).unwrap();
     let bytes = pattern(1, 100);
     let qpn = b.qp.qp_num();
-    let begun = Instant::now();
+    let begun = common::Moment::now();
     let wc = loop {
         b.fill(0..256, 0xee);
         b.post_recv(1, 8..248);
@@ -64,7 +90,7 @@ fn arrives_behind_a_header(sgid_index: u8, gid: Option<Gid>) {
         assert_eq!((wc.wr_id, wc.status), (1, WcStatus::Success));
         // One that came to the socket of another process, and was handed on, lacks the traffic class.
         let came_directly = b.bytes(29..30) == [0x5a] || b.bytes(8..10) == [0x65, 0xa0];
-        if common::on_shm() || came_directly || begun.elapsed() > common::PATIENCE {
+        if common::on_shm() || came_directly || begun.elapsed() > common::patience() {
             break wc;
         }
     };
@@ -88,7 +114,6 @@ fn arrives_behind_a_header(sgid_index: u8, gid: Option<Gid>) {
     assert!(b.bytes(0..8).iter().chain(&b.bytes(148..256)).all(|byte| *byte == 0xee));
 }
 
-#[test]
 fn immediate_inline_and_empty_datagrams_arrive() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -112,7 +137,6 @@ fn immediate_inline_and_empty_datagrams_arrive() {
     assert_eq!(b.expect(2, WcStatus::Success).byte_len, 40);
 }
 
-#[test]
 fn gather_and_scatter_lists_work_across_the_header() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -134,7 +158,6 @@ fn gather_and_scatter_lists_work_across_the_header() {
     assert_eq!(received[0] >> 4, if v6 { 6 } else { 0 });
 }
 
-#[test]
 fn a_wrong_qkey_a_wrong_queue_pair_and_a_missing_receive_drop_the_message() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -157,7 +180,6 @@ fn a_wrong_qkey_a_wrong_queue_pair_and_a_missing_receive_drop_the_message() {
     assert_eq!((a.qp.state(), b.qp.state()), (QpState::Rts, QpState::Rts));
 }
 
-#[test]
 fn a_controlled_qkey_stands_for_the_senders_own() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -172,7 +194,6 @@ fn a_controlled_qkey_stands_for_the_senders_own() {
     b.expect_nothing();
 }
 
-#[test]
 fn a_receive_that_is_too_small_drops_the_message_and_is_not_lost() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -194,7 +215,6 @@ fn a_receive_that_is_too_small_drops_the_message_and_is_not_lost() {
     }
 }
 
-#[test]
 fn receives_behind_one_that_is_too_small_are_used() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -215,7 +235,6 @@ fn receives_behind_one_that_is_too_small_are_used() {
     b.expect_nothing();
 }
 
-#[test]
 fn lent_buffers_come_back_with_their_own_message() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -240,7 +259,6 @@ fn lent_buffers_come_back_with_their_own_message() {
     }
 }
 
-#[test]
 fn a_queue_pair_may_send_to_itself() {
     let _alone = alone();
     let mut a = node();
@@ -255,7 +273,6 @@ fn a_queue_pair_may_send_to_itself() {
     assert_eq!(a.bytes(140..143), b"abc");
 }
 
-#[test]
 fn a_datagram_is_one_packet() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -281,7 +298,6 @@ fn a_datagram_is_one_packet() {
     b.expect(2, WcStatus::Success);
 }
 
-#[test]
 fn bad_memory_of_ones_own_stops_the_send_queue() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -294,7 +310,6 @@ fn bad_memory_of_ones_own_stops_the_send_queue() {
     b.expect_nothing();
 }
 
-#[test]
 fn only_sends_with_a_destination_exist() {
     let _alone = alone();
     let (mut a, b) = (node(), node());
@@ -306,7 +321,6 @@ fn only_sends_with_a_destination_exist() {
     assert!(matches!(error.reason, PostRefusal::WorkRequest(kind) if kind == expected), "{error}");
 }
 
-#[test]
 fn sends_held_while_draining_arrive_later() {
     let _alone = alone();
     let (mut a, mut b) = (node(), node());
@@ -323,7 +337,6 @@ fn sends_held_while_draining_arrive_later() {
     assert_eq!(b.bytes(40..44), b"held");
 }
 
-#[test]
 fn handles_lead_where_they_were_made_to_lead_however_many_there_have_been() {
     let _alone = alone();
     let (mut a, mut b, mut c) = (node(), node(), node());
@@ -347,7 +360,6 @@ fn handles_lead_where_they_were_made_to_lead_however_many_there_have_been() {
     }
 }
 
-#[test]
 fn many_destinations_are_served_from_one_queue_pair() {
     let _alone = alone();
     let mut a = node();
@@ -371,7 +383,6 @@ fn many_destinations_are_served_from_one_queue_pair() {
     }
 }
 
-#[test]
 fn many_senders_fill_one_receive_queue_and_nothing_is_mixed_up() {
     let _alone = alone();
     const SENDERS: u64 = 6;
@@ -443,7 +454,6 @@ fn many_senders_fill_one_receive_queue_and_nothing_is_mixed_up() {
     });
 }
 
-#[test]
 fn a_receive_needs_no_memory_if_it_is_never_used() {
     let _alone = alone();
     let mut a = node();

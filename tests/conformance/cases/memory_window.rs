@@ -1,13 +1,35 @@
 //! Memory windows: what they open to peers and for how long, who may bind them to what, and what becomes of them.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, all_access, connection, join, pair, pairs};
 use tbrdma::{
     Access, AsyncEventKind, ForeignMemory, MemoryRegion, MemoryWindow, MwBind, MwType, QpState, QpType,
     RawSge, RemoteAddr, Sge, WcFlags, WcOpcode, WcStatus,
 };
 
-mod common;
-use common::{Node, all_access, connection, join, pair, pairs};
+cases! {
+    Windows by "InfiniBand vol. 1, 10.6.7; ibv_alloc_mw(3), ibv_bind_mw(3)" {
+        a_window_opens_its_part_and_nothing_else: "A bound window opens its bytes to peers, and no others", needs [Rc, Windows];
+        a_window_grants_its_own_rights: "A window has rights of its own", needs [Rc, Windows, Atomics];
+        a_window_of_type_1_is_bound_again_and_again_and_at_last_to_nothing:
+            "A type 1 window is bound anew whatever it was bound to, and by no bytes to nothing", by "InfiniBand vol. 1, 10.6.7, C10-72 to C10-75", needs [Rc, Windows];
+        a_window_of_type_1_is_its_domains_and_one_of_type_2_its_queue_pairs:
+            "A type 1 window is for its domain's queue pairs, one of type 2B for that which bound it", needs [Rc, Windows];
+        an_invalidated_window_opens_nothing_until_it_is_bound_again: "A window that is invalidated opens nothing until bound again", needs [Rc, Windows, Invalidate];
+        a_peer_gives_a_window_back_with_its_send: "SEND with invalidate takes the window out of use before it completes", by "InfiniBand vol. 1, 9.4.1.1", needs [Rc, Windows, Invalidate];
+        a_send_gives_nothing_back_that_is_not_its_to_give: "SEND with invalidate reaches only windows of the receiving queue pair", by "InfiniBand vol. 1, 9.4.1.1", needs [Rc, Windows, Invalidate];
+        a_region_with_remote_rights_is_invalidated_like_a_window: "A region with remote rights may be invalidated as a window may", needs [Rc, Invalidate];
+        invalidating_what_cannot_be_is_an_error_of_the_queue_pairs: "LOCAL_INV of a key that cannot be invalidated is an error of the queue pair", needs [Rc, Invalidate];
+        a_zero_based_window_is_named_by_offsets: "A zero-based window is named by offsets", needs [Rc, Windows];
+        what_may_not_be_bound_fails_and_changes_nothing: "A bind outside the region, or beyond its rights, fails and leaves the window as it was", needs [Rc, Windows];
+        no_lkey_is_that_of_a_window: "A window has no L_Key", needs [Rc, Windows];
+        a_region_stays_while_windows_are_bound_to_it: "A region with windows bound to it is not deregistered", by "InfiniBand vol. 1, 10.6.7.2.6; ibv_dereg_mr(3)", needs [Rc, Windows];
+        a_queue_pair_that_ends_lets_go_of_its_windows: "The end of a queue pair unbinds its type 2 windows", needs [Rc, Windows];
+        windows_are_bound_to_memory_of_the_programs_own: "Windows bind to memory that the program registered in place", needs [Rc, Windows];
+        unreliable_connections_have_windows_and_datagrams_do_not: "Windows are bound through connected queue pairs only", needs [Rc, Uc, Ud, Windows];
+    }
+}
 
 const LEN: usize = 8192;
 const REMOTE: Access = Access::REMOTE_WRITE.union(Access::REMOTE_READ).union(Access::REMOTE_ATOMIC);
@@ -51,7 +73,6 @@ fn bound(b: &mut Node, mw_type: MwType) -> (MemoryRegion, MemoryWindow, MwBind) 
     (mr, mw, part)
 }
 
-#[test]
 fn a_window_opens_its_part_and_nothing_else() {
     for mw_type in TYPES {
         for (mut a, mut b) in pairs("rc", |init| init) {
@@ -81,7 +102,6 @@ fn a_window_opens_its_part_and_nothing_else() {
     }
 }
 
-#[test]
 fn a_window_grants_its_own_rights() {
     for mw_type in TYPES {
         for granted in [Access::REMOTE_WRITE, Access::REMOTE_READ, Access::REMOTE_ATOMIC] {
@@ -105,7 +125,6 @@ fn a_window_grants_its_own_rights() {
     }
 }
 
-#[test]
 fn a_window_of_type_1_is_bound_again_and_again_and_at_last_to_nothing() {
     let (mut a, mut b) = pair("rc");
     let (mr, mw, first) = bound(&mut b, MwType::Type1);
@@ -136,7 +155,6 @@ fn a_window_of_type_1_is_bound_again_and_again_and_at_last_to_nothing() {
     assert_eq!(write(&mut a, first.addr, first.rkey), WcStatus::RemAccessErr, "the old key is dead");
 }
 
-#[test]
 fn a_window_of_type_1_is_its_domains_and_one_of_type_2_its_queue_pairs() {
     for (mw_type, status) in [(MwType::Type1, WcStatus::Success), (MwType::Type2, WcStatus::RemAccessErr)] {
         let (mut a, mut b) = pair("rc");
@@ -160,7 +178,6 @@ fn a_window_of_type_1_is_its_domains_and_one_of_type_2_its_queue_pairs() {
     }
 }
 
-#[test]
 fn an_invalidated_window_opens_nothing_until_it_is_bound_again() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         let (mr, mw, part) = bound(&mut b, MwType::Type2);
@@ -173,7 +190,6 @@ fn an_invalidated_window_opens_nothing_until_it_is_bound_again() {
     }
 }
 
-#[test]
 fn a_peer_gives_a_window_back_with_its_send() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         let (mr, mw, part) = bound(&mut b, MwType::Type2);
@@ -202,7 +218,6 @@ fn a_peer_gives_a_window_back_with_its_send() {
     }
 }
 
-#[test]
 fn a_send_gives_nothing_back_that_is_not_its_to_give() {
     let refused = |a: &mut Node, b: &mut Node, key: u32| {
         b.post_recv(1, 0..64);
@@ -258,7 +273,6 @@ fn a_send_gives_nothing_back_that_is_not_its_to_give() {
     refused(&mut a, &mut b, mr.rkey());
 }
 
-#[test]
 fn a_region_with_remote_rights_is_invalidated_like_a_window() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         let (one, two) = (b.pd.alloc(64, all_access()).unwrap(), b.pd.alloc(64, all_access()).unwrap());
@@ -280,7 +294,6 @@ fn a_region_with_remote_rights_is_invalidated_like_a_window() {
     }
 }
 
-#[test]
 fn invalidating_what_cannot_be_is_an_error_of_the_queue_pairs() {
     for make in [
         |b: &mut Node| bound(b, MwType::Type1).2.rkey,
@@ -294,7 +307,6 @@ fn invalidating_what_cannot_be_is_an_error_of_the_queue_pairs() {
     }
 }
 
-#[test]
 fn a_zero_based_window_is_named_by_offsets() {
     let (mut a, mut b) = pair("rc");
     let (mr, mw) = (bindable(&b), b.pd.alloc_mw(MwType::Type2).unwrap());
@@ -310,7 +322,6 @@ fn a_zero_based_window_is_named_by_offsets() {
     assert_eq!(write(&mut a, part.addr, part.rkey), WcStatus::RemAccessErr);
 }
 
-#[test]
 fn what_may_not_be_bound_fails_and_changes_nothing() {
     type Make = fn(&mut Node, &MemoryRegion, &MemoryWindow) -> MwBind;
     let cases: [(&str, MwType, Make); 12] = [
@@ -372,7 +383,6 @@ fn what_may_not_be_bound_fails_and_changes_nothing() {
     assert_ne!(write(&mut a, again.addr, again.rkey), WcStatus::Success);
 }
 
-#[test]
 fn no_lkey_is_that_of_a_window() {
     let raw = |part: &MwBind| {
         let sge = Sge { addr: part.addr, length: 8, lkey: part.rkey };
@@ -393,7 +403,6 @@ fn no_lkey_is_that_of_a_window() {
     }
 }
 
-#[test]
 fn a_region_stays_while_windows_are_bound_to_it() {
     for mw_type in TYPES {
         let (mut a, mut b) = pair("rc");
@@ -416,7 +425,6 @@ fn a_region_stays_while_windows_are_bound_to_it() {
     }
 }
 
-#[test]
 fn a_queue_pair_that_ends_lets_go_of_its_windows() {
     let (_a, mut b) = pair("rc");
     let (two, one) = (bound(&mut b, MwType::Type2), bound(&mut b, MwType::Type1));
@@ -426,7 +434,6 @@ fn a_queue_pair_that_ends_lets_go_of_its_windows() {
     assert_eq!(one.0.deregister().unwrap_err().errno(), nix::libc::EBUSY, "it is not the queue pair's");
 }
 
-#[test]
 fn windows_are_bound_to_memory_of_the_programs_own() {
     for (mut a, mut b) in pairs("rc", |init| init) {
         let mut bytes = vec![0_u8; 4096];
@@ -447,7 +454,6 @@ fn windows_are_bound_to_memory_of_the_programs_own() {
     }
 }
 
-#[test]
 fn unreliable_connections_have_windows_and_datagrams_do_not() {
     let (_a, mut b) = pair("uc");
     let (mr, mw, part) = bound(&mut b, MwType::Type2);

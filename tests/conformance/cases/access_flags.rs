@@ -1,16 +1,30 @@
 //! The rights a region may be registered with: what is understood is reported, what may be ignored is, and the rest is refused.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{Node, all_access, pair};
 use tbrdma::{Access, MemoryRegion, ODP_SUPPORT, ODP_SUPPORT_ATOMIC, QpType, WcStatus, limits};
 
-mod common;
-use common::{Node, all_access, pair};
+cases! {
+    Memory by "ibv_reg_mr(3)" {
+        every_combination_that_makes_sense_is_registered_and_reported:
+            "Rights combine freely, but for remote writing and atomics, which need the right to write locally";
+        unknown_bits_are_ignored_where_they_are_optional_and_refused_elsewhere:
+            "Rights of the optional range may be ignored; any other unknown right is refused";
+        hints_about_memory_change_nothing_about_its_use:
+            "On-demand paging, huge pages and relaxed ordering are hints: messages do what they do without", needs [Rc, Atomics, OnDemandPaging];
+        the_device_says_that_it_pages_on_demand_and_has_windows:
+            "The device's attributes name the operations that it pages on demand, and its windows",
+            by "ibv_query_device_ex(3)", needs [OnDemandPaging, Windows];
+        hints_are_no_hindrance_in_the_rights_of_a_queue_pair:
+            "A queue pair may be given the hints of a region among its rights", by "ibv_modify_qp(3)", needs [Rc, OnDemandPaging];
+    }
+}
 
 fn both(node: &Node, access: Access) -> [tbrdma::Result<MemoryRegion>; 2] {
     [node.pd.alloc(64, access), node.pd.register(vec![0; 64], access)]
 }
 
-#[test]
 fn every_combination_that_makes_sense_is_registered_and_reported() {
     let node = Node::new(QpType::Rc);
     for bits in 0..=0xff {
@@ -29,7 +43,6 @@ fn every_combination_that_makes_sense_is_registered_and_reported() {
     }
 }
 
-#[test]
 fn unknown_bits_are_ignored_where_they_are_optional_and_refused_elsewhere() {
     let node = Node::new(QpType::Rc);
     for bit in 8..32 {
@@ -44,7 +57,6 @@ fn unknown_bits_are_ignored_where_they_are_optional_and_refused_elsewhere() {
     }
 }
 
-#[test]
 fn hints_about_memory_change_nothing_about_its_use() {
     let hints = Access::ON_DEMAND | Access::HUGETLB | Access::RELAXED_ORDERING;
     let (mut a, mut b) = pair("rc");
@@ -66,7 +78,6 @@ fn hints_about_memory_change_nothing_about_its_use() {
     }
 }
 
-#[test]
 fn the_device_says_that_it_pages_on_demand_and_has_windows() {
     let attr = Node::new(QpType::Rc).ctx.query_device();
     assert_eq!(attr.odp_caps.general & ODP_SUPPORT, ODP_SUPPORT);
@@ -77,7 +88,6 @@ fn the_device_says_that_it_pages_on_demand_and_has_windows() {
     assert!(attr.max_mw > 0);
 }
 
-#[test]
 fn hints_are_no_hindrance_in_the_rights_of_a_queue_pair() {
     let (mut a, mut b) = (Node::new(QpType::Rc), Node::new(QpType::Rc));
     let with =

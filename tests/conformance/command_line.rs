@@ -1,0 +1,70 @@
+//! `tbrdma-conformance`: the suite on one device, case by case, with a line of JSON for each.
+
+#![forbid(unsafe_code)]
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tbrdma_conformance::all;
+use tbrdma_conformance::runner::{Outcome, run};
+use tbrdma_conformance::target::Target;
+
+/// What verbs promise, checked on one device.
+#[derive(Parser)]
+#[command(name = "tbrdma-conformance", version)]
+struct Arguments {
+    /// The device, as `tbrdma-bench devices` lists them.
+    #[arg(long, default_value = "shm")]
+    device: String,
+    /// The name under which `declared.rs` says what the device cannot, if it is not the device's own.
+    #[arg(long)]
+    declared: Option<String>,
+    /// Only cases whose names contain one of these.
+    filters: Vec<String>,
+    /// Say what cases there are, and end.
+    #[arg(long)]
+    list: bool,
+    /// A line of JSON a case, to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How many seconds a case may take.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    timeout: u64,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let wanted = |name: &str| {
+        arguments.filters.is_empty() || arguments.filters.iter().any(|filter| name.contains(filter))
+    };
+    let cases = || all().filter(|case| wanted(&case.name()));
+    if arguments.list {
+        for case in cases() {
+            println!("{}: {} ({})", case.name(), case.statement, case.source);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let target = Target::choose(&arguments.device, arguments.declared.as_deref())?;
+    let mut json = match &arguments.json {
+        None => None,
+        Some(path) => Some(File::create(path).with_context(|| path.display().to_string())?),
+    };
+    let mut counts = [0_usize; 4];
+    for case in cases() {
+        let report = run(target, case, Duration::from_secs(arguments.timeout));
+        counts[report.outcome as usize] += 1;
+        let why = if report.why.is_empty() { String::new() } else { format!(" ({})", report.why) };
+        println!("{:?} {} {} ms{why}", report.outcome, report.case, report.ms);
+        if let Some(file) = &mut json {
+            serde_json::to_writer(&mut *file, &report)?;
+            writeln!(file)?;
+        }
+    }
+    let [passed, failed, deviate, cannot] = counts;
+    println!("{}: {passed} passed, {failed} failed, {deviate} deviate, {cannot} cannot", target.name());
+    Ok(if counts[Outcome::Failed as usize] == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

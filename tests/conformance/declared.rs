@@ -1,0 +1,42 @@
+//! What each device is declared not to do, or to do otherwise, beyond what its attributes say: with the reason, which the table shows.
+
+use crate::case::Need;
+
+/// What is declared of a device.
+#[derive(Debug)]
+pub struct Declaration {
+    /// Devices whose name begins so.
+    pub device: &'static str,
+    /// What it lacks: cases that need it are not run.
+    pub cannot: &'static [(Need, &'static str)],
+    /// Cases that fail there, with the evidence. They are run, and one that passes is a failure of its declaration.
+    pub deviates: &'static [(&'static str, &'static str)],
+}
+
+/// All that is declared of a device, by its name.
+pub fn declaration(device: &str) -> &'static [&'static Declaration] {
+    ALL.iter().find(|(prefix, _)| device.starts_with(prefix)).map_or(&[], |(_, all)| *all)
+}
+
+/// Longer beginnings of names come first.
+const ALL: &[(&str, &[&Declaration])] = &[("shm", &[&SHM]), ("udp", &[&SOFT]), ("sim", &[&SOFT])];
+
+/// Shared memory.
+const SHM: Declaration = Declaration {
+    device: "shm",
+    cannot: &[(
+        Need::CqOverrun,
+        "completions lie where they are made, so a completion queue cannot overflow",
+    )],
+    deviates: &[],
+};
+
+/// The software NIC, over whatever link.
+const SOFT: Declaration = Declaration {
+    device: "udp",
+    cannot: &[
+        (Need::PeerDeath, "nothing but packets tells of a peer"),
+        (Need::OwnHeap, "memory is registered where it is"),
+    ],
+    deviates: &[],
+};
