@@ -157,6 +157,16 @@ impl ShmCq {
         }
     }
 
+    /// Wakes who waits for the event that a peer has raised and could not tell of. It is not raised anew: who looked before we did has it already, and a
+    /// second one would have no completion.
+    pub(crate) fn pass_on_event(&self) {
+        if self.words().event.load(Ordering::Acquire) != 0
+            && let Some(channel) = &self.channel
+        {
+            let _ = channel.signal();
+        }
+    }
+
     /// Starts to collect a source's completions; the number by which it is told.
     pub(crate) fn attach(&self, source: Source) -> u32 {
         let mut state = self.state.lock();

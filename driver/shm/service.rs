@@ -354,7 +354,7 @@ impl Service {
         ready_set(&header.wake).drain(|bit| {
             let queues: Vec<_> = lock(&self.core.cqs).iter().filter_map(Weak::upgrade).collect();
             for cq in queues.iter().filter(|cq| cq.slot % SLOTS == bit) {
-                cq.signal();
+                cq.pass_on_event();
             }
         });
     }
