@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::doctor;
 use crate::error::{Error, Result, one_line};
 use crate::plan::{Benchmark, Memory, Op, Plan, Transport, Wait};
 
@@ -32,8 +33,17 @@ Examples:
   tbrdma-bench pingpong --link 64Gbps,5us --capture run.pcapng
   tbrdma-bench pingpong --profile apple-tb5 --transport uc
   tbrdma-bench devices
+  tbrdma-bench doctor                                   what RDMA this host has, and why not more
 
 Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags; 130 interrupted.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  tbrdma-bench doctor
+  tbrdma-bench doctor --json | jq '.findings[] | select(.severity == \"problem\")'
+  tbrdma-bench doctor --record /tmp/this-host       for others to examine with --root
+
+Exit codes: 0 nothing that is there is hindered; 1 something is (a PROBLEM); 2 wrong flags.";
 
 /// Latency distributions and throughput of RDMA verbs, beside the machine's physical floor.
 #[derive(Debug, Parser)]
@@ -65,6 +75,9 @@ pub enum Command {
         #[arg(long, value_name = "PROFILE")]
         profile: Option<String>,
     },
+    /// What RDMA this host has, and why not more
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(doctor::Flags),
     /// What programs hold of devices with the profile switch ledger=on, also such as were killed
     Ledger {
         /// Give back what is left of programs that are dead
@@ -74,6 +87,14 @@ pub enum Command {
     /// The second process of a run: speaks the control protocol on its standard streams
     #[command(hide = true)]
     Responder,
+    /// A part of doctor: reads a word of another process, and says what came of it
+    #[command(hide = true)]
+    ReadProcess {
+        /// Its number
+        pid: i32,
+        /// Where the word is
+        address: usize,
+    },
 }
 
 /// Flags of every measurement.

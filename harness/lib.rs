@@ -10,8 +10,9 @@
 //! | [`pingpong`], [`stream`] | the measurements |
 //! | [`floor`], [`memcpy`] | what the same cores do without a library |
 //! | [`pattern`] | the bytes of every message |
-//! | [`histogram`], [`result`], [`report`] | figures, the JSON contract, the terminal |
+//! | [`histogram`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
 //! | [`environment`], [`affinity`], [`clock`] | where and with what it was measured |
+//! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`mod@run`] | the order of it all |
 //!
 //! Every figure that is printed was measured in that run, and the bytes were checked.
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod completions;
 pub mod control;
 pub mod devices;
+pub mod doctor;
 pub mod environment;
 pub mod error;
 pub mod floor;
@@ -45,6 +47,7 @@ pub mod signals;
 pub mod stream;
 pub mod watch;
 pub mod wire;
+pub mod words;
 
 use std::io::Write;
 use std::process::ExitCode;

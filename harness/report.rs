@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use crate::histogram::nanoseconds;
 use crate::plan::{Benchmark, Wait};
 use crate::result::{FloorReport, Ratio, Report};
+use crate::words::fold;
 
-/// Columns of a report.
-pub const WIDTH: usize = 80;
 /// Involuntary context switches in so many messages are worth a warning.
 const SWITCHES_WORTH_A_WORD: u64 = 100;
 
@@ -67,22 +66,8 @@ fn title(report: &Report) -> String {
 /// One line of the report: a name, and its value broken at blanks where it is too long.
 fn entry(text: &mut String, name: &str, value: &str) {
     const NAME: usize = 12;
-    let mut column = 0;
     let _ = write!(text, "{name:<NAME$}");
-    for word in value.split(' ') {
-        let length = word.chars().count();
-        if column > 0 && NAME + column + 1 + length > WIDTH {
-            let _ = write!(text, "\n{:NAME$}", "");
-            column = 0;
-        }
-        if column > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(word);
-        column += length;
-    }
-    text.push('\n');
+    fold(text, NAME, value);
 }
 
 fn head(text: &mut String, report: &Report) {
@@ -325,18 +310,5 @@ fn messages(per_second: f64) -> String {
     match per_second {
         _ if per_second >= 1e6 => format!("{:.3} million messages/s", per_second / 1e6),
         _ => format!("{per_second:.0} messages/s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{WIDTH, entry};
-
-    #[test]
-    fn long_entries_are_broken_at_blanks() {
-        let mut text = String::new();
-        entry(&mut text, "name", &"word ".repeat(60));
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-        assert!(text.lines().skip(1).all(|line| line.starts_with("            word")), "{text}");
     }
 }

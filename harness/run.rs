@@ -19,7 +19,7 @@ use crate::report;
 use crate::result::{Bandwidth, FloorLatency, FloorReport, JsonFile, Ratio, Report, SCHEMA, Spread};
 use crate::session::{self, OpenDevice, Role, Session};
 use crate::stream::{self, Stream};
-use crate::{complain, devices, ledger, say, signals};
+use crate::{complain, devices, doctor, ledger, say, signals};
 
 /// How long a side waits for the other where that one may be busy measuring something on its own.
 const BETWEEN_BATCHES: Duration = Duration::from_secs(60);
@@ -38,6 +38,10 @@ pub fn command(command: Command) -> Result<u8> {
             devices::list(device.as_deref(), profile.as_deref()).and_then(|text| say(&text)).map(|()| 0)
         }
         Command::Ledger { clear } => ledger::show(clear).and_then(|text| say(&text)).map(|()| 0),
+        Command::Doctor(flags) => doctor::run(&flags),
+        Command::ReadProcess { pid, address } => {
+            say(&format!("{}\n", doctor::probes::read_process(pid, address))).map(|()| 0)
+        }
         Command::Responder => responder_process(),
         Command::Pingpong(flags) if flags.server.is_some() => serve(&flags),
         Command::Pingpong(flags) => measure(&flags, flags.pingpong_plan()?),
@@ -256,7 +260,7 @@ fn assemble(
     let mut picture = String::new();
     match found {
         Found::Pingpong(outcome, floor) => {
-            picture = outcome.latencies.draw(report::WIDTH);
+            picture = outcome.latencies.draw(crate::words::WIDTH);
             pingpong_report(&mut report, plan, &outcome, &floor);
         }
         Found::Stream(outcome, beside) => stream_report(&mut report, outcome, &beside),
