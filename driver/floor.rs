@@ -3,12 +3,11 @@
 use crate::mem::Segment;
 use crate::sync::AtomicU64;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 /// Words that two processes share: a memory file, mapped, with nothing of the library's machinery in between.
 pub struct Shared {
     segment: Segment,
-    fd: Option<OwnedFd>,
     words: usize,
 }
 
@@ -19,8 +18,8 @@ impl Shared {
     /// The system has no memory file to give.
     pub fn create(len: usize) -> io::Result<Self> {
         let bytes = rounded(len);
-        let (segment, fd) = Segment::create("tbrdma-floor", bytes)?;
-        Ok(Self { segment, fd: Some(fd), words: bytes as usize / 8 })
+        let segment = Segment::create("tbrdma-floor", bytes)?;
+        Ok(Self { segment, words: bytes as usize / 8 })
     }
 
     /// Maps what process `pid` made with the same `len` and calls descriptor `fd`.
@@ -30,12 +29,12 @@ impl Shared {
     pub fn open(pid: u32, fd: i32, len: usize) -> io::Result<Self> {
         let file = std::fs::OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/fd/{fd}"))?;
         let bytes = rounded(len);
-        Ok(Self { segment: Segment::map(file.into(), bytes)?, fd: None, words: bytes as usize / 8 })
+        Ok(Self { segment: Segment::map(file.into(), bytes)?, words: bytes as usize / 8 })
     }
 
     /// The descriptor of the memory file, in the process that made it.
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.fd.as_ref().map(AsFd::as_fd)
+        self.segment.file()
     }
 
     /// The words.

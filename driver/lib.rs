@@ -33,6 +33,10 @@
 
 #![deny(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::panic)]
+#![cfg_attr(
+    not(tbrdma_linux),
+    allow(dead_code, unused_imports, reason = "some of it serves devices of Linux's only")
+)]
 
 pub(crate) mod sync;
 
@@ -47,6 +51,7 @@ mod device;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+#[cfg_attr(not(tbrdma_linux), path = "portable/floor.rs")]
 pub mod floor;
 #[cfg(not(loom))]
 mod keys;
@@ -58,6 +63,7 @@ mod mem;
 #[cfg(not(loom))]
 mod profiled;
 #[cfg(not(loom))]
+#[cfg_attr(not(tbrdma_linux), path = "portable/shm.rs")]
 mod shm;
 #[cfg(all(test, not(loom)))]
 #[path = "../tests/common/skip.rs"]

@@ -1,34 +1,15 @@
 //! Which cores the two sides run on.
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
-
-use crate::error::{Context, Error, Result};
-
-/// The cores this process may run on, in order.
-///
-/// # Errors
-/// The system does not say.
-pub fn allowed() -> Result<Vec<usize>> {
-    let set = sched_getaffinity(Pid::from_raw(0)).context(|| "ask which cores are allowed".into())?;
-    Ok((0..CpuSet::count()).filter(|core| set.is_set(*core).unwrap_or(false)).collect())
-}
+use crate::cores;
+pub use crate::cores::allowed;
+use crate::error::{Error, Result};
 
 /// Keeps the calling thread on one core.
 ///
 /// # Errors
-/// The core does not exist, or this process may not use it.
+/// The core does not exist, this process may not use it, or the system offers no such thing.
 pub fn pin(core: usize) -> Result<()> {
-    let refuse = || {
-        let allowed = allowed().unwrap_or_default();
-        Error::Usage(format!(
-            "--pin {core} is not a core that this process may use: it may use {}",
-            listed(&allowed)
-        ))
-    };
-    let mut set = CpuSet::new();
-    set.set(core).map_err(|_| refuse())?;
-    sched_setaffinity(Pid::from_raw(0), &set).map_err(|_| refuse())
+    cores::pin(core).map_err(|reason| Error::Usage(format!("--pin {core} {reason}")))
 }
 
 /// The best two distinct cores of `allowed` for two sides that talk: on different physical cores if there are such.

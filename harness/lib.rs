@@ -25,6 +25,8 @@ pub mod cli;
 pub mod clock;
 pub mod completions;
 pub mod control;
+#[cfg_attr(not(tbrdma_linux), path = "portable/cores.rs")]
+mod cores;
 pub mod devices;
 pub mod doctor;
 pub mod environment;

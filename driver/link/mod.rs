@@ -10,6 +10,7 @@ mod meter;
 #[cfg(test)]
 mod tests;
 mod train;
+#[cfg_attr(not(tbrdma_linux), path = "portable/udp.rs")]
 pub(crate) mod udp;
 
 pub(crate) use datagram::{Datagram, ReceiveScratch};

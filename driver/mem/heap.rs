@@ -6,6 +6,14 @@ use std::io::{self, ErrorKind};
 /// Every range starts and ends on a multiple of this: a cache line, so that no two ranges share one.
 pub(crate) const GRANULE: u64 = 64;
 
+/// Pages as segments count them. Where the system's are larger, giving back a part of one frees nothing.
+pub(crate) const PAGE: u64 = 4096;
+
+/// Bytes of the whole pages that hold `bytes`.
+pub(crate) const fn pages(bytes: u64) -> u64 {
+    if bytes == 0 { PAGE } else { bytes.next_multiple_of(PAGE) }
+}
+
 /// A best-fit allocator of offsets: it takes the smallest free range that fits, the lowest of equal ones.
 #[derive(Debug, Default)]
 pub(crate) struct Extents {

@@ -30,7 +30,7 @@ pub(crate) struct LocalRegion(Registration);
 impl LocalRegions {
     /// No regions yet.
     pub(crate) fn new(segment: Arc<Segment>) -> io::Result<Self> {
-        let (entries, _fd) = Segment::create("tbrdma-regions", size_of::<RegionEntries>() as u64)?;
+        let entries = Segment::create("tbrdma-regions", size_of::<RegionEntries>() as u64)?;
         let entries = Held::one(&Arc::new(entries), 0).expect("made for these");
         Ok(Self { entries, segment })
     }

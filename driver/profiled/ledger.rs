@@ -5,6 +5,7 @@
 //! user's among temporary files; `TBRDMA_LEDGER` names another. A line is `PROCESS BIRTH QPS MRS PDS CQS DEVICE`.
 
 use crate::error::{Error, Result};
+use crate::sys::birth::birth_of;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
@@ -210,14 +211,4 @@ fn path() -> PathBuf {
         None => std::env::temp_dir().join(format!("tbrdma-{}", crate::sys::process::effective_user_id())),
     };
     folder.join("ledger")
-}
-
-/// When a process began, in ticks since the system did; none if there is no such process.
-fn birth_of(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Field 22, counted behind the name, which may hold anything but ends with the last parenthesis. A zombie holds nothing.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    let is_over = matches!(fields.next()?, "Z" | "X");
-    let birth = fields.nth(18)?.parse().ok()?;
-    (!is_over).then_some(birth)
 }

@@ -9,7 +9,7 @@ use super::srq::ShmSrq;
 use super::wire::Wire;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::mem::{Extents, GRANULE, LocalRegions, Segment};
+use crate::mem::{Extents, GRANULE, LocalRegions, PAGE, Segment, pages};
 use crate::ring::layout::{self, CqWords, HEAP_AT, Header, MAGIC, QpWords, SEGMENT_SIZES, SrqWords};
 use crate::ring::ready::ReadySet;
 use crate::slots::Slots;
@@ -25,8 +25,6 @@ use tbrdma_proto::{AddressVector, CableEnd, Gid, PdHandle, Profile, Region, Regi
 const PREFIX: u64 = 0xfe80_0000_0000_0000;
 /// Unicast LIDs end here (IBTA volume 1, section 4.1.3).
 const LAST_LID: u16 = 0xbfff;
-/// Pages as the segment counts them. Where the system's are larger, giving back a part of one has no effect.
-pub(crate) const PAGE: u64 = 4096;
 /// How many LIDs are tried before giving up.
 const LID_TRIES: u32 = 1024;
 
@@ -92,8 +90,9 @@ impl Core {
         let os = |what| Error::os(CALL, what);
         let (lid, listener) = claim_lid()?;
         let context = random::random_u64().map_err(os("random numbers"))? << 16 | u64::from(lid);
-        let (segment, segment_fd) =
+        let segment =
             create_segment().map_err(os("a sparse memory file of at least 1 GiB, mapped shared"))?;
+        let segment_fd = segment.share().map_err(os("another descriptor of the memory file"))?;
         let bytes = segment.len();
         let segment = Arc::new(segment);
         let regions = Arc::new(LocalRegions::new(Arc::clone(&segment)).map_err(os("the region table"))?);
@@ -228,11 +227,6 @@ impl Drop for Core {
     }
 }
 
-/// Bytes of the whole pages that hold `bytes`.
-pub(crate) const fn pages(bytes: u64) -> u64 {
-    if bytes == 0 { PAGE } else { bytes.next_multiple_of(PAGE) }
-}
-
 /// The GID of a context.
 pub(crate) fn gid_of(context: u64) -> Gid {
     Gid::from_prefix_and_interface_id(PREFIX, context)
@@ -251,11 +245,11 @@ pub(crate) fn lid_of_ipv4(gid: &Gid) -> Option<u16> {
 }
 
 /// The largest segment that this process' address space has room for.
-fn create_segment() -> std::io::Result<(Segment, OwnedFd)> {
+fn create_segment() -> std::io::Result<Segment> {
     let mut last = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
     for bytes in SEGMENT_SIZES {
         match Segment::create("tbrdma-shm", bytes) {
-            Ok(created) => return Ok(created),
+            Ok(segment) => return Ok(segment),
             Err(error) => last = error,
         }
     }

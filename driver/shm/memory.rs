@@ -1,12 +1,12 @@
 //! Memory regions: allocated in the segment, or the application's own registered in place; and letting go of them.
 
-use super::core::{Core, header, lock, pages, qp_words};
+use super::core::{Core, header, lock, qp_words};
 use super::peer::ForeignPath;
 use super::wire::Wire;
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::mem::{Adopted, Claim, ForeignMemory, Held, Place, RegionBytes, Room, Segment};
+use crate::mem::{Adopted, Claim, ForeignMemory, Held, Place, RegionBytes, Room, Segment, pages};
 use crate::ring::busy::{Busy, withdraw_fence};
 use crate::ring::layout::{QPS, region_at};
 use crate::ring::region::{Backing, RegionEntry};

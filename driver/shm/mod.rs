@@ -15,6 +15,13 @@
 //! - `wire`: a rate and a latency, and captures, where they are asked for
 //! - `take`: receives as their sender takes them; `receive`: as their owner posts and polls them; `srq`: shared ones; `cq`: completion queues
 
+use crate::device::Device;
+use crate::error::Result;
+use crate::verbs::context::DeviceInfo;
+use std::path::Path;
+use tbrdma_proto::fault::LinkModel;
+use tbrdma_proto::{CableEnd, Profile};
+
 pub(crate) mod agent;
 pub(crate) mod cable;
 pub(crate) mod connect;
@@ -38,3 +45,22 @@ pub(crate) mod srq;
 pub(crate) mod take;
 pub(crate) mod transfer;
 pub(crate) mod wire;
+
+/// What it is, in a sentence.
+pub(crate) const DESCRIPTION: &str = "processes of this user on this host, through shared memory";
+
+/// The devices of this host: one.
+pub(crate) fn devices() -> Vec<DeviceInfo> {
+    vec![DeviceInfo { name: device::NAME.to_owned(), description: DESCRIPTION.to_owned() }]
+}
+
+/// A context: at the end of this cable, on a wire that has this rate and latency or is recorded, if that is asked for.
+pub(crate) fn open(
+    profile: Profile,
+    cable: Option<&CableEnd>,
+    link: Option<LinkModel>,
+    capture: Option<&Path>,
+) -> Result<Box<dyn Device>> {
+    let wire = wire::Wire::new(link, capture)?;
+    Ok(Box::new(device::ShmDevice::open(profile, cable, wire)?))
+}

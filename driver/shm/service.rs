@@ -14,9 +14,10 @@ use crate::ring::layout::QPS;
 use crate::ring::ready::SLOTS;
 use crate::ring::shared_receive::Claimer;
 use crate::sync::{AtomicBool, Ordering};
+use crate::sys::epoll::Epoll;
 use crate::sys::threads::{self, OwnThread};
-use crate::sys::wait::{Epoll, wait_one};
-use crate::sys::{process, socket};
+use crate::sys::wait::wait_one;
+use crate::sys::{pidfd, process, socket};
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -80,7 +81,7 @@ impl Watches {
     fn add_process(&self, peer: &Arc<Peer>) {
         if peer.pid > 0
             && peer.pid != process::process_id()
-            && let Ok(pidfd) = process::pidfd_open(peer.pid)
+            && let Ok(pidfd) = pidfd::pidfd_open(peer.pid)
         {
             self.add(Watched::Process(Arc::clone(peer), pidfd));
         }

@@ -107,11 +107,11 @@ impl Core {
         const CALL: &str = "open_device";
         let os = |what| Error::os(CALL, what);
         let context = random::random_u64().map_err(os("random numbers"))?;
-        let segment = create_segment().map_err(os("a sparse memory file of at least 1 GiB"))?;
+        let segment = create_segment().map_err(os("sparse memory of at least 1 GiB"))?;
         let bytes = segment.len();
         let segment = Arc::new(segment);
         let regions = LocalRegions::new(Arc::clone(&segment)).map_err(os("the region table"))?;
-        let service = Service::new(&*link).map_err(os("an epoll descriptor"))?;
+        let service = Service::new(&*link).map_err(os("descriptors to wake and be woken by"))?;
         let mut profile = profile;
         let guid = Guid(hardware_address(link.name()).unwrap_or(context));
         profile.device.node_guid = guid;
@@ -207,7 +207,7 @@ fn create_segment() -> std::io::Result<Segment> {
     let mut last = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
     for bytes in SEGMENT_SIZES {
         match Segment::create("tbrdma-soft", bytes) {
-            Ok((segment, _fd)) => return Ok(segment),
+            Ok(segment) => return Ok(segment),
             Err(error) => last = error,
         }
     }

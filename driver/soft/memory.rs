@@ -4,15 +4,12 @@ use super::core::{Core, lock};
 use crate::device::{DeviceMemory, MemoryPath};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::mem::{Claim, ForeignMemory, Place, RegionBytes};
-use crate::shm::core::pages;
+use crate::mem::{Claim, ForeignMemory, PAGE, Place, RegionBytes, pages};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::sys::random;
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::{Access, PdHandle, Region};
 
-/// Pages as the segment counts them.
-const PAGE: u64 = 4096;
 /// Looks at memory between two looks at the network.
 const LOOKS_PER_PASS: u32 = 8;
 

@@ -10,12 +10,13 @@ use super::engine::Who;
 use crate::link::{Link, LinkState};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
+use crate::sys::poll::AnyOf;
 use crate::sys::process::yield_now;
 use crate::sys::threads::OwnThread;
-use crate::sys::wait::{Epoll, wait_one};
+use crate::sys::wait::wait_one;
 use crate::verbs::event::{AsyncEvent, EventSource};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tbrdma_proto::{AsyncEventKind, Time, limits};
@@ -30,7 +31,7 @@ const PASSES_IN_A_ROW: u32 = 16;
 /// What the service thread and the others agree on.
 pub(crate) struct Service {
     /// The link, the kick, and the state of the port.
-    everything: Epoll,
+    everything: AnyOf,
     kick: EventFd,
     stop: AtomicBool,
     /// Until when the thread sleeps unless something arrives; 0 while it is awake or will be within a tick.
@@ -44,14 +45,10 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(link: &dyn Link) -> io::Result<Self> {
         let kick = EventFd::new()?;
-        let everything = Epoll::new()?;
-        everything.add(link.fd(), 0)?;
-        everything.add(&kick, 1)?;
-        if let Some(fd) = link.state().and_then(LinkState::fd) {
-            everything.add(fd, 2)?;
-        }
+        let mut everything = vec![link.fd(), kick.as_fd()];
+        everything.extend(link.state().and_then(LinkState::fd));
         Ok(Self {
-            everything,
+            everything: AnyOf::new(&everything)?,
             kick,
             stop: AtomicBool::new(false),
             sleeps_until: AtomicU64::new(0),
@@ -175,7 +172,7 @@ impl Core {
         let mut kicked = false;
         if next() >= until && self.unfinished.load(Ordering::SeqCst) == 0 {
             let timeout = (until != Time::NEVER).then(|| until.since(self.now()));
-            kicked = wait(service.everything.as_fd(), timeout);
+            kicked = or_a_tick(service.everything.wait(timeout));
         }
         service.sleeps_until.store(0, Ordering::SeqCst);
         kicked
@@ -186,15 +183,16 @@ impl Core {
         let service = &self.service;
         service.steps_aside.store(true, Ordering::SeqCst);
         // Whoever waits from here on sees that we do not watch; whoever did before is seen now.
-        let kicked = self.armed.load(Ordering::SeqCst) == 0 && wait(service.kick.as_fd(), Some(TICK));
+        let kicked =
+            self.armed.load(Ordering::SeqCst) == 0 && or_a_tick(wait_one(service.kick.as_fd(), Some(TICK)));
         service.steps_aside.store(false, Ordering::SeqCst);
         kicked
     }
 }
 
-/// Waits; a wait that fails is a tick, since deadlines must be kept whatever happens.
-fn wait(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> bool {
-    wait_one(fd, timeout).unwrap_or_else(|_| {
+/// A wait that fails is a tick, since deadlines must be kept whatever happens.
+fn or_a_tick(waited: io::Result<bool>) -> bool {
+    waited.unwrap_or_else(|_| {
         std::thread::sleep(TICK);
         true
     })

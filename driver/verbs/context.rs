@@ -8,12 +8,10 @@ use super::options::OpenOptions;
 use super::pd::ProtectionDomain;
 use crate::device::{CqRequest, Device, check_cqe};
 use crate::error::{Error, Result};
-use crate::link::udp::{Interface, PREFIX};
+use crate::link::udp;
+use crate::shm;
 use std::sync::Arc;
 use tbrdma_proto::{Backend, DeviceAttr, Gid, NamedDevice, PortAttr, PortState, Profile, limits};
-
-/// What shared memory is, in a sentence.
-const SHM: &str = "processes of this user on this host, through shared memory";
 
 /// An RDMA device of this host (`ibv_get_device_list(3)`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +28,10 @@ pub struct DeviceInfo {
 pub fn devices() -> Vec<DeviceInfo> {
     let described = |NamedDevice { name, backend }| {
         let description = match &backend {
-            Backend::Shm(None) => SHM.to_owned(),
-            Backend::Shm(Some(end)) => format!("{SHM}, at end {} of cable {}", end.end, end.cable),
+            Backend::Shm(None) => shm::DESCRIPTION.to_owned(),
+            Backend::Shm(Some(end)) => {
+                format!("{}, at end {} of cable {}", shm::DESCRIPTION, end.end, end.cable)
+            }
             Backend::Udp(interface) => format!("RoCEv2 over UDP on {interface}"),
         };
         DeviceInfo { name, description }
@@ -41,14 +41,7 @@ pub fn devices() -> Vec<DeviceInfo> {
         Ok(Some(listed)) => return listed.into_iter().map(described).collect(),
         Err(_) => return Vec::new(),
     }
-    let shm = DeviceInfo { name: crate::shm::device::NAME.to_owned(), description: SHM.to_owned() };
-    // A host that does not say which interfaces it has has none.
-    let interfaces = Interface::all().unwrap_or_default().into_iter();
-    let udp = interfaces.map(|interface| DeviceInfo {
-        name: format!("{PREFIX}{}", interface.name),
-        description: format!("RoCEv2 over UDP on {}, path MTU {}", interface.name, interface.mtu),
-    });
-    std::iter::once(shm).chain(udp).collect()
+    shm::devices().into_iter().chain(udp::devices()).collect()
 }
 
 /// Opens a device by name (`ibv_open_device(3)`): `"shm"`, or `"udp:"` and a network interface, as in `"udp:lo"`; under another name as in

@@ -4,10 +4,8 @@
 use super::context::{Context, devices};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::link::udp::UdpLink;
-use crate::link::{self, Link};
-use crate::shm::device::ShmDevice;
-use crate::shm::wire::Wire;
+use crate::link::{self, Link, udp};
+use crate::shm;
 use crate::soft::device::SoftDevice;
 use crate::sys::random::random_u64;
 use std::path::PathBuf;
@@ -122,8 +120,7 @@ impl OpenOptions {
                 });
             }
             Backend::Shm(cable) => {
-                let wire = Wire::new(self.read_link()?, self.capture.as_deref())?;
-                Box::new(ShmDevice::open(profile, cable.as_ref(), wire)?)
+                shm::open(profile, cable.as_ref(), self.read_link()?, self.capture.as_deref())?
             }
             Backend::Udp(interface) => Box::new(SoftDevice::open(self.open_link(interface)?, profile)?),
         };
@@ -203,6 +200,6 @@ impl OpenOptions {
                 Some((plan, random_u64().map_err(Error::os(CALL, "draw a seed for the faults"))?))
             }
         };
-        link::wrap(Box::new(UdpLink::open(interface)?), fault, self.capture.as_deref())
+        link::wrap(udp::open(interface)?, fault, self.capture.as_deref())
     }
 }

@@ -8,6 +8,8 @@
 
 pub mod memory;
 pub mod sockets;
+#[cfg_attr(not(tbrdma_linux), path = "portable/trains.rs")]
+mod trains;
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use tbrdma::Gid;
 
-use super::Miss;
+use super::{Miss, trains};
 use crate::control::{Account, Channel, Message, SocketOffer};
 use crate::error::{Context, Result};
 use crate::histogram::Latencies;
@@ -83,11 +83,9 @@ impl Socket {
         let socket = UdpSocket::bind(local).context(|| format!("bind a UDP socket to {local}"))?;
         socket.set_nonblocking(true).context(|| "make a socket non-blocking".into())?;
         if size > usize::from(segment) {
-            setsockopt(&socket, sockopt::UdpGsoSegment, &i32::from(segment))
-                .context(|| "set UDP_SEGMENT".into())?;
+            trains::cut(&socket, segment)?;
         }
-        // Where the kernel cannot, segments arrive one by one.
-        let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
+        trains::join(&socket);
         let _ = setsockopt(&socket, sockopt::RcvBuf, &(4 << 20));
         Ok(Self { socket, arrived: vec![0; ROOM], at: 0, wait })
     }

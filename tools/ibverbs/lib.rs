@@ -18,6 +18,11 @@
 
 #![warn(clippy::unwrap_used, clippy::panic)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "the drop-in library is for Linux: its versions are ELF's, and of its devices other systems have none. On a Mac use the crate tbrdma on librdma"
+);
+
 mod acks;
 mod ah;
 mod attr;

@@ -3,6 +3,11 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "the checks against other people's software are for Linux: they need Debian's packages and network namespaces"
+);
+
 pub mod debian;
 mod folder;
 mod namespace;

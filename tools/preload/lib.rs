@@ -8,6 +8,9 @@
 //! has the name of one of libc and calls one that does the same and has another name, so nothing must be looked up: the `*at` functions. None
 //! allocates or locks: they are called when they are called.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("what pretends /dev/infiniband is for Linux, as that folder is");
+
 use nix::libc::{
     self, AT_EACCESS, AT_FDCWD, AT_SYMLINK_NOFOLLOW, c_char, c_int, mode_t, stat as Stat, stat64 as Stat64,
 };

@@ -11,6 +11,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("tbrdma-run starts programs on the drop-in library, which is for Linux; see tools/ibverbs");
+
 mod environment;
 mod library;
 mod options;

@@ -6,6 +6,7 @@ mod cargo;
 mod lab;
 mod plant;
 mod programs;
+mod seam;
 mod swarm;
 mod table;
 
@@ -28,6 +29,7 @@ enum Chore {
     Lab(lab::Args),
     Programs(programs::Args),
     Pyverbs(programs::PyverbsArgs),
+    Seam(seam::Args),
 }
 
 fn main() -> ExitCode {
@@ -37,5 +39,6 @@ fn main() -> ExitCode {
         Chore::Lab(args) => lab::main(&args),
         Chore::Programs(args) => programs::main(&args),
         Chore::Pyverbs(args) => programs::pyverbs(&args),
+        Chore::Seam(args) => seam::main(&args),
     }
 }

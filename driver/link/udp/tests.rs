@@ -1,9 +1,9 @@
 //! The link over loopback: two and more open devices in one process, which share the address as processes do.
 
 use super::link::LOOK_ASIDE;
+use super::link::UdpLink;
 use super::receiving::Wish;
 use super::steering::program;
-use super::*;
 use crate::link::{Datagram, Link, QpnTag, ROCE_PORT, ReceiveScratch, Train, flow};
 use crate::sys::udp::attach_steering;
 use crate::sys::wait::wait_readable;

@@ -1,0 +1,44 @@
+//! In place of the `udp` link where there is none.
+
+use super::Link;
+use crate::error::{Error, Result};
+use crate::verbs::context::DeviceInfo;
+use std::os::fd::BorrowedFd;
+
+/// What the names of these devices begin with; the rest is the interface's name.
+pub(crate) const PREFIX: &str = "udp:";
+
+/// No device.
+pub(crate) fn devices() -> Vec<DeviceInfo> {
+    Vec::new()
+}
+
+/// Says why there is none.
+pub(crate) fn open(interface: &str) -> Result<Box<dyn Link>> {
+    Err(Error::NotSupported {
+        call: "open_device",
+        device: format!("{PREFIX}{interface}"),
+        what: "this operating system: its packets need socket options of Linux's; use sim, within one process, or an adapter of this machine",
+    })
+}
+
+/// The state of a port that may change: no link here has one.
+#[derive(Debug)]
+pub(crate) enum LinkState {}
+
+impl LinkState {
+    /// Readable when it may have changed.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match *self {}
+    }
+
+    /// Whether packets can go.
+    pub(crate) fn is_up(&self) -> bool {
+        match *self {}
+    }
+
+    /// Looks whether that has changed.
+    pub(crate) fn look(&self) -> Option<bool> {
+        match *self {}
+    }
+}
