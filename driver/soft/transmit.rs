@@ -84,18 +84,24 @@ impl Depot<'_> {
         }
         let ident = self.train.next_ident();
         let packet = self.train.next_packet(len);
+        // In its place, where what is behind the headers is written later.
+        let encoded_there = packet.first_chunk_mut().map(|room| headers.encode(room)).is_some();
         let (front, rest) = packet.split_at_mut(headers.len());
-        let mut encoded = [0; MAX_HEADER_BYTES];
-        headers.encode(&mut encoded);
-        front.copy_from_slice(encoded.get(..front.len()).unwrap_or_default());
+        if !encoded_there {
+            let mut encoded = [0; MAX_HEADER_BYTES];
+            headers.encode(&mut encoded);
+            front.copy_from_slice(encoded.get(..front.len()).unwrap_or_default());
+        }
         let mut hasher = IcrcHasher::new(&path.flow, ident, len);
         hasher.update(front);
         let (body, rest) = rest.split_at_mut(payload);
         let is_whole = gather(&self.qp.core, qp, &transmit.payload, body, &mut hasher);
         // If the region has gone since, the packet is not sent, as if it had been lost.
         if is_whole && let Some((padding, icrc)) = rest.split_last_chunk_mut() {
-            padding.fill(0);
-            hasher.update(padding);
+            if !padding.is_empty() {
+                padding.fill(0);
+                hasher.update(padding);
+            }
             *icrc = hasher.finish().to_le_bytes();
             self.train.end_packet();
         }
