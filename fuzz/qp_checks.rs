@@ -285,16 +285,10 @@ impl Run {
     fn packet(&mut self, case: &mut Case<'_>, opcode: PacketOpcode, psn: Psn) {
         let flags = case.byte();
         let mut headers = Headers::new(Bth {
-            opcode,
             solicited: flags & 1 != 0,
-            migrated: true,
-            pad: 0,
-            pkey: 0xffff,
-            fecn: false,
             becn: flags & 0xc0 == 0xc0,
-            dest_qpn: Qpn::masked(9),
             ack_req: flags & 2 != 0,
-            psn,
+            ..Bth::new(opcode, Qpn::masked(9), psn)
         });
         let len = match flags >> 2 & 3 {
             0 => self.mtu.bytes() as usize,

@@ -11,18 +11,7 @@ const OTHER: Gid = Gid([3; 16]);
 const QKEY: u32 = 77;
 
 fn headers(opcode: PacketOpcode) -> Headers {
-    let mut headers = Headers::new(Bth {
-        opcode,
-        solicited: false,
-        migrated: true,
-        pad: 0,
-        pkey: 0xffff,
-        fecn: false,
-        becn: false,
-        dest_qpn: Qpn::default(),
-        ack_req: false,
-        psn: Psn::default(),
-    });
+    let mut headers = Headers::new(Bth::new(opcode, Qpn::default(), Psn::default()));
     headers.deth = opcode.has_deth().then_some(Deth { qkey: QKEY, src_qpn: Qpn::default() });
     headers
 }

@@ -40,18 +40,7 @@ impl Shared {
     /// The base header of a packet to the connected peer; whoever sends it fills in `pad`, `solicited` and `ack_req`.
     #[inline]
     pub(super) const fn bth(&self, opcode: PacketOpcode, psn: Psn) -> Bth {
-        Bth {
-            opcode,
-            solicited: false,
-            migrated: true,
-            pad: 0,
-            pkey: self.pkey,
-            fecn: false,
-            becn: false,
-            dest_qpn: self.attr.dest_qp_num,
-            ack_req: false,
-            psn,
-        }
+        Bth { pkey: self.pkey, ..Bth::new(opcode, self.attr.dest_qp_num, psn) }
     }
 }
 

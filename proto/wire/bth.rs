@@ -56,6 +56,23 @@ impl Bth {
     /// Bytes on the wire.
     pub const BYTES: usize = 12;
 
+    /// A header that says nothing out of the ordinary: migrated, of the default partition, with no bits set and no padding.
+    #[inline]
+    pub const fn new(opcode: PacketOpcode, dest_qpn: Qpn, psn: Psn) -> Self {
+        Self {
+            opcode,
+            solicited: false,
+            migrated: true,
+            pad: 0,
+            pkey: DEFAULT_PKEY,
+            fecn: false,
+            becn: false,
+            dest_qpn,
+            ack_req: false,
+            psn,
+        }
+    }
+
     /// Reads the header. Reserved bits may have any value.
     ///
     /// # Errors

@@ -2,7 +2,6 @@
 
 use super::{Bth, Headers, PacketOpcode};
 use crate::ident::{Psn, Qpn};
-use crate::limits::DEFAULT_PKEY;
 
 /// Reserved bytes of a congestion notification, after its base transport header.
 pub const CNP_RESERVED_BYTES: usize = 16;
@@ -10,17 +9,6 @@ pub const CNP_RESERVED_BYTES: usize = 16;
 impl Headers {
     /// The notice to queue pair `dest_qpn` that its packets meet congestion.
     pub const fn cnp(dest_qpn: Qpn) -> Self {
-        Self::new(Bth {
-            opcode: PacketOpcode::Cnp,
-            solicited: false,
-            migrated: true,
-            pad: 0,
-            pkey: DEFAULT_PKEY,
-            fecn: false,
-            becn: true,
-            dest_qpn,
-            ack_req: false,
-            psn: Psn::masked(0),
-        })
+        Self::new(Bth { becn: true, ..Bth::new(PacketOpcode::Cnp, dest_qpn, Psn::masked(0)) })
     }
 }

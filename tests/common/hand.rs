@@ -4,7 +4,7 @@
 //! an address, a datagram may be lost: a packet may come twice, and what is counted is then a bound from below.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use crate::common::{self, Node, PATIENCE};
+use crate::common::{self, Node, patience};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -100,18 +100,11 @@ impl Hand {
         let first =
             if opcode.is_request() || self.service != QpType::Rc { Psn::masked(PSN) } else { self.theirs };
         Made {
-            headers: Headers::new(Bth {
+            headers: Headers::new(Bth::new(
                 opcode,
-                solicited: false,
-                migrated: true,
-                pad: 0,
-                pkey: 0xffff,
-                fecn: false,
-                becn: false,
-                dest_qpn: self.dest_qpn,
-                ack_req: false,
-                psn: Psn::masked(first.get().wrapping_add_signed(at)),
-            }),
+                self.dest_qpn,
+                Psn::masked(first.get().wrapping_add_signed(at)),
+            )),
             payload: Vec::new(),
         }
     }
@@ -168,7 +161,7 @@ impl Hand {
         let before = counter(&node.ctx, name);
         let begun = Instant::now();
         while counter(&node.ctx, name) == before {
-            assert!(begun.elapsed() < PATIENCE, "{name}: not within {PATIENCE:?}");
+            assert!(begun.elapsed() < patience(), "{name}: not within {:?}", patience());
             self.send_bytes(bytes);
             let sent = Instant::now();
             while sent.elapsed() < AGAIN && counter(&node.ctx, name) == before {
@@ -219,7 +212,7 @@ impl Hand {
                     return heard;
                 }
             }
-            assert!(begun.elapsed() < PATIENCE, "no answer within {PATIENCE:?}");
+            assert!(begun.elapsed() < patience(), "no answer within {:?}", patience());
         }
     }
 
@@ -239,7 +232,7 @@ impl Hand {
             if let Some(heard) = self.hear(Duration::from_millis(1)) {
                 answer(self, &heard).iter().for_each(|made| self.send(made));
             }
-            assert!(begun.elapsed() < PATIENCE, "no completion within {PATIENCE:?}");
+            assert!(begun.elapsed() < patience(), "no completion within {:?}", patience());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Answers that do not fit their question (IBTA volume 1, section 9.9.2.4.2), and requests that do not fit themselves.
 
-use crate::common::{Node, PATIENCE};
+use crate::common::{Node, patience};
 use crate::hand::{ACK, Hand, Heard, Made, counter};
 use crate::met;
 use tbrdma::{AsyncEventKind, QpState, RemoteAddr, WcStatus};
@@ -168,6 +168,6 @@ fn as_responder_requests_whose_parts_do_not_fit_are_invalid() {
         node.expect_event(AsyncEventKind::QpReqErr);
         node.expect(1, WcStatus::WrFlushErr);
         assert_eq!((node.qp.state(), node.bytes(0..4096)), (QpState::Err, vec![0xc3; 4096]));
-        assert!(hand.hear(PATIENCE / 1000).is_none(), "and no more is said");
+        assert!(hand.hear(patience() / 1000).is_none(), "and no more is said");
     }
 }

@@ -28,7 +28,7 @@ fn as_requester_ghosts_and_stale_ones_complete_and_fail_nothing() {
     node.post_send(1, 0..64);
     hand.serve(&node, |hand, heard| vec![hand.ack(hand.at(heard.psn()))]);
     node.post_send(2, 0..64);
-    assert!(hand.hear(crate::common::PATIENCE).is_some());
+    assert!(hand.hear(crate::common::patience()).is_some());
     // What was acknowledged is place 0, what is outstanding place 1.
     for at in [0, -1, -4_000_000, 2, 3, 4_000_000] {
         for answer in answers(&hand, at) {

@@ -1,6 +1,6 @@
 //! An acknowledgement of a later request says that the answer to an earlier one was lost (IBTA volume 1, section 9.7.5.1.3).
 
-use crate::common::{PATIENCE, eventually, pattern};
+use crate::common::{eventually, patience, pattern};
 use crate::hand::{ACK, PSN, counter};
 use crate::met;
 use tbrdma::{QpState, RemoteAddr, WcStatus};
@@ -76,7 +76,7 @@ fn as_responder_answers_come_in_the_order_of_their_requests_so_that_none_implies
     eventually("the answers", || {
         requests.iter().for_each(|request| hand.send(request));
         heard.clear();
-        while let Some(packet) = hand.hear(PATIENCE / 100) {
+        while let Some(packet) = hand.hear(patience() / 100) {
             heard.push(packet);
             if heard.last().unwrap().is_ack() {
                 break;

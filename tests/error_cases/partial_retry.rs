@@ -87,7 +87,7 @@ fn as_responder_a_read_is_given_again_from_where_it_is_asked() {
     while hand.hear(hand::QUIET).is_some() {}
     let again = hand.ask(&[rest]);
     assert_eq!((again.opcode(), &again.payload[..]), (P::RcReadResponseFirst, &bytes[2 * MTU..3 * MTU]));
-    let last = hand.hear(crate::common::PATIENCE).unwrap();
+    let last = hand.hear(crate::common::patience()).unwrap();
     assert_eq!((last.opcode(), &last.payload[..]), (P::RcReadResponseLast, &bytes[3 * MTU..]));
     assert!(counter(&node.ctx, "duplicate_request") >= 1);
 }

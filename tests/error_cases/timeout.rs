@@ -1,6 +1,6 @@
 //! A peer that says nothing: asked again while there are retries, and given up when there are none (IBTA volume 1, section 9.9.2.4.1).
 
-use crate::common::{PATIENCE, pattern};
+use crate::common::{patience, pattern};
 use crate::hand::{self, Hand, PSN, connection, counter};
 use crate::met;
 use tbrdma::{QpState, QpType, WcStatus};
@@ -104,6 +104,6 @@ fn as_responder_a_message_whose_end_never_comes_keeps_its_receive_until_that_is_
     node.expect(1, WcStatus::WrFlushErr);
     let end = hand.packet(P::RcSendLast, 1).payload(&[1; 4]).asking();
     hand.deliver(&node, "dropped_wrong_state", &hand.seal(&end));
-    assert!(hand.hear(PATIENCE / 1000).is_none_or(|heard| heard.psn().get() == PSN));
+    assert!(hand.hear(patience() / 1000).is_none_or(|heard| heard.psn().get() == PSN));
     node.expect_nothing();
 }

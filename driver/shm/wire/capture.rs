@@ -18,7 +18,7 @@ use tbrdma_proto::wire::icrc::{Flow, ICRC_BYTES, seal};
 use tbrdma_proto::wire::{
     Aeth, AtomicEth, Bth, Deth, Headers, MAX_HEADER_BYTES, NakCode, PacketOpcode, Reth, Syndrome,
 };
-use tbrdma_proto::{Opcode, Psn, QpType, Qpn, SendFlags, Time, WcStatus, limits, rnr_timer};
+use tbrdma_proto::{Opcode, Psn, QpType, Qpn, SendFlags, Time, WcStatus, rnr_timer};
 
 /// Hops that senders allow.
 const HOP_LIMIT: u8 = 64;
@@ -76,7 +76,7 @@ impl ShmQp {
         if let Answer::No(syndrome) = answer {
             let psn = queue.flights.psn;
             let aeth = Aeth { syndrome, msn: queue.flights.msn };
-            let mut headers = Headers::new(bth(packets.answer(0), ends.ours, psn));
+            let mut headers = Headers::new(Bth::new(packets.answer(0), ends.ours, psn));
             if fetches(pending.wr.opcode) {
                 headers.bth.opcode = PacketOpcode::RcAcknowledge;
             }
@@ -150,7 +150,7 @@ impl ShmQp {
         let count = if one { 1 } else { packets.count() };
         for index in 0..count {
             let opcode = packets.request(index);
-            let mut headers = Headers::new(bth(opcode, ends.theirs, psn.add(index)));
+            let mut headers = Headers::new(Bth::new(opcode, ends.theirs, psn.add(index)));
             headers.bth.ack_req = self.qp_type == QpType::Rc && index + 1 == count;
             headers.bth.solicited = index + 1 == count && wr.flags.contains(SendFlags::SOLICITED);
             let length = u32::try_from(pending.length).unwrap_or(u32::MAX);
@@ -186,7 +186,7 @@ fn write_answer(
     let last = packets.count().saturating_sub(1);
     // An acknowledgement names the last of what it is about.
     for index in if is_read { 0..=last } else { last..=last } {
-        let mut headers = Headers::new(bth(packets.answer(index), ends.ours, psn.add(index)));
+        let mut headers = Headers::new(Bth::new(packets.answer(index), ends.ours, psn.add(index)));
         headers.aeth = Some(aeth);
         headers.atomic_ack_eth = data.first_chunk().map(|old| u64::from_ne_bytes(*old));
         let part = if is_read { data.get(packets.part(index)).unwrap_or_default() } else { &[] };
@@ -215,21 +215,6 @@ impl Scribe<'_> {
             payload: &self.bytes,
         };
         self.file.write(self.now, std::iter::once(packet));
-    }
-}
-
-fn bth(opcode: PacketOpcode, dest_qpn: Qpn, psn: Psn) -> Bth {
-    Bth {
-        opcode,
-        solicited: false,
-        migrated: true,
-        pad: 0,
-        pkey: limits::DEFAULT_PKEY,
-        fecn: false,
-        becn: false,
-        dest_qpn,
-        ack_req: false,
-        psn,
     }
 }
 

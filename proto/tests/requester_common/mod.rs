@@ -380,18 +380,7 @@ pub(crate) fn aeth(opcode: PacketOpcode, psn: Psn, syndrome: Syndrome, msn: u32)
 
 /// A base header from the peer to us.
 pub(crate) fn bth(opcode: PacketOpcode, psn: Psn) -> Bth {
-    Bth {
-        opcode,
-        solicited: false,
-        migrated: true,
-        pad: 0,
-        pkey: 0xffff,
-        fecn: false,
-        becn: false,
-        dest_qpn: Qpn::new(OWN).unwrap(),
-        ack_req: false,
-        psn,
-    }
+    Bth::new(opcode, Qpn::new(OWN).unwrap(), psn)
 }
 
 /// To a datagram queue pair.

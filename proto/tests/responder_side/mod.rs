@@ -44,18 +44,7 @@ impl Host for World {
 
 /// The base header of a request to the queue pair.
 pub(crate) fn bth(opcode: PacketOpcode, psn: Psn) -> Bth {
-    Bth {
-        opcode,
-        solicited: false,
-        migrated: true,
-        pad: 0,
-        pkey: 0xffff,
-        fecn: false,
-        becn: false,
-        dest_qpn: Qpn::new(QPN).unwrap(),
-        ack_req: false,
-        psn,
-    }
+    Bth::new(opcode, Qpn::new(QPN).unwrap(), psn)
 }
 
 /// How the queue pair is made.

@@ -408,18 +408,7 @@ fn unreliable_gap(bench: &mut Bench) -> Result<String> {
 
 /// Headers of a packet with a PSN of the check's choice.
 const fn made_up(opcode: PacketOpcode, to: Qpn, psn: Psn) -> Headers {
-    Headers::new(Bth {
-        opcode,
-        solicited: false,
-        migrated: true,
-        pad: 0,
-        pkey: 0xffff,
-        fecn: false,
-        becn: false,
-        dest_qpn: to,
-        ack_req: true,
-        psn,
-    })
+    Headers::new(Bth { ack_req: true, ..Bth::new(opcode, to, psn) })
 }
 
 /// A SEND that the guest has had long ago: it must be acknowledged again and not take a receive.
