@@ -151,6 +151,8 @@ pub struct Case {
     pub source: &'static str,
     /// What it needs of the device.
     pub needs: &'static [Need],
+    /// Whether the two parties may be in different processes.
+    pub two_party: bool,
     /// Whether it sends what nobody sends again: it runs when no others open and close devices.
     pub unacknowledged: bool,
     /// Checks it: panics where it is not so.
@@ -166,7 +168,7 @@ impl Case {
 }
 
 /// The cases of a file: groups of an area, with the source that a group's cases have unless they name their own. What a case needs stands behind its statement; `as` marks one that
-/// sends what nobody sends again.
+/// is for two parties, or sends what nobody sends again.
 macro_rules! cases {
     ($($area:ident by $group:literal {
         $($function:ident: $statement:literal
@@ -180,14 +182,17 @@ macro_rules! cases {
             statement: $statement,
             source: cases!(@source $group $($own)?),
             needs: &[$($(crate::case::Need::$need),+)?],
+            two_party: cases!(@has two_party $($flag)*),
             unacknowledged: cases!(@has unacknowledged $($flag)*),
             run: $function,
         }),+),+];
     };
     (@source $group:literal) => { $group };
     (@source $group:literal $own:literal) => { $own };
+    (@has two_party two_party $($rest:ident)*) => { true };
     (@has unacknowledged unacknowledged $($rest:ident)*) => { true };
-    (@has $flag:ident) => { false };
+    (@has $wanted:ident $other:ident $($rest:ident)*) => { cases!(@has $wanted $($rest)*) };
+    (@has $wanted:ident) => { false };
 }
 
 pub(crate) use cases;

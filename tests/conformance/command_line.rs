@@ -9,9 +9,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tbrdma_conformance::all;
 use tbrdma_conformance::runner::{Outcome, run};
 use tbrdma_conformance::target::Target;
+use tbrdma_conformance::{all, far};
 
 /// What verbs promise, checked on one device.
 #[derive(Parser)]
@@ -25,6 +25,12 @@ struct Arguments {
     declared: Option<String>,
     /// Only cases whose names contain one of these.
     filters: Vec<String>,
+    /// Play the far party at this address and port, for whoever comes, until ended. Such lines are obeyed from anyone who can connect.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["far", "filters"])]
+    serve: Option<String>,
+    /// Run the cases of two parties, with the far one where another of these programs serves.
+    #[arg(long, value_name = "ADDRESS")]
+    far: Option<String>,
     /// Say what cases there are, and end.
     #[arg(long)]
     list: bool,
@@ -41,7 +47,8 @@ fn main() -> Result<ExitCode> {
     let wanted = |name: &str| {
         arguments.filters.is_empty() || arguments.filters.iter().any(|filter| name.contains(filter))
     };
-    let cases = || all().filter(|case| wanted(&case.name()));
+    let far = arguments.far.as_deref();
+    let cases = || all().filter(|case| (case.two_party || far.is_none()) && wanted(&case.name()));
     if arguments.list {
         for case in cases() {
             println!("{}: {} ({})", case.name(), case.statement, case.source);
@@ -49,6 +56,12 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let target = Target::choose(&arguments.device, arguments.declared.as_deref())?;
+    if let Some(address) = &arguments.serve {
+        far::serve(address)?;
+    }
+    if let Some(address) = far {
+        far::elsewhere(address);
+    }
     let mut json = match &arguments.json {
         None => None,
         Some(path) => Some(File::create(path).with_context(|| path.display().to_string())?),

@@ -2,7 +2,8 @@
 //!
 //! A [case](case::Case) names a statement of the InfiniBand specification or of a man page, and checks it through the crate's public interface on
 //! [the device under test](target). What a device cannot do, and where it deviates, is [declared] and shown, not skipped in silence. The
-//! cases run in parallel under `cargo test`, or in [the program](runner) `tbrdma-conformance`.
+//! cases run in parallel under `cargo test`, or in [the program](runner) `tbrdma-conformance`, which also plays [the far party](far) of a case
+//! whose two ends are on two hosts.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a case may fail")]
 
 pub mod case;
@@ -10,6 +11,7 @@ mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 pub mod declared;
+pub mod far;
 pub mod runner;
 pub mod target;
 

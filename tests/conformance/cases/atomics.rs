@@ -2,7 +2,8 @@
 
 use crate::case::cases;
 use crate::common;
-use crate::common::{Node, all_access, join, next_of, pair, pairs};
+use crate::common::{Node, all_access, join, next_of, pair};
+use crate::far::{self, Shape};
 use std::sync::{Arc, Barrier};
 use tbrdma::{
     AsyncEventKind, MrSlice, Opcode, PostErrorKind, PostRefusal, QpState, QpType, RemoteAddr, SendQueue,
@@ -12,13 +13,13 @@ use tbrdma::{
 cases! {
     Atomics by "InfiniBand vol. 1, 9.4.5" {
         fetch_and_add_returns_the_old_value_and_wraps:
-            "FetchAdd stores the sum modulo 2^64 and returns what was there", needs [Rc, Atomics];
+            "FetchAdd stores the sum modulo 2^64 and returns what was there", needs [Rc, Atomics] as two_party;
         compare_and_swap_swaps_only_what_is_equal_and_returns_the_old_value:
-            "CmpSwap swaps only what equals the comparand, and returns what was there", needs [Rc, Atomics];
+            "CmpSwap swaps only what equals the comparand, and returns what was there", needs [Rc, Atomics] as two_party;
         the_result_may_go_to_an_unaligned_place:
-            "Only the remote address must be aligned, not that of the result", needs [Rc, Atomics];
+            "Only the remote address must be aligned, not that of the result", needs [Rc, Atomics] as two_party;
         a_misaligned_address_is_an_invalid_request:
-            "A remote address that is no multiple of 8 is an invalid request, and nothing is changed", needs [Rc, Atomics];
+            "A remote address that is no multiple of 8 is an invalid request, and nothing is changed", needs [Rc, Atomics] as two_party;
         a_result_list_that_is_not_one_entry_of_eight_bytes_is_refused:
             "The result of an atomic is 8 bytes in one entry", by "ibv_post_send(3)", needs [Rc, Atomics];
         unreliable_connections_have_no_reads_and_no_atomics:
@@ -35,43 +36,43 @@ fn fetch_add(send: &mut SendQueue, result: MrSlice, remote: RemoteAddr, add: u64
 }
 
 fn fetch_and_add_returns_the_old_value_and_wraps() {
-    for (mut a, b) in pairs("rc", |init| init) {
-        let (result, remote) = (a.mr.slice(24..32), b.mr.remote().at(64));
-        b.mr.store_u64(56, 1);
-        b.mr.store_u64(64, u64::MAX - 1);
-        b.mr.store_u64(72, 2);
+    for (mut a, b) in far::pairs("rc", Shape::default()) {
+        let (result, remote) = (a.mr.slice(24..32), b.remote().at(64));
+        b.store_u64(56, 1);
+        b.store_u64(64, u64::MAX - 1);
+        b.store_u64(72, 2);
         for (add, old, new) in
             [(1, u64::MAX - 1, u64::MAX), (3, u64::MAX, 2), (0, 2, 2), (1 << 63, 2, 2 + (1 << 63))]
         {
             fetch_add(a.qp.halves().0, result, remote, add);
             let wc = a.expect(add, WcStatus::Success);
             assert_eq!((wc.opcode, wc.byte_len), (WcOpcode::FetchAdd, 8));
-            assert_eq!((a.mr.load_u64(24), b.mr.load_u64(64)), (old, new));
+            assert_eq!((a.mr.load_u64(24), b.load_u64(64)), (old, new));
         }
-        assert_eq!((b.mr.load_u64(56), b.mr.load_u64(72)), (1, 2));
+        assert_eq!((b.load_u64(56), b.load_u64(72)), (1, 2));
         assert_eq!((a.mr.load_u64(16), a.mr.load_u64(32)), (0, 0));
     }
 }
 
 fn compare_and_swap_swaps_only_what_is_equal_and_returns_the_old_value() {
-    for (mut a, b) in pairs("rc", |init| init) {
-        let (result, remote) = (a.mr.slice(0..8), b.mr.remote().at(8));
-        b.mr.store_u64(8, 10);
+    for (mut a, b) in far::pairs("rc", Shape::default()) {
+        let (result, remote) = (a.mr.slice(0..8), b.remote().at(8));
+        b.store_u64(8, 10);
         for (compare, swap, old, new) in
             [(11, 99, 10, 10), (10, u64::MAX, 10, u64::MAX), (u64::MAX, 0, u64::MAX, 0)]
         {
             a.qp.post(|wr| _ = wr.compare_and_swap(result, remote, compare, swap).id(swap)).unwrap();
             let wc = a.expect(swap, WcStatus::Success);
             assert_eq!((wc.opcode, wc.byte_len), (WcOpcode::CompSwap, 8));
-            assert_eq!((a.mr.load_u64(0), b.mr.load_u64(8)), (old, new));
+            assert_eq!((a.mr.load_u64(0), b.load_u64(8)), (old, new));
         }
     }
 }
 
 fn the_result_may_go_to_an_unaligned_place() {
-    let (mut a, b) = pair("rc");
-    b.mr.store_u64(0, 0x0102_0304_0506_0708);
-    let (result, remote) = (a.mr.slice(3..11), b.mr.remote().at(0));
+    let (mut a, b) = far::pair("rc");
+    b.store_u64(0, 0x0102_0304_0506_0708);
+    let (result, remote) = (a.mr.slice(3..11), b.remote().at(0));
     fetch_add(a.qp.halves().0, result, remote, 1);
     a.expect(1, WcStatus::Success);
     assert_eq!(a.bytes(3..11), 0x0102_0304_0506_0708_u64.to_ne_bytes());
@@ -79,13 +80,13 @@ fn the_result_may_go_to_an_unaligned_place() {
 
 fn a_misaligned_address_is_an_invalid_request() {
     for offset in [1, 4, 7] {
-        let (mut a, b) = pair("rc");
-        b.mr.store_u64(0, 5);
-        let (result, remote) = (a.mr.slice(0..8), b.mr.remote().at(offset));
+        let (mut a, b) = far::pair("rc");
+        b.store_u64(0, 5);
+        let (result, remote) = (a.mr.slice(0..8), b.remote().at(offset));
         a.mr.store_u64(0, 77);
         fetch_add(a.qp.halves().0, result, remote, 1);
         a.expect(1, WcStatus::RemInvReqErr);
-        assert_eq!((a.mr.load_u64(0), b.mr.load_u64(0)), (77, 5));
+        assert_eq!((a.mr.load_u64(0), b.load_u64(0)), (77, 5));
         a.await_state(QpState::Err);
         b.expect_event(AsyncEventKind::QpReqErr);
         b.await_state(QpState::Err);

@@ -2,7 +2,8 @@
 
 use crate::case::cases;
 use crate::common;
-use crate::common::{MEMORY, Node, all_access, connection, join, pair, pair_with, pairs, pattern};
+use crate::common::{MEMORY, Node, all_access, connection, join, pair, pair_with, pattern};
+use crate::far::{self, FarNode, Shape};
 use std::collections::HashSet;
 use tbrdma::{
     Access, AsyncEventKind, MrSlice, QpInit, QpState, QpType, RawSge, RemoteAddr, SendWrs, Sge, WcStatus,
@@ -10,16 +11,17 @@ use tbrdma::{
 
 cases! {
     Memory by "InfiniBand vol. 1, 10.6.3 and 9.7.4.1.6" {
-        a_key_that_names_nothing_is_refused: "An R_Key that names no region is a remote access error, and nothing is touched", needs [Rc, Atomics];
-        a_region_of_another_protection_domain_is_refused: "A region is reached only through queue pairs of its protection domain", needs [Rc];
-        a_right_that_the_region_does_not_grant_is_refused: "A right that the region lacks is a remote access error", needs [Rc, Atomics];
-        one_byte_beyond_either_end_is_refused: "A single byte beyond either end of the region is refused", needs [Rc, Atomics];
-        an_address_that_overflows_is_refused: "An address and length that overflow 64 bits are refused", needs [Rc, Atomics];
+        a_key_that_names_nothing_is_refused: "An R_Key that names no region is a remote access error, and nothing is touched", needs [Rc, Atomics] as two_party;
+        a_key_of_the_requesters_own_names_nothing_of_the_peers: "A key of the requester's own names nothing of the responder's", needs [Rc];
+        a_region_of_another_protection_domain_is_refused: "A region is reached only through queue pairs of its protection domain", needs [Rc] as two_party;
+        a_right_that_the_region_does_not_grant_is_refused: "A right that the region lacks is a remote access error", needs [Rc, Atomics] as two_party;
+        one_byte_beyond_either_end_is_refused: "A single byte beyond either end of the region is refused", needs [Rc, Atomics] as two_party;
+        an_address_that_overflows_is_refused: "An address and length that overflow 64 bits are refused", needs [Rc, Atomics] as two_party;
         a_deregistered_region_is_refused_and_its_key_does_not_come_back_soon:
-            "A deregistered region's key is out of use at once", by "ibv_dereg_mr(3)", needs [Rc];
+            "A deregistered region's key is out of use at once", by "ibv_dereg_mr(3)", needs [Rc] as two_party;
         no_key_is_used_twice_in_tens_of_thousands_of_registrations: "Keys are not used again soon";
         what_the_queue_pair_does_not_allow_is_an_invalid_request_whatever_the_key_says:
-            "A right that the queue pair lacks is an invalid request", by "InfiniBand vol. 1, 9.7.4; ibv_modify_qp(3), qp_access_flags", needs [Rc, Atomics];
+            "A right that the queue pair lacks is an invalid request", by "InfiniBand vol. 1, 9.7.4; ibv_modify_qp(3), qp_access_flags", needs [Rc, Atomics] as two_party;
         a_bad_local_list_fails_here_and_the_peer_is_not_concerned:
             "A local entry that may not be used is a local protection error; the peer hears nothing", by "InfiniBand vol. 1, 11.6.2", needs [Rc, Atomics];
         a_bad_local_list_is_found_before_the_peer_is_asked: "A bad local entry is found though the peer has no receive", by "InfiniBand vol. 1, 11.6.2", needs [Rc];
@@ -27,7 +29,7 @@ cases! {
         a_receive_with_a_bad_list_fails_on_both_sides:
             "A receive whose memory may not be written is a local protection error there and a remote operation error here",
             by "InfiniBand vol. 1, 11.6.2", needs [Rc];
-        a_receive_is_checked_against_what_is_used_of_it: "Entries that a message does not reach are not checked", needs [Rc];
+        a_receive_is_checked_against_what_is_used_of_it: "Entries that a message does not reach are not checked", needs [Rc] as two_party;
         access_flags_that_contradict_each_other_are_refused: "Remote writing without local writing is refused", by "ibv_reg_mr(3)";
     }
     Errors by "InfiniBand vol. 1, 10.3.1" {
@@ -38,10 +40,10 @@ cases! {
 
 /// Posts one request at `remote`, and checks that it fails as a violation of the peer's memory does, touching nothing.
 #[track_caller]
-fn refused(a: &mut Node, b: &Node, post: impl FnOnce(&mut SendWrs<'_>)) {
+fn refused(a: &mut Node, b: &FarNode, post: impl FnOnce(&mut SendWrs<'_>)) {
     b.fill(0..MEMORY, 0x3c);
     let slice = a.mr.slice(0..8);
-    let remote = b.mr.remote().at(0);
+    let remote = b.remote().at(0);
     a.qp.post(|wr| {
         post(wr);
         wr.write(slice, remote).id(77);
@@ -56,20 +58,20 @@ fn refused(a: &mut Node, b: &Node, post: impl FnOnce(&mut SendWrs<'_>)) {
     assert!(b.bytes(0..MEMORY).iter().all(|byte| *byte == 0x3c), "something was written");
 }
 
-/// The three one-sided operations at one remote address, each on a fresh pair made by `pair`.
+/// The three one-sided operations at one remote address, each on a fresh pair.
 #[track_caller]
-fn all_refused(len: usize, pair: impl Fn() -> (Node, Node), at: impl Fn(&Node) -> RemoteAddr) {
-    let (mut a, b) = pair();
+fn all_refused(len: usize, at: impl Fn(&FarNode) -> RemoteAddr) {
+    let (mut a, b) = far::pair("rc");
     let (slice, remote) = (a.mr.slice(0..len), at(&b));
     refused(&mut a, &b, |wr| _ = wr.write(slice, remote));
-    let (mut a, b) = pair();
+    let (mut a, b) = far::pair("rc");
     let (slice, remote) = (a.mr.slice(0..len), at(&b));
     refused(&mut a, &b, |wr| _ = wr.read(slice, remote));
-    let (mut a, b) = pair();
+    let (mut a, b) = far::pair("rc");
     let (slice, mut remote) = (a.mr.slice(0..8), at(&b));
     // Aligned, and so that it is not inside because of this.
     let down = remote.addr & !7;
-    let inside = down.wrapping_sub(b.mr.addr()) <= MEMORY as u64 - 8;
+    let inside = down.wrapping_sub(b.remote().addr) <= MEMORY as u64 - 8;
     remote.addr = if inside { down.wrapping_add(8) } else { down };
     if len >= 8 {
         refused(&mut a, &b, |wr| _ = wr.fetch_and_add(slice, remote, 1));
@@ -78,30 +80,31 @@ fn all_refused(len: usize, pair: impl Fn() -> (Node, Node), at: impl Fn(&Node) -
 
 fn a_key_that_names_nothing_is_refused() {
     for flip in [1, 0x8000, 0x1_0000, 0xffff_0000] {
-        all_refused(
-            8,
-            || pair("rc"),
-            |b| {
-                let mut remote = b.mr.remote().at(MEMORY as u64 - 8);
-                remote.rkey ^= flip;
-                remote
-            },
-        );
+        all_refused(8, |b| {
+            let mut remote = b.remote().at(MEMORY as u64 - 8);
+            remote.rkey ^= flip;
+            remote
+        });
     }
-    all_refused(8, || pair("rc"), |b| RemoteAddr { rkey: 0, ..b.mr.remote().at(0) });
-    // A key of the requester's own is not one of the peer's.
+    all_refused(8, |b| RemoteAddr { rkey: 0, ..b.remote().at(0) });
+}
+
+fn a_key_of_the_requesters_own_names_nothing_of_the_peers() {
     let (mut a, b) = pair("rc");
+    b.fill(0..64, 5);
     let (slice, remote) = (a.mr.slice(0..8), a.mr.remote().at(0));
-    refused(&mut a, &b, |wr| _ = wr.write(slice, remote));
+    a.qp.post(|wr| _ = wr.write(slice, remote).id(1)).unwrap();
+    a.expect(1, WcStatus::RemAccessErr);
+    b.expect_event(AsyncEventKind::QpAccessErr);
+    assert_eq!(b.bytes(0..64), [5; 64]);
 }
 
 fn a_region_of_another_protection_domain_is_refused() {
-    for one_context in [false, true] {
-        let (mut a, b) = pairs("rc", |init| init).into_iter().nth(usize::from(one_context)).unwrap();
-        let other = b.ctx.alloc_pd().unwrap();
-        let region = other.alloc(4096, all_access()).unwrap();
-        let (slice, remote) = (a.mr.slice(0..8), region.remote().at(0));
+    for (mut a, b) in far::pairs("rc", Shape::default()) {
+        let region = b.register(4096, all_access(), true);
+        let (slice, remote) = (a.mr.slice(0..8), region.remote.at(0));
         refused(&mut a, &b, |wr| _ = wr.write(slice, remote));
+        assert_eq!(b.bytes_of(&region, 0..8), [0; 8]);
     }
 }
 
@@ -110,9 +113,9 @@ fn a_right_that_the_region_does_not_grant_is_refused() {
     let atomic = Access::LOCAL_WRITE | Access::REMOTE_ATOMIC;
     for access in [Access::empty(), Access::LOCAL_WRITE, write, Access::REMOTE_READ, atomic] {
         for needed in [Access::REMOTE_WRITE, Access::REMOTE_READ, Access::REMOTE_ATOMIC] {
-            let (mut a, b) = pair("rc");
-            let region = b.pd.alloc(4096, access).unwrap();
-            let (slice, remote) = (a.mr.slice(0..8), region.remote().at(0));
+            let (mut a, b) = far::pair("rc");
+            let region = b.register(4096, access, false);
+            let (slice, remote) = (a.mr.slice(0..8), region.remote.at(0));
             let post = |wr: &mut SendWrs<'_>| match needed {
                 Access::REMOTE_WRITE => _ = wr.write(slice, remote).id(1),
                 Access::REMOTE_READ => _ = wr.read(slice, remote).id(1),
@@ -124,48 +127,46 @@ fn a_right_that_the_region_does_not_grant_is_refused() {
             } else {
                 refused(&mut a, &b, post);
             }
-            assert_eq!(
-                region.load_u64(0),
-                u64::from(access.contains(needed) && needed == Access::REMOTE_ATOMIC)
-            );
+            let changed = access.contains(needed) && needed == Access::REMOTE_ATOMIC;
+            assert_eq!(b.bytes_of(&region, 0..8), u64::from(changed).to_ne_bytes());
         }
     }
 }
 
 fn one_byte_beyond_either_end_is_refused() {
-    all_refused(8, || pair("rc"), |b| b.mr.remote().at(MEMORY as u64 - 7));
-    all_refused(8, || pair("rc"), |b| b.mr.remote().at(MEMORY as u64));
-    all_refused(1, || pair("rc"), |b| b.mr.remote().at(MEMORY as u64));
-    all_refused(8, || pair("rc"), |b| b.mr.remote().at(u64::MAX));
-    all_refused(1, || pair("rc"), |b| b.mr.remote().at(u64::MAX));
-    let (mut a, b) = pair("rc");
-    let (one_more, remote) = (a.mr.slice(0..4097), b.pd.alloc(4096, all_access()).unwrap());
-    let at = remote.remote().at(0);
+    all_refused(8, |b| b.remote().at(MEMORY as u64 - 7));
+    all_refused(8, |b| b.remote().at(MEMORY as u64));
+    all_refused(1, |b| b.remote().at(MEMORY as u64));
+    all_refused(8, |b| b.remote().at(u64::MAX));
+    all_refused(1, |b| b.remote().at(u64::MAX));
+    let (mut a, b) = far::pair("rc");
+    let region = b.register(4096, all_access(), false);
+    let (one_more, at) = (a.mr.slice(0..4097), region.remote.at(0));
     refused(&mut a, &b, |wr| _ = wr.write(one_more, at));
-    let mut bytes = [9; 16];
-    remote.read(4080, &mut bytes);
-    assert_eq!(bytes, [0; 16]);
+    assert_eq!(b.bytes_of(&region, 4080..4096), [0; 16]);
 }
 
 fn an_address_that_overflows_is_refused() {
     for addr in [u64::MAX, u64::MAX - 6, u64::MAX - 7, 1 << 63] {
-        all_refused(8, || pair("rc"), |b| RemoteAddr { addr, ..b.mr.remote().at(0) });
+        all_refused(8, |b| RemoteAddr { addr, ..b.remote().at(0) });
     }
-    let (mut a, b) = pair("rc");
-    let (whole, remote) = (a.mr.slice(..), RemoteAddr { addr: u64::MAX - 10, ..b.mr.remote().at(0) });
+    let (mut a, b) = far::pair("rc");
+    let (whole, remote) = (a.mr.slice(..), RemoteAddr { addr: u64::MAX - 10, ..b.remote().at(0) });
     refused(&mut a, &b, |wr| _ = wr.write(whole, remote));
 }
 
 fn a_deregistered_region_is_refused_and_its_key_does_not_come_back_soon() {
-    let (mut a, b) = pair("rc");
-    let region = b.pd.alloc(4096, all_access()).unwrap();
-    let (slice, remote) = (a.mr.slice(0..8), region.remote().at(0));
+    let (mut a, b) = far::pair("rc");
+    let region = b.register(4096, all_access(), false);
+    let (slice, remote) = (a.mr.slice(0..8), region.remote.at(0));
     a.qp.post(|wr| _ = wr.write(slice, remote).id(1)).unwrap();
     a.expect(1, WcStatus::Success);
-    region.deregister().unwrap();
-    region.deregister().unwrap();
+    b.deregister(&region);
+    b.deregister(&region);
     // New regions take its place.
-    let _others: Vec<_> = (0..100).map(|_| b.pd.alloc(4096, all_access()).unwrap()).collect();
+    for _ in 0..100 {
+        b.register(4096, all_access(), false);
+    }
     refused(&mut a, &b, |wr| _ = wr.write(slice, remote));
 }
 
@@ -182,10 +183,13 @@ fn no_key_is_used_twice_in_tens_of_thousands_of_registrations() {
 
 fn what_the_queue_pair_does_not_allow_is_an_invalid_request_whatever_the_key_says() {
     for forbidden in [Access::REMOTE_WRITE, Access::REMOTE_READ, Access::REMOTE_ATOMIC] {
-        let (mut a, b) =
-            pair_with("rc", |init| init, &connection(|with| with.access = all_access() - forbidden));
+        let (mut a, b) = far::pair_with(
+            "rc",
+            Shape::default(),
+            &connection(|with| with.access = all_access() - forbidden),
+        );
         b.fill(0..8, 1);
-        let (slice, remote) = (a.mr.slice(0..8), b.mr.remote().at(0));
+        let (slice, remote) = (a.mr.slice(0..8), b.remote().at(0));
         a.qp.post(|wr| match forbidden {
             Access::REMOTE_WRITE => _ = wr.write(slice, remote).id(1),
             Access::REMOTE_READ => _ = wr.read(slice, remote).id(1),
@@ -311,9 +315,8 @@ fn a_receive_with_a_bad_list_fails_on_both_sides() {
 
 fn a_receive_is_checked_against_what_is_used_of_it() {
     // A message that ends before the bad entry never touches it.
-    let (mut a, mut b) = pair("rc");
-    let (good, bad) = (b.mr.slice(0..8), b.mr.slice(MEMORY..MEMORY + 8));
-    b.qp.post_recv(|rq| _ = rq.recv([good, bad]).id(1)).unwrap();
+    let (mut a, b) = far::pair("rc");
+    b.post_recv_list(1, &[0..8, MEMORY..MEMORY + 8]);
     a.post_send(2, 0..8);
     a.expect(2, WcStatus::Success);
     b.expect(1, WcStatus::Success);
@@ -328,7 +331,10 @@ fn the_survivors_of_a_violation_are_all_other_queue_pairs() {
     join(&mut a, &mut b, &common::patient());
     join(&mut c, &mut d, &common::patient());
     let (slice, remote) = (a.mr.slice(0..8), b.mr.remote().at(MEMORY as u64));
-    refused(&mut a, &b, |wr| _ = wr.write(slice, remote));
+    a.qp.post(|wr| _ = wr.write(slice, remote).id(7)).unwrap();
+    a.expect(7, WcStatus::RemAccessErr);
+    b.expect_event(AsyncEventKind::QpAccessErr);
+    b.await_state(QpState::Err);
     let bytes = pattern(4, 100);
     a.mr.write(0, &bytes);
     let (slice, remote) = (a.mr.slice(0..100), d.mr.remote().at(5));

@@ -12,6 +12,7 @@ mod iova;
 mod loan;
 mod memory_protection;
 mod memory_window;
+mod other_way;
 mod rc_send_recv;
 mod rdma_read;
 mod rdma_write;
@@ -38,6 +39,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         loan::CASES,
         memory_protection::CASES,
         memory_window::CASES,
+        other_way::CASES,
         rc_send_recv::CASES,
         rdma_read::CASES,
         rdma_write::CASES,

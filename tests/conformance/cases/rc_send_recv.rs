@@ -2,33 +2,34 @@
 
 use crate::case::cases;
 use crate::common;
-use crate::common::{pair, pair_shaped, pairs, pattern};
+use crate::common::{pair_shaped, pairs, pattern};
+use crate::far::{self, Shape};
 use tbrdma::{MrSlice, PostErrorKind, PostRefusal, WcFlags, WcOpcode, WcStatus};
 
 cases! {
     Rc by "InfiniBand vol. 1, 9.4.1" {
-        a_send_fills_the_oldest_receive_and_completes_on_both_sides: "A SEND takes the oldest receive, and completes on both sides", needs [Rc];
-        immediate_data_arrives_as_it_was_given: "Immediate data arrives as it was given, flagged", needs [Rc];
+        a_send_fills_the_oldest_receive_and_completes_on_both_sides: "A SEND takes the oldest receive, and completes on both sides", needs [Rc] as two_party;
+        immediate_data_arrives_as_it_was_given: "Immediate data arrives as it was given, flagged", needs [Rc] as two_party;
         thousands_of_messages_arrive_once_each_and_in_order: "Messages arrive once, whole and in order", by "InfiniBand vol. 1, 9.7", needs [Rc];
-        a_large_message_arrives_whole: "A message of many packets arrives whole", needs [Rc];
+        a_large_message_arrives_whole: "A message of many packets arrives whole", needs [Rc] as two_party;
     }
     Shapes by "ibv_post_send(3), ibv_post_recv(3)" {
         lists_of_any_shape_on_both_sides_carry_the_bytes_in_order_and_touch_nothing_else:
             "Bytes are gathered and scattered in the order of the lists, and nothing else is touched", needs [Rc];
-        a_shorter_message_leaves_the_rest_of_the_list_alone: "What a message does not reach of its receive is left as it is", needs [Rc];
-        every_alignment_and_small_length_arrives_whole: "Entries may have any alignment and length", needs [Rc];
-        messages_of_no_bytes_consume_a_receive_and_no_memory: "A message of no bytes takes a receive and touches no memory", needs [Rc];
-        inline_bytes_are_taken_when_posted: "Inline bytes may be changed as soon as the post returns", needs [Rc];
+        a_shorter_message_leaves_the_rest_of_the_list_alone: "What a message does not reach of its receive is left as it is", needs [Rc] as two_party;
+        every_alignment_and_small_length_arrives_whole: "Entries may have any alignment and length", needs [Rc] as two_party;
+        messages_of_no_bytes_consume_a_receive_and_no_memory: "A message of no bytes takes a receive and touches no memory", needs [Rc] as two_party;
+        inline_bytes_are_taken_when_posted: "Inline bytes may be changed as soon as the post returns", needs [Rc] as two_party;
         more_inline_bytes_than_granted_are_refused_and_nothing_is_posted: "More inline bytes than granted are refused", needs [Rc];
         a_list_with_too_many_entries_stops_the_post_at_its_position: "A list with too many entries stops the post there; what is before it is posted", needs [Rc];
     }
     Ordering by "ibv_post_send(3)" {
-        one_doorbell_posts_a_list_in_order: "A list of work requests is carried out in its order", needs [Rc];
+        one_doorbell_posts_a_list_in_order: "A list of work requests is carried out in its order", needs [Rc] as two_party;
     }
     Completions by "InfiniBand vol. 1, 10.8; ibv_post_send(3)" {
         unsignaled_sends_hold_their_place_until_a_later_signaled_one_is_polled:
-            "An unsignaled send keeps its place in the queue until a later completion is polled", needs [Rc];
-        a_queue_pair_that_signals_all_sends_does: "With sq_sig_all every send completes visibly", by "ibv_create_qp(3)", needs [Rc];
+            "An unsignaled send keeps its place in the queue until a later completion is polled", needs [Rc] as two_party;
+        a_queue_pair_that_signals_all_sends_does: "With sq_sig_all every send completes visibly", by "ibv_create_qp(3)", needs [Rc] as two_party;
     }
     Limits by "ibv_post_send(3)" {
         a_full_queue_names_the_first_request_that_did_not_fit: "A post to a full queue says which request was the first that did not fit", needs [Rc];
@@ -36,8 +37,8 @@ cases! {
 }
 
 fn a_send_fills_the_oldest_receive_and_completes_on_both_sides() {
-    for (mut a, mut b) in pairs("rc", |init| init) {
-        b.mr.write(0, &[0; 64]);
+    for (mut a, b) in far::pairs("rc", Shape::default()) {
+        b.write(0, &[0; 64]);
         b.post_recv(7, 0..64);
         b.post_recv(8, 64..128);
         a.mr.write(0, b"twelve bytes");
@@ -108,13 +109,9 @@ fn lists_of_any_shape_on_both_sides_carry_the_bytes_in_order_and_touch_nothing_e
 }
 
 fn a_shorter_message_leaves_the_rest_of_the_list_alone() {
-    let (mut a, mut b) = pair("rc");
+    let (mut a, b) = far::pair("rc");
     b.fill(0..64, 9);
-    let list = [b.mr.slice(0..10), b.mr.slice(20..30), b.mr.slice(40..50)];
-    b.qp.post_recv(|rq| {
-        rq.recv(list).id(1);
-    })
-    .unwrap();
+    b.post_recv_list(1, &[0..10, 20..30, 40..50]);
     a.fill(0..15, 1);
     a.post_send(2, 0..15);
     a.expect(2, WcStatus::Success);
@@ -126,7 +123,7 @@ fn a_shorter_message_leaves_the_rest_of_the_list_alone() {
 }
 
 fn every_alignment_and_small_length_arrives_whole() {
-    let (mut a, mut b) = pair("rc");
+    let (mut a, b) = far::pair("rc");
     for from in 0..17 {
         for len in [1, 2, 3, 7, 8, 9, 15, 16, 31, 63, 64, 65, 127] {
             let to = (from * 5 + len) % 19;
@@ -144,15 +141,12 @@ fn every_alignment_and_small_length_arrives_whole() {
 }
 
 fn messages_of_no_bytes_consume_a_receive_and_no_memory() {
-    let (mut a, mut b) = pair("rc");
-    let (from, to) = (a.mr.slice(5..5), b.mr.slice(0..8));
+    let (mut a, b) = far::pair("rc");
+    let from = a.mr.slice(5..5);
     b.fill(0..8, 3);
-    b.qp.post_recv(|rq| {
-        rq.recv_nothing().id(1);
-        rq.recv(to).id(2);
-        rq.recv(to).id(3);
-    })
-    .unwrap();
+    b.post_recv_list(1, &[]);
+    b.post_recv(2, 0..8);
+    b.post_recv(3, 0..8);
     a.qp.post(|wr| {
         let nothing: [MrSlice; 0] = [];
         wr.send(nothing).id(11);
@@ -168,7 +162,7 @@ fn messages_of_no_bytes_consume_a_receive_and_no_memory() {
 }
 
 fn inline_bytes_are_taken_when_posted() {
-    let (mut a, mut b) = pair_shaped("rc", |init| init.max_inline_data(512));
+    let (mut a, b) = far::pair_shaped("rc", Shape { max_inline_data: Some(512), ..Shape::default() });
     // No receive is there yet, so the bytes have to wait somewhere that is not the caller's.
     let mut bytes = pattern(1, 512);
     a.qp.post(|wr| {
@@ -201,7 +195,7 @@ fn more_inline_bytes_than_granted_are_refused_and_nothing_is_posted() {
 }
 
 fn immediate_data_arrives_as_it_was_given() {
-    for (mut a, mut b) in pairs("rc", |init| init) {
+    for (mut a, b) in far::pairs("rc", Shape::default()) {
         b.post_recv(1, 0..8);
         b.post_recv(2, 8..16);
         b.post_recv(3, 16..24);
@@ -252,14 +246,10 @@ fn thousands_of_messages_arrive_once_each_and_in_order() {
 }
 
 fn one_doorbell_posts_a_list_in_order() {
-    let (mut a, mut b) = pair("rc");
-    let slices: Vec<_> = (0..20).map(|at| b.mr.slice(at * 8..at * 8 + 8)).collect();
-    b.qp.post_recv(|rq| {
-        for (id, slice) in slices.iter().enumerate() {
-            rq.recv(*slice).id(id as u64);
-        }
-    })
-    .unwrap();
+    let (mut a, b) = far::pair("rc");
+    for id in 0..20 {
+        b.post_recv(id as u64, id * 8..id * 8 + 8);
+    }
     a.qp.post(|wr| {
         for id in 0..20_u64 {
             wr.send_inline(&id.to_le_bytes()).id(100 + id);
@@ -269,14 +259,15 @@ fn one_doorbell_posts_a_list_in_order() {
     for id in 0..20 {
         a.expect(100 + id, WcStatus::Success);
         b.expect(id, WcStatus::Success);
-        assert_eq!(b.mr.load_u64(id as usize * 8), id);
+        assert_eq!(b.load_u64(id as usize * 8), id);
     }
     a.qp.post(|_| {}).unwrap();
-    b.qp.post_recv(|_| {}).unwrap();
+    a.qp.post_recv(|_| {}).unwrap();
 }
 
 fn unsignaled_sends_hold_their_place_until_a_later_signaled_one_is_polled() {
-    let (mut a, mut b) = pair_shaped("rc", |init| init.max_send_wr(4).max_recv_wr(16));
+    let (mut a, b) =
+        far::pair_shaped("rc", Shape { max_send_wr: Some(4), max_recv_wr: Some(16), ..Shape::default() });
     assert_eq!(a.qp.cap().max_send_wr, 4);
     for round in 0..5 {
         for id in 0..4 {
@@ -367,7 +358,7 @@ fn a_list_with_too_many_entries_stops_the_post_at_its_position() {
 }
 
 fn a_queue_pair_that_signals_all_sends_does() {
-    let (mut a, mut b) = pair_shaped("rc", |init| init.sq_sig_all(true));
+    let (mut a, b) = far::pair_shaped("rc", Shape { sq_sig_all: true, ..Shape::default() });
     b.post_recv(1, 0..8);
     a.qp.post(|wr| _ = wr.send_inline(b"x").id(2).unsignaled()).unwrap();
     a.expect(2, WcStatus::Success);
@@ -375,7 +366,7 @@ fn a_queue_pair_that_signals_all_sends_does() {
 }
 
 fn a_large_message_arrives_whole() {
-    let (mut a, mut b) = pair("rc");
+    let (mut a, b) = far::pair("rc");
     let message = pattern(9, common::MEMORY - 7);
     a.mr.write(7, &message);
     b.post_recv(1, 0..common::MEMORY);

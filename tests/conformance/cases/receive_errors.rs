@@ -1,23 +1,23 @@
 //! Messages that do not fit their receive.
 
 use crate::case::cases;
-use crate::common::{pair, pairs};
+use crate::far::{self, Shape};
 use tbrdma::{AsyncEventKind, QpState, WcStatus};
 
 cases! {
     Errors by "InfiniBand vol. 1, 11.6.2" {
         a_message_longer_than_its_receive_fails_on_both_sides:
-            "A message longer than its receive is a local length error there and an invalid request here", needs [Rc];
-        a_message_for_a_receive_without_memory_fails_on_both_sides: "A receive without memory takes only messages of no bytes", needs [Rc];
-        the_room_of_a_receive_is_that_of_its_whole_list: "The room of a receive is that of all its entries", needs [Rc];
-        messages_before_the_one_that_fails_are_whole: "Messages before the one that fails are not touched by it", needs [Rc];
+            "A message longer than its receive is a local length error there and an invalid request here", needs [Rc] as two_party;
+        a_message_for_a_receive_without_memory_fails_on_both_sides: "A receive without memory takes only messages of no bytes", needs [Rc] as two_party;
+        the_room_of_a_receive_is_that_of_its_whole_list: "The room of a receive is that of all its entries", needs [Rc] as two_party;
+        messages_before_the_one_that_fails_are_whole: "Messages before the one that fails are not touched by it", needs [Rc] as two_party;
         a_send_that_fails_with_signaling_off_completes_all_the_same:
-            "An unsignaled work request that fails completes all the same", by "ibv_post_send(3)", needs [Rc];
+            "An unsignaled work request that fails completes all the same", by "ibv_post_send(3)", needs [Rc] as two_party;
     }
 }
 
 fn a_message_longer_than_its_receive_fails_on_both_sides() {
-    for (mut a, mut b) in pairs("rc", |init| init) {
+    for (mut a, b) in far::pairs("rc", Shape::default()) {
         b.fill(0..64, 6);
         b.post_recv(1, 0..15);
         b.post_recv(2, 16..64);
@@ -36,8 +36,8 @@ fn a_message_longer_than_its_receive_fails_on_both_sides() {
 }
 
 fn a_message_for_a_receive_without_memory_fails_on_both_sides() {
-    let (mut a, mut b) = pair("rc");
-    b.qp.post_recv(|rq| _ = rq.recv_nothing().id(1)).unwrap();
+    let (mut a, b) = far::pair("rc");
+    b.post_recv_list(1, &[]);
     a.post_send(2, 0..1);
     a.expect(2, WcStatus::RemInvReqErr);
     b.expect(1, WcStatus::LocLenErr);
@@ -45,9 +45,8 @@ fn a_message_for_a_receive_without_memory_fails_on_both_sides() {
 
 fn the_room_of_a_receive_is_that_of_its_whole_list() {
     for (len, fits) in [(30, true), (31, false)] {
-        let (mut a, mut b) = pair("rc");
-        let list = [b.mr.slice(0..10), b.mr.slice(10..20), b.mr.slice(30..40)];
-        b.qp.post_recv(|rq| _ = rq.recv(list).id(1)).unwrap();
+        let (mut a, b) = far::pair("rc");
+        b.post_recv_list(1, &[0..10, 10..20, 30..40]);
         a.post_send(2, 0..len);
         a.expect(2, if fits { WcStatus::Success } else { WcStatus::RemInvReqErr });
         b.expect(1, if fits { WcStatus::Success } else { WcStatus::LocLenErr });
@@ -55,7 +54,7 @@ fn the_room_of_a_receive_is_that_of_its_whole_list() {
 }
 
 fn messages_before_the_one_that_fails_are_whole() {
-    let (mut a, mut b) = pair("rc");
+    let (mut a, b) = far::pair("rc");
     for id in 0..5 {
         let at = id as usize * 16;
         b.post_recv(id, at..at + 16);
@@ -81,7 +80,7 @@ fn messages_before_the_one_that_fails_are_whole() {
 }
 
 fn a_send_that_fails_with_signaling_off_completes_all_the_same() {
-    let (mut a, mut b) = pair("rc");
+    let (mut a, b) = far::pair("rc");
     b.post_recv(1, 0..4);
     a.qp.post(|wr| {
         wr.send_inline(b"longer than four").id(2).unsignaled();
