@@ -1,4 +1,4 @@
-//! Cases of two parties: the near one is an ordinary [`Node`], the far one may be in this process or, at the end of a byte stream, on another host with
+//! Cases of two parties: the near one is an ordinary `Node`, the far one may be in this process or, at the end of a byte stream, on another host with
 //! a device of another kind.
 
 mod command;
