@@ -99,6 +99,7 @@ fn io_uring() -> Option<String> {
 }
 
 /// What the child of [`process_vm`] looks for.
+#[cfg(target_os = "linux")]
 const WORD: u64 = 0x7462_7264_6d61_0001;
 
 /// Has a child read a word of ours. It is no ancestor of ours, so what it may do any other process of this user may.
