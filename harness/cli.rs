@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::doctor;
 use crate::error::{Error, Result, one_line};
+use crate::open_loop::{Pace, PaceFlags};
 use crate::plan::{Benchmark, Memory, Op, Plan, Transport, Wait};
 
 /// The address of `--server` without a value, and the port of an address without one.
@@ -21,6 +22,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const EXAMPLES: &str = "\
 Examples:
   tbrdma-bench pingpong                                 both sides on this machine, 64 B SEND over RC
+  tbrdma-bench pingpong --rate 20k                      open loop: due by the clock, waits counted
   tbrdma-bench pingpong --op write --size 64            the target polls its own memory
   tbrdma-bench pingpong --wait event --duration 5s      sleep on the completion channel
   tbrdma-bench bw --op write --size 1M                  bandwidth, beside the machine's memcpy
@@ -59,7 +61,7 @@ pub struct Cli {
 pub enum Command {
     /// Latency: one message at a time, there and back
     #[command(after_help = EXAMPLES)]
-    Pingpong(Flags),
+    Pingpong(PingpongFlags),
     /// Bandwidth in one direction, many messages under way
     #[command(after_help = EXAMPLES)]
     Bw(StreamFlags),
@@ -154,7 +156,7 @@ pub struct Flags {
     /// What the devices of both sides pretend to be: plain, rxe, connectx, apple-tb5, perhaps with switches behind commas
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<String>,
-    /// Where the dice of --fault start [default: another one each run, and said]
+    /// Where the dice of --fault and --arrivals start [default: another one each run, and said]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Write the packets of this side to this file, as pcapng; on shm those that an adapter would have sent
@@ -163,6 +165,17 @@ pub struct Flags {
     /// How long to wait for the other side before giving up, as 10s [default: 10s; --server waits for a client without end]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
+}
+
+/// Flags of `pingpong`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PingpongFlags {
+    /// Those of every measurement.
+    #[command(flatten)]
+    pub flags: Flags,
+    /// When messages are due.
+    #[command(flatten)]
+    pub pace: PaceFlags,
 }
 
 /// Flags of `bw` and `rate`.
@@ -238,17 +251,6 @@ impl Flags {
         given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
     }
 
-    /// The plan of a pingpong.
-    ///
-    /// # Errors
-    /// The flags contradict each other.
-    pub fn pingpong_plan(&self) -> Result<Plan> {
-        let mut plan = self.plan(Benchmark::Pingpong, Op::Send)?;
-        plan.depth = Plan::pingpong_depth(plan.size);
-        plan.signal_every = plan.depth / 2;
-        plan.validate().map(|()| plan)
-    }
-
     fn plan(&self, benchmark: Benchmark, default_op: Op) -> Result<Plan> {
         let op = self.op.unwrap_or(default_op);
         let transport = self.transport.unwrap_or(Transport::Rc);
@@ -272,6 +274,27 @@ impl Flags {
             seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
             memory: self.memory.unwrap_or_default(),
         })
+    }
+}
+
+impl PingpongFlags {
+    /// The plan of a pingpong.
+    ///
+    /// # Errors
+    /// The flags contradict each other.
+    pub fn plan(&self) -> Result<Plan> {
+        let mut plan = self.flags.plan(Benchmark::Pingpong, Op::Send)?;
+        plan.depth = Plan::pingpong_depth(plan.size);
+        plan.signal_every = plan.depth / 2;
+        plan.validate().map(|()| plan)
+    }
+
+    /// When messages are due; `None` in a closed loop.
+    ///
+    /// # Errors
+    /// The flags contradict each other.
+    pub fn pace(&self) -> Result<Option<Pace>> {
+        self.pace.pace(self.flags.timeout(), self.flags.seed.unwrap_or_else(seed_of_now))
     }
 }
 
@@ -414,7 +437,7 @@ mod tests {
     fn a_server_needs_no_address() {
         let all = ["tbrdma-bench", "pingpong", "--server"].map(Into::into);
         let Command::Pingpong(flags) = parse(all).unwrap().command else { panic!("not a pingpong") };
-        assert_eq!(flags.server.as_deref(), Some("127.0.0.1"));
+        assert_eq!(flags.flags.server.as_deref(), Some("127.0.0.1"));
     }
 
     #[test]

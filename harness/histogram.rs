@@ -50,9 +50,7 @@ impl Latencies {
     /// # Errors
     /// Never with the bounds used here; the recorder's own words otherwise.
     pub fn new(measures: Measures) -> crate::Result<Self> {
-        let round_trips = Histogram::new_with_bounds(1, HIGHEST_NS, DIGITS)
-            .map_err(|error| crate::Error::Run(format!("make a histogram: {error}")))?;
-        Ok(Self { round_trips, measures })
+        Ok(Self { round_trips: recorder()?, measures })
     }
 
     /// What a sample stands for.
@@ -166,6 +164,15 @@ impl Latencies {
         }
         bars
     }
+}
+
+/// A recorder of nanoseconds.
+///
+/// # Errors
+/// Never with the bounds used here; its own words otherwise.
+pub fn recorder() -> crate::Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, HIGHEST_NS, DIGITS)
+        .map_err(|error| crate::Error::Run(format!("make a histogram: {error}")))
 }
 
 /// The figures of a distribution, in nanoseconds.

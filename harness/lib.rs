@@ -8,6 +8,7 @@
 //! | [`peer`], [`control`] | finding the other side; what the two say to each other, outside the measurements |
 //! | [`session`], [`memory`], [`wire`], [`completions`] | the verbs objects of a side; posting, waiting and checking with them |
 //! | [`pingpong`], [`stream`] | the measurements |
+//! | [`open_loop`] | messages that are due by the clock |
 //! | [`floor`], [`memcpy`] | what the same cores do without a library |
 //! | [`pattern`] | the bytes of every message |
 //! | [`histogram`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
@@ -36,6 +37,7 @@ pub mod histogram;
 pub mod ledger;
 pub mod memcpy;
 pub mod memory;
+pub mod open_loop;
 pub mod pattern;
 pub mod peer;
 pub mod pingpong;

@@ -5,6 +5,8 @@
 //! as programs have theirs ready before there is a reason to post them, checking the last message's bytes and reposting its receive. The responder makes its answer before the question comes, and checks the question after it
 //! has answered, while the answer and the next question are under way; two messages never share a slot, so what is being
 //! checked is not overwritten.
+//!
+//! With a [`Pace`] messages are due by the clock (see [`crate::open_loop`]); what is done outside the samples then comes off the time until the next.
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use crate::cli::Extent;
 use crate::control::{Account, Channel, Go, Message, Phase};
 use crate::error::Result;
 use crate::histogram::{Latencies, Measures};
+use crate::open_loop::{OpenLoop, OpenLoopReport, Pace};
 use crate::pattern::{PING, PONG, Pattern, READ};
 use crate::plan::Op;
 use crate::progress::Progress;
@@ -21,6 +24,10 @@ use crate::wire::{Arrival, Wire, atomic_value};
 
 /// How long a batch lasts, between two moves of the progress bar.
 const BATCH_TIME: Duration = Duration::from_millis(100);
+/// The same in an open loop, where the pauses between are not on the schedule.
+const OPEN_BATCH_TIME: Duration = Duration::from_secs(1);
+/// Messages of such a batch at least.
+const OPEN_BATCH_LEAST: u64 = 16;
 /// How long the warm-up lasts when the user gives no number.
 const WARMUP_TIME: Duration = Duration::from_millis(100);
 /// Unrecorded exchanges at the head of each batch, after both sides have slept on the control channel.
@@ -44,6 +51,8 @@ pub struct Pingpong {
 pub struct Outcome {
     /// The recorded latencies.
     pub latencies: Latencies,
+    /// What was found of messages that were due by the clock.
+    pub open_loop: Option<OpenLoopReport>,
     /// The median of each batch divided by that of the floor right before and after it.
     pub ratios: Vec<f64>,
     /// Unrecorded messages before the first recorded one.
@@ -131,13 +140,28 @@ impl Pingpong {
         Ok(())
     }
 
-    /// Does `count` exchanges of which the last `recorded` are recorded; how long these took.
+    /// Waits, awake, until a message is due; the time when that was seen.
+    #[inline]
+    fn await_turn(&self, due: Instant) -> Result<Instant> {
+        let mut spins = Spins::default();
+        loop {
+            let now = Instant::now();
+            if now >= due {
+                return Ok(now);
+            }
+            self.wire.session.watch.turn(&mut spins, "moment to send")?;
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Does `count` exchanges of which the last `recorded` are recorded, and in an `open` loop due by the clock; how long these took.
     fn batch(
         &mut self,
         channel: &mut Channel,
         count: u64,
         recorded: u64,
         latencies: &mut Latencies,
+        mut open: Option<&mut OpenLoop>,
     ) -> Result<Duration> {
         self.wire.session.watch.look(&mut Spins::default(), "answer")?;
         let end = self.next + count;
@@ -151,17 +175,34 @@ impl Pingpong {
             self.prepare(sequence)?;
             if sequence == recorded_from {
                 since = Instant::now();
+                if let Some(open) = &mut open {
+                    open.begin(since);
+                }
             }
-            let before = Instant::now();
+            let due = match &mut open {
+                Some(open) if sequence >= recorded_from => Some(open.next_due()),
+                _ => None,
+            };
+            let before = match due {
+                Some(due) => self.await_turn(due)?,
+                None => Instant::now(),
+            };
             self.wire.ring()?;
             let arrival = self.arrival(sequence)?;
             let after = Instant::now();
             if sequence >= recorded_from {
                 latencies.record(after.duration_since(before));
+                if let (Some(open), Some(due)) = (&mut open, due) {
+                    open.record(due, before, after);
+                }
             }
             self.settle(sequence, &arrival)?;
         }
-        let elapsed = since.elapsed();
+        let now = Instant::now();
+        if let Some(open) = open {
+            open.end(now);
+        }
+        let elapsed = now.duration_since(since);
         self.next = end;
         if answered {
             self.account.add(&receive_account(channel, self.timeout())?);
@@ -173,7 +214,7 @@ impl Pingpong {
         Duration::from_millis(self.wire.session.plan.timeout_ms)
     }
 
-    /// The initiator's whole run: warm-up, then batches until the extent is measured. `floor` measures the machine itself
+    /// The initiator's whole run: warm-up, then batches until the extent is measured, at a `pace` if one is given. `floor` measures the machine itself
     /// before and after each batch, where it can, so that what changes on the machine meanwhile changes both.
     ///
     /// # Errors
@@ -183,6 +224,7 @@ impl Pingpong {
         channel: &mut Channel,
         extent: Extent,
         warmup: Option<u64>,
+        pace: Option<Pace>,
         progress: &Progress,
         mut floor: impl FnMut(&mut Channel) -> Result<Option<f64>>,
     ) -> Result<Outcome> {
@@ -200,11 +242,19 @@ impl Pingpong {
         let mut batch = latencies.clone();
         let mut ratios = Vec::new();
         let mut floor_before = floor(channel)?;
-        let mut size = in_time(BATCH_TIME, per_message);
+        let mut open = pace.map(OpenLoop::new).transpose()?;
+        let size_in = |open: &Option<OpenLoop>, time, each| match open {
+            Some(open) => open.due_in(time),
+            None => in_time(time, each),
+        };
+        let mut size = match &open {
+            Some(open) => open.due_in(OPEN_BATCH_TIME).max(OPEN_BATCH_LEAST),
+            None => in_time(BATCH_TIME, per_message),
+        };
         loop {
             let left = match extent {
                 Extent::Messages(messages) => messages.saturating_sub(latencies.count()),
-                Extent::Time(time) if measured < time => in_time(time - measured, per_message),
+                Extent::Time(time) if measured < time => size_in(&open, time - measured, per_message),
                 Extent::Time(_) => 0,
             };
             if left == 0 {
@@ -212,7 +262,7 @@ impl Pingpong {
             }
             let recorded = size.min(left);
             batch.clear();
-            let elapsed = self.batch(channel, lead + recorded, recorded, &mut batch)?;
+            let elapsed = self.batch(channel, lead + recorded, recorded, &mut batch, open.as_mut())?;
             let floor_after = floor(channel)?;
             if let (Some(median), Some(before), Some(after)) =
                 (batch.quantile_ns(0.5), floor_before, floor_after)
@@ -223,7 +273,9 @@ impl Pingpong {
             latencies.add(&batch);
             batches += 1;
             measured += elapsed;
-            size = in_time(BATCH_TIME, elapsed / u32::try_from(recorded).unwrap_or(u32::MAX).max(1));
+            if open.is_none() {
+                size = in_time(BATCH_TIME, elapsed / u32::try_from(recorded).unwrap_or(u32::MAX).max(1));
+            }
             progress.done(match extent {
                 Extent::Messages(messages) => latencies.count() as f64 / messages as f64,
                 Extent::Time(time) => measured.as_secs_f64() / time.as_secs_f64(),
@@ -231,6 +283,7 @@ impl Pingpong {
         }
         self.check_atomics(channel)?;
         Ok(Outcome {
+            open_loop: open.as_ref().and_then(OpenLoop::report),
             latencies,
             ratios,
             warmup,
@@ -255,7 +308,7 @@ impl Pingpong {
         while left > 0 && (count.is_some() || spent < WARMUP_TIME) {
             let size_now = size.min(left);
             let start = Instant::now();
-            self.batch(channel, size_now, 0, unused)?;
+            self.batch(channel, size_now, 0, unused, None)?;
             let elapsed = start.elapsed();
             spent += elapsed;
             left -= size_now;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::histogram::nanoseconds;
+use crate::open_loop::{Arrivals, OpenLoopReport};
 use crate::plan::{Benchmark, Wait};
 use crate::result::{FloorReport, Ratio, Report};
 use crate::words::fold;
@@ -29,6 +30,17 @@ pub fn line(report: &Report) -> String {
     let mut text = title(report);
     if let Some(ns) = &report.one_way_ns {
         let _ = write!(text, ": p50 {}, p99 {}", nanoseconds(ns.p50), nanoseconds(ns.p99));
+    }
+    if let Some(open) = &report.open_loop {
+        let _ = write!(
+            text,
+            "; response at {:.0}/s p50 {}, p99 {}, p99.9 {}{}",
+            open.rate_per_s,
+            nanoseconds(open.response_ns.p50),
+            nanoseconds(open.response_ns.p99),
+            nanoseconds(open.response_ns.p99_9),
+            if open.kept { "" } else { " (SCHEDULE NOT KEPT)" }
+        );
     }
     if let Some(bandwidth) = &report.bandwidth {
         let _ = write!(text, ": {}, {}", bytes(bandwidth.bytes_per_s), messages(bandwidth.messages_per_s));
@@ -99,6 +111,16 @@ fn head(text: &mut String, report: &Report) {
         (Wait::Poll, ..) => "polls the completion queue",
     };
     entry(text, "waits", waited);
+    match (&report.open_loop, report.kind_of_loop) {
+        (Some(open), _) => entry(text, "loop", &schedule(open)),
+        (None, Some(_)) => entry(
+            text,
+            "loop",
+            "closed: the next message is posted when the last was answered, so a pause of the other side is one slow \
+             message; --rate opens it",
+        ),
+        (None, None) => {}
+    }
     let clock = &report.environment.clock;
     entry(
         text,
@@ -153,6 +175,58 @@ fn latencies(text: &mut String, report: &Report, picture: &str) {
         let _ = writeln!(text);
     }
     let _ = write!(text, "\n{picture}\n");
+    if let Some(open) = &report.open_loop {
+        responses(text, open);
+    }
+}
+
+/// When messages of an open loop were due.
+fn schedule(open: &OpenLoopReport) -> String {
+    let distances = match (open.arrivals, open.seed) {
+        (Arrivals::Fixed, _) => "at equal distances".to_owned(),
+        (Arrivals::Poisson, seed) => {
+            format!("at distances of chance (Poisson; --seed {})", seed.unwrap_or_default())
+        }
+    };
+    format!(
+        "open: messages are due {distances}, {:.0} a second, whether the last was answered or not",
+        open.rate_per_s
+    )
+}
+
+fn responses(text: &mut String, open: &OpenLoopReport) {
+    let _ = write!(text, "{:12}", "");
+    for name in ["p50", "p90", "p99", "p99.9", "p99.99", "max"] {
+        let _ = write!(text, " {name:>10}");
+    }
+    text.push('\n');
+    for (name, ns) in [("service", &open.service_ns), ("response", &open.response_ns)] {
+        let _ = write!(text, "{name:12}");
+        for value in [ns.p50, ns.p90, ns.p99, ns.p99_9, ns.p99_99, ns.max] {
+            let _ = write!(text, " {:>10}", nanoseconds(value));
+        }
+        text.push('\n');
+    }
+    entry(
+        text,
+        "",
+        "both to the answer: service from posting a message, response from the moment it was due, so with what it waited \
+         behind slow ones",
+    );
+    entry(
+        text,
+        "schedule",
+        &format!(
+            "{}: {:.0} of {:.0} messages/s came about; {} of {} were posted after the next was due, at most {} behind",
+            if open.kept { "kept" } else { "NOT KEPT" },
+            open.achieved_per_s,
+            open.rate_per_s,
+            open.late,
+            open.messages,
+            nanoseconds(open.most_behind_ns as f64)
+        ),
+    );
+    text.push('\n');
 }
 
 fn throughput(text: &mut String, report: &Report) {
@@ -276,6 +350,13 @@ pub fn warnings(report: &Report) -> Vec<String> {
     if total > SWITCHES_WORTH_A_WORD.max(report.samples / 10_000) {
         warnings.push(format!(
             "the scheduler interrupted the two sides {total} times: others want these cores, and the tail shows it"
+        ));
+    }
+    if let Some(open) = report.open_loop.filter(|open| !open.kept) {
+        warnings.push(format!(
+            "the schedule could not be kept: {:.0} messages/s were asked for and {:.0} came about. Responses grow with \
+             the length of such a run, and say only that it was too much",
+            open.rate_per_s, open.achieved_per_s
         ));
     }
     if environment.steal_ms > 100 {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::environment::Environment;
 use crate::error::{Context, Result};
 use crate::histogram::Summary;
+use crate::open_loop::OpenLoopReport;
 use crate::plan::{Benchmark, Op, Transport, Wait};
 
 /// Name and version of the contract.
@@ -53,6 +54,12 @@ pub struct Report {
     pub measures: Option<&'static str>,
     /// The latencies; null for `bw` and `rate`, which measure none.
     pub one_way_ns: Option<Summary>,
+    /// `closed`: the next message is posted when the last was answered; `open`: when it is due. Null for `bw` and `rate`.
+    #[serde(rename = "loop")]
+    pub kind_of_loop: Option<&'static str>,
+    /// Only of an open loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_loop: Option<OpenLoopReport>,
     /// The machine's physical floor, measured in the same run; null where it could not be.
     pub floor: Option<FloorReport>,
     /// Why `floor` is null.

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::floor::sockets::{Flood, Way};
 use crate::floor::{self, Carrier, Floor};
 use crate::memcpy::{Memcpy, median};
+use crate::open_loop::Pace;
 use crate::peer::{self, Listener, Responder};
 use crate::pingpong::{self, Pingpong};
 use crate::plan::{Benchmark, Plan};
@@ -43,18 +44,20 @@ pub fn command(command: Command) -> Result<u8> {
             say(&format!("{}\n", doctor::probes::read_process(pid, address))).map(|()| 0)
         }
         Command::Responder => responder_process(),
-        Command::Pingpong(flags) if flags.server.is_some() => serve(&flags),
-        Command::Pingpong(flags) => measure(&flags, flags.pingpong_plan()?),
-        Command::Bw(stream) if stream.flags.server.is_some() => serve(&stream.flags),
-        Command::Bw(stream) => measure(&stream.flags, stream.plan(Benchmark::Bw)?),
-        Command::Rate(stream) if stream.flags.server.is_some() => serve(&stream.flags),
-        Command::Rate(stream) => measure(&stream.flags, stream.plan(Benchmark::Rate)?),
+        Command::Pingpong(pingpong) if pingpong.flags.server.is_some() => {
+            serve(&pingpong.flags, pingpong.pace.rate.map(|_| "--rate"))
+        }
+        Command::Pingpong(pingpong) => measure(&pingpong.flags, pingpong.plan()?, pingpong.pace()?),
+        Command::Bw(stream) if stream.flags.server.is_some() => serve(&stream.flags, None),
+        Command::Bw(stream) => measure(&stream.flags, stream.plan(Benchmark::Bw)?, None),
+        Command::Rate(stream) if stream.flags.server.is_some() => serve(&stream.flags, None),
+        Command::Rate(stream) => measure(&stream.flags, stream.plan(Benchmark::Rate)?, None),
     }
 }
 
 /// What a measurement found, before it is put together with where and how.
 enum Found {
-    Pingpong(pingpong::Outcome, Floor),
+    Pingpong(Box<pingpong::Outcome>, Floor),
     Stream(stream::Outcome, Beside),
 }
 
@@ -70,7 +73,7 @@ fn way(open: &OpenDevice, session: &Session) -> Option<Way> {
 }
 
 /// The initiator.
-fn measure(flags: &Flags, mut plan: Plan) -> Result<u8> {
+fn measure(flags: &Flags, mut plan: Plan, pace: Option<Pace>) -> Result<u8> {
     signals::install()?;
     let to_stdout = flags.json.as_deref().is_some_and(|path| path.as_os_str() == "-");
     let json = match &flags.json {
@@ -84,7 +87,7 @@ fn measure(flags: &Flags, mut plan: Plan) -> Result<u8> {
         Some(address) => (None, peer::connect(address, flags.timeout())?),
         None => Responder::start().map(|(child, channel)| (Some(child), channel))?,
     };
-    let measured = initiate(flags, &plan, &open, own_core, &allowed, &mut channel);
+    let measured = initiate(flags, &plan, pace, &open, own_core, &allowed, &mut channel);
     let (found, environment, memory) = match measured {
         Ok(found) => found,
         Err(error) => {
@@ -149,6 +152,7 @@ fn choose_cores(flags: &Flags, plan: &mut Plan, allowed: &[usize]) -> Result<Opt
 fn initiate(
     flags: &Flags,
     plan: &Plan,
+    pace: Option<Pace>,
     open: &OpenDevice,
     own_core: Option<usize>,
     allowed: &[usize],
@@ -183,8 +187,8 @@ fn initiate(
             let mut pingpong = Pingpong::new(session)?;
             pingpong.session().meet(channel)?;
             let visit = |channel: &mut Channel| floor.visit(channel, &watch, timeout);
-            let outcome = pingpong.measure(channel, flags.extent(), flags.warmup, &progress, visit)?;
-            Found::Pingpong(outcome, floor)
+            let outcome = pingpong.measure(channel, flags.extent(), flags.warmup, pace, &progress, visit)?;
+            Found::Pingpong(Box::new(outcome), floor)
         }
         Benchmark::Bw | Benchmark::Rate => {
             let mut beside = match way(open, &session) {
@@ -240,6 +244,8 @@ fn assemble(
         messages_checked: 0,
         measures: None,
         one_way_ns: None,
+        kind_of_loop: None,
+        open_loop: None,
         floor: None,
         floor_missing: None,
         ratio_to_floor: None,
@@ -292,6 +298,8 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
     report.warmup = outcome.warmup;
     report.lead_in = outcome.lead_in;
     report.one_way_ns = outcome.latencies.summary();
+    report.kind_of_loop = Some(if outcome.open_loop.is_some() { "open" } else { "closed" });
+    report.open_loop = outcome.open_loop;
     report.measures = Some(outcome.latencies.measures().name());
     report.floor_missing.clone_from(&floor.missing);
     if let Some(bounces) = floor.latencies()
@@ -370,9 +378,10 @@ fn with_ending(error: Error, child: Option<Responder>) -> Error {
 }
 
 /// `--server`: one run for one client.
-fn serve(flags: &Flags) -> Result<u8> {
+fn serve(flags: &Flags, also_ignored: Option<&'static str>) -> Result<u8> {
     signals::install()?;
-    let ignored = flags.only_for_clients();
+    let mut ignored = flags.only_for_clients();
+    ignored.extend(also_ignored);
     if !ignored.is_empty() {
         complain(&format!(
             "tbrdma-bench: note: {} is the client's choice and ignored here\n",

@@ -7,7 +7,7 @@ use common::{failure, run, stdout};
 
 #[test]
 fn wrong_flags_are_one_line_and_exit_code_2() {
-    let wrong: [(&[&str], &str); 17] = [
+    let wrong: [(&[&str], &str); 20] = [
         (&["nonsense"], "nonsense"),
         (&["pingpong", "--nonsense"], "--nonsense"),
         (&["pingpong", "--op", "shout"], "write-imm"),
@@ -18,6 +18,9 @@ fn wrong_flags_are_one_line_and_exit_code_2() {
         (&["pingpong", "--iters", "5", "--duration", "1s"], "--duration"),
         (&["pingpong", "--duration", "1 fortnight"], "--duration"),
         (&["pingpong", "--pin", "0,0"], "one core twice"),
+        (&["pingpong", "--rate", "many"], "20k"),
+        (&["pingpong", "--rate", "1"], "raise --timeout"),
+        (&["pingpong", "--arrivals", "poisson"], "--rate"),
         (&["pingpong", "--pin", "4000"], "not a core that this process may use"),
         (&["pingpong", "--op", "read", "--transport", "uc"], "does not exist on --transport uc"),
         (&["pingpong", "--op", "write", "--transport", "ud"], "does not exist on --transport ud"),

@@ -78,6 +78,42 @@ fn streams_of_every_operation_on_every_transport() {
 }
 
 #[test]
+fn an_open_loop_tells_responses_beside_services() {
+    for (arrivals, op) in [("fixed", "send"), ("poisson", "write"), ("poisson", "read")] {
+        let seed = ["--seed", "5"];
+        let result = measured(
+            &[&["pingpong", "--op", op, "--rate", "5k", "--arrivals", arrivals][..], &seed].concat(),
+        );
+        assert_eq!(result["loop"], "open");
+        let open = &result["open_loop"];
+        assert_eq!((&open["arrivals"], &open["rate_per_s"]), (&Value::from(arrivals), &Value::from(5000.0)));
+        assert_eq!(open["seed"], if arrivals == "fixed" { Value::Null } else { 5.into() });
+        assert_eq!(open["messages"], 300);
+        for quantile in ["min", "p50", "p99", "max"] {
+            let ns = |what: &str| open[what][quantile].as_f64().unwrap();
+            // Both are rounded to the steps of the histogram.
+            assert!(ns("response_ns") >= ns("service_ns") * 0.998, "{quantile} of {open:#}");
+        }
+    }
+    assert_eq!(measured(&["pingpong"])["loop"], "closed");
+    assert!(measured(&["bw"])["loop"].is_null());
+}
+
+#[test]
+fn a_schedule_that_cannot_be_kept_is_told() {
+    let open = measured(&["pingpong", "--rate", "900M"])["open_loop"].clone();
+    assert_eq!(open["kept"], false, "{open:#}");
+    assert!(open["achieved_per_s"].as_f64().unwrap() < 900e6, "{open:#}");
+    let output = run(&["pingpong", "--rate", "900M", "--iters", "300"]);
+    let text = stdout(&output);
+    assert!(
+        text.contains("NOT KEPT") && text.contains("WARNING     the schedule could not be kept"),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
 fn no_figure_is_better_than_the_link() {
     let slow = |benchmark, op, size| {
         let few = ["--iters", "20", "--warmup", "1"];

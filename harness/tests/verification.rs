@@ -91,7 +91,7 @@ fn found(benchmark: Benchmark, op: Op, bend: impl Fn(&mut Session) + Send) -> Ac
             Benchmark::Pingpong => {
                 let mut pingpong = Pingpong::new(session).unwrap();
                 pingpong.session().meet(&mut ours).unwrap();
-                pingpong.measure(&mut ours, extent, Some(10), &progress, |_| Ok(None)).unwrap().account
+                pingpong.measure(&mut ours, extent, Some(10), None, &progress, |_| Ok(None)).unwrap().account
             }
             _ => {
                 let mut stream = Stream::new(session).unwrap();
