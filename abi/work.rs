@@ -37,6 +37,8 @@ pub struct ibv_send_wr_ud {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub union ibv_send_wr_to {
+    /// Of operations that need none.
+    pub nothing: (),
     pub rdma: ibv_send_wr_rdma,
     pub atomic: ibv_send_wr_atomic,
     pub ud: ibv_send_wr_ud,
@@ -64,6 +66,8 @@ pub struct ibv_send_wr_tso {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub union ibv_send_wr_more {
+    /// Of operations that need none.
+    pub nothing: (),
     pub bind_mw: ibv_send_wr_bind_mw,
     pub tso: ibv_send_wr_tso,
 }

@@ -6,11 +6,12 @@ use crate::mem::{Held, Place};
 use crate::sync::AtomicU64;
 use crate::sys::eventfd::EventFd;
 use crate::sys::random;
-use crate::verbs::event::EventQueue;
+use crate::verbs::event::AsyncEvent;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use tbrdma_proto::{
-    Access, AddressVector, Gid, Guid, MwType, PdHandle, PortState, Profile, QpAttr, QpAttrMask, QpCap,
-    QpType, Qpn, Region, SendFlags, SendWr, Sge, WorkCompletion, limits,
+    Access, AddressVector, Gid, Guid, MwType, PdHandle, PortAttr, PortState, Profile, QpAttr, QpAttrMask,
+    QpCap, QpType, Qpn, Region, SendFlags, SendWr, Sge, WorkCompletion, limits,
 };
 
 /// A list of send work requests with the storage they refer to: one doorbell.
@@ -19,6 +20,10 @@ pub(crate) struct SendBatch {
     pub(crate) wrs: Vec<SendWr>,
     pub(crate) sges: Vec<Sge>,
     pub(crate) inline: Vec<u8>,
+    /// Somebody will ask whether they have retired, by their numbers: a device for which numbers are a burden gives them to such lists only.
+    pub(crate) numbered: bool,
+    /// Room for a device that makes a list of its own kind of this one.
+    pub(crate) room: crate::native::SendRoom,
 }
 
 impl SendBatch {
@@ -26,6 +31,7 @@ impl SendBatch {
         self.wrs.clear();
         self.sges.clear();
         self.inline.clear();
+        self.numbered = false;
     }
 
     /// What a work request of the batch sends or fills: entries, or inline bytes.
@@ -62,12 +68,17 @@ pub(crate) struct ReceiveWr {
 pub(crate) struct ReceiveBatch {
     pub(crate) wrs: Vec<ReceiveWr>,
     pub(crate) sges: Vec<Sge>,
+    /// Somebody will ask whether they have retired, by their numbers: a device for which numbers are a burden gives them to such lists only.
+    pub(crate) numbered: bool,
+    /// Room for a device that makes a list of its own kind of this one.
+    pub(crate) room: crate::native::ReceiveRoom,
 }
 
 impl ReceiveBatch {
     pub(crate) fn clear(&mut self) {
         self.wrs.clear();
         self.sges.clear();
+        self.numbered = false;
     }
 
     pub(crate) fn sges_of(&self, wr: &ReceiveWr) -> &[Sge] {
@@ -96,12 +107,60 @@ pub enum MemoryPath {
     Agent,
     /// By packets, which the owner's side of the device carries out.
     Packets,
+    /// An adapter reads and writes it by itself.
+    Adapter,
 }
 
 /// What a completion queue is created with.
 pub(crate) struct CqRequest {
     pub(crate) cqe: u32,
-    pub(crate) channel: Option<Arc<EventFd>>,
+    pub(crate) channel: Option<Channel>,
+}
+
+impl CqRequest {
+    /// The counter that the completion queue rings, on a device that has such channels.
+    pub(crate) fn counter(&self) -> Option<Arc<EventFd>> {
+        match &self.channel {
+            Some(Channel::Counter(counter)) => Some(Arc::clone(counter)),
+            Some(Channel::Device(_)) | None => None,
+        }
+    }
+}
+
+/// What is behind a completion channel: one descriptor to wait for.
+#[derive(Clone)]
+pub(crate) enum Channel {
+    /// A counter that completion queues ring; which of them did is asked of each.
+    Counter(Arc<EventFd>),
+    /// The device's own, which says which queue it was.
+    Device(Arc<dyn DeviceChannel>),
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Counter(counter) => counter.as_fd(),
+            Self::Device(channel) => channel.fd(),
+        }
+    }
+}
+
+/// A completion channel of a device that makes its own.
+pub(crate) trait DeviceChannel: Send + Sync {
+    /// Readable while there are events.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// Takes the oldest event: the index of its completion queue.
+    fn take(&self) -> Option<u32>;
+    /// The device's number for it.
+    fn slot(&self) -> u32;
+}
+
+/// Where a device's asynchronous events come from.
+pub(crate) trait DeviceEvents: Send + Sync {
+    /// Readable while there are events.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// Takes the oldest event.
+    fn take(&self) -> Option<AsyncEvent>;
 }
 
 /// Is the size one that a completion queue can have?
@@ -187,6 +246,15 @@ pub(crate) trait Device: Send + Sync {
     fn port_state(&self) -> PortState {
         PortState::Active
     }
+    /// The port as it is now.
+    fn port(&self) -> PortAttr {
+        let port = self.profile().port;
+        if self.port_state() == PortState::Down { port.down() } else { port }
+    }
+    /// An entry of the P_Key table, which has this index.
+    fn pkey(&self, _index: u16) -> u16 {
+        limits::DEFAULT_PKEY
+    }
     fn lid(&self) -> u16;
     /// The entry of the GID table by which a peer at this GID is reached; without one, the entry that peers are told.
     fn gid_index_towards(&self, _peer: Option<&Gid>) -> u8 {
@@ -200,7 +268,12 @@ pub(crate) trait Device: Send + Sync {
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
-    fn events(&self) -> &Arc<EventQueue>;
+    fn events(&self) -> Arc<dyn DeviceEvents>;
+    /// What a completion channel waits with.
+    fn create_comp_channel(&self) -> Result<Channel> {
+        let counter = EventFd::new().map_err(Error::os("create_comp_channel", "eventfd"))?;
+        Ok(Channel::Counter(Arc::new(counter)))
+    }
     /// A random 24-bit number, for a starting PSN.
     fn random_psn(&self) -> u32 {
         random::random_u32().unwrap_or_default() & 0x00ff_ffff
@@ -284,7 +357,7 @@ pub(crate) trait DeviceCq: Send + Sync {
     /// Makes room for `cqe` completions, or for fewer than before; as large as was checked by the caller.
     fn resize(&self, cqe: u32) -> Result<()>;
     fn poll(&self, out: &mut [WorkCompletion]) -> usize;
-    fn arm(&self, solicited_only: bool);
+    fn arm(&self, solicited_only: bool) -> Result<()>;
     /// If a completion event was raised since the last was taken, its place among those of the context's other queues: the lowest came first. Equal where
     /// that is not known.
     fn event_order(&self) -> Option<u64>;
@@ -301,10 +374,10 @@ pub(crate) trait DeviceQp: Send + Sync {
     fn qp_num(&self) -> Qpn;
     fn qp_type(&self) -> QpType;
     fn cap(&self) -> QpCap;
-    /// Posts the list: the number of the first work request, and where and why it stopped, if it did.
-    fn post_send(&self, token: &mut SendToken, batch: &SendBatch) -> (u32, Option<Refused>);
+    /// Posts the list: the number of the first work request (of a list that is `numbered`), and where and why it stopped, if it did.
+    fn post_send(&self, token: &mut SendToken, batch: &mut SendBatch) -> (u32, Option<Refused>);
     /// One thread at a time posts: the owner of the queue pair's receive half.
-    fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>);
+    fn post_recv(&self, batch: &mut ReceiveBatch) -> (u32, Option<Refused>);
     fn modify(&self, attr: &QpAttr, mask: QpAttrMask) -> Result<()>;
     fn query(&self) -> QpAttr;
     /// Send work requests with smaller numbers have completed and been polled.
@@ -321,9 +394,9 @@ pub(crate) trait DeviceSrq: Send + Sync {
     fn max_sge(&self) -> u32;
     fn index(&self) -> u32;
     fn context(&self) -> u64;
-    fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>);
+    fn post_recv(&self, batch: &mut ReceiveBatch) -> (u32, Option<Refused>);
     /// Arms the limit event: raised once when fewer receives than this are left.
-    fn set_limit(&self, limit: u32);
+    fn set_limit(&self, limit: u32) -> Result<()>;
     fn limit(&self) -> u32;
     /// Has the receive with this number completed and been polled?
     fn is_retired(&self, number: u32) -> bool;

@@ -85,6 +85,26 @@ pub enum Error {
         /// What happened and what to check.
         reason: String,
     },
+    /// The system's verbs library, which stands behind native devices, is not to be had.
+    #[error("{call}: native devices need the system's verbs library: {reason}")]
+    Library {
+        /// The verbs call.
+        call: &'static str,
+        /// What was looked for, why it will not do, and how it can be had.
+        reason: String,
+    },
+    /// A native device, its driver or its library refused.
+    #[error("{call} on device {device}: {source}{advice}")]
+    Refused {
+        /// The verbs call.
+        call: &'static str,
+        /// The device, by its name in the system's library.
+        device: Box<str>,
+        /// The error number it gave.
+        source: std::io::Error,
+        /// What probably stands behind it and what to do, after a semicolon; empty where nothing is known.
+        advice: Box<str>,
+    },
     /// The operating system refused.
     #[error("{call} ({what}): {source}")]
     Os {
@@ -102,7 +122,7 @@ impl Error {
     pub fn errno(&self) -> i32 {
         use nix::libc;
         match self {
-            Self::NoSuchDevice { .. } => libc::ENODEV,
+            Self::NoSuchDevice { .. } | Self::Library { .. } => libc::ENODEV,
             Self::LimitReached { .. }
             | Self::Exhausted { .. }
             | Self::Register { source: RegionTableError::Full { .. } } => libc::ENOMEM,
@@ -110,7 +130,9 @@ impl Error {
             Self::Busy { .. } => libc::EBUSY,
             Self::NotSupported { .. } => libc::EOPNOTSUPP,
             Self::Peer { .. } => libc::ETIMEDOUT,
-            Self::Os { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+            Self::Os { source, .. } | Self::Refused { source, .. } => {
+                source.raw_os_error().unwrap_or(libc::EIO)
+            }
         }
     }
 
@@ -139,6 +161,7 @@ impl PostError {
         match self.reason {
             PostRefusal::QueueFull { .. } => nix::libc::ENOMEM,
             PostRefusal::TooEarly(_) => nix::libc::EFAULT,
+            PostRefusal::Device(ref error) => error.raw_os_error().unwrap_or(nix::libc::EINVAL),
             _ => nix::libc::EINVAL,
         }
     }
@@ -167,6 +190,9 @@ pub enum PostRefusal {
     /// The device, by its profile, does not take such work.
     #[error("the device does not take this work request: {0}")]
     Profile(&'static str),
+    /// A native device, its driver or its library did not take it.
+    #[error("the device did not take it: {0}")]
+    Device(std::io::Error),
     /// The queue pair takes its receives from a shared receive queue.
     #[error("this queue pair receives through a shared receive queue: post there")]
     UsesSharedReceiveQueue,

@@ -61,6 +61,9 @@ mod link;
 #[allow(unsafe_code)]
 mod mem;
 #[cfg(not(loom))]
+#[allow(unsafe_code)]
+mod native;
+#[cfg(not(loom))]
 mod profiled;
 #[cfg(not(loom))]
 #[cfg_attr(not(tbrdma_linux), path = "portable/shm.rs")]
@@ -89,7 +92,7 @@ pub use {
     verbs::address::{AddressHandle, ParseQpAddressError, QP_ADDRESS_BYTES, QpAddress},
     verbs::buffer::Buffer,
     verbs::channel::CompletionChannel,
-    verbs::context::{Context, DeviceInfo, devices, open},
+    verbs::context::{Context, DeviceInfo, devices, open, without_native_devices},
     verbs::cq::CompletionQueue,
     verbs::event::{AsyncEvent, AsyncEvents, EventSource},
     verbs::memory::{MemoryRegion, MrSlice, REMOTE_REGION_BYTES, RemoteRegion},

@@ -4,15 +4,15 @@ use super::account::{Account, Held, Kind};
 use super::memory::{ProfiledCq, ProfiledMemory};
 use super::qp::ProfiledQp;
 use crate::device::{
-    CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest, SendToken,
+    Channel, CqRequest, Device, DeviceCq, DeviceEvents, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory,
+    QpRequest, SendToken,
 };
 use crate::error::{Error, Result};
-use crate::verbs::event::EventQueue;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tbrdma_proto::{
-    Access, AddressVector, Alias, DepthUnit, Gid, Guid, LocalOnly, MrSize, MwType, PdHandle, PortState,
-    Presence, Profile, QpCap, QpType, Region, Rkey,
+    Access, AddressVector, Alias, DepthUnit, Gid, Guid, LocalOnly, MrSize, MwType, PdHandle, PortAttr,
+    PortState, Presence, Profile, QpCap, QpType, Region, Rkey,
 };
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -166,8 +166,20 @@ impl Device for ProfiledDevice {
         self.inner.device.port_state()
     }
 
+    fn port(&self) -> PortAttr {
+        self.inner.device.port()
+    }
+
+    fn pkey(&self, index: u16) -> u16 {
+        self.inner.device.pkey(index)
+    }
+
     fn lid(&self) -> u16 {
         self.inner.device.lid()
+    }
+
+    fn create_comp_channel(&self) -> Result<Channel> {
+        self.inner.device.create_comp_channel()
     }
 
     fn gid_index_towards(&self, peer: Option<&Gid>) -> u8 {
@@ -182,7 +194,7 @@ impl Device for ProfiledDevice {
         self.inner.device.counters()
     }
 
-    fn events(&self) -> &Arc<EventQueue> {
+    fn events(&self) -> Arc<dyn DeviceEvents> {
         self.inner.device.events()
     }
 

@@ -83,8 +83,8 @@ impl DeviceCq for ProfiledCq {
         self.inner.poll(out)
     }
 
-    fn arm(&self, solicited_only: bool) {
-        self.inner.arm(solicited_only);
+    fn arm(&self, solicited_only: bool) -> Result<()> {
+        self.inner.arm(solicited_only)
     }
 
     fn event_order(&self) -> Option<u64> {

@@ -146,6 +146,16 @@ fn elsewhere(device: &Inner, pd: PdHandle) -> Result<Arc<dyn DeviceMemory>> {
     device.device.alloc_memory(pd, most.min(1 << 30), Access::LOCAL_WRITE)
 }
 
+/// The entries of a work request of a list; none where it is inline.
+fn sent(batch: &SendBatch, at: usize) -> &[Sge] {
+    batch.wrs.get(at).map_or(&[], |wr| batch.operands(wr).0)
+}
+
+/// The entries of a receive of a list.
+fn received(batch: &ReceiveBatch, at: usize) -> &[Sge] {
+    batch.wrs.get(at).map_or(&[], |wr| batch.sges_of(wr))
+}
+
 impl DeviceQp for ProfiledQp {
     fn qp_num(&self) -> Qpn {
         self.inner.qp_num()
@@ -159,7 +169,7 @@ impl DeviceQp for ProfiledQp {
         self.cap
     }
 
-    fn post_send(&self, token: &mut SendToken, batch: &SendBatch) -> (u32, Option<Refused>) {
+    fn post_send(&self, token: &mut SendToken, batch: &mut SendBatch) -> (u32, Option<Refused>) {
         let mut frames = lock(&self.sends);
         if let Some(frames) = &mut *frames {
             let retired = self.inner.sends_retired();
@@ -168,8 +178,8 @@ impl DeviceQp for ProfiledQp {
                 behind != 0 && behind < 1 << 31
             });
         }
-        let entries = |at: usize| batch.wrs.get(at).map_or(&[][..], |wr| batch.operands(wr).0);
-        let mut verdict = self.judge(&frames, self.cap.max_send_wr, batch.wrs.len(), entries);
+        batch.numbered |= frames.is_some();
+        let mut verdict = self.judge(&frames, self.cap.max_send_wr, batch.wrs.len(), |at| sent(batch, at));
         let refuses_writes = self.device.profile().switches.write == WriteMode::Refused;
         let is_write = |opcode| matches!(opcode, Opcode::RdmaWrite | Opcode::RdmaWriteWithImm);
         if refuses_writes
@@ -182,7 +192,8 @@ impl DeviceQp for ProfiledQp {
         let (first, refused) = match &self.elsewhere {
             None if whole => self.inner.post_send(token, batch),
             elsewhere => {
-                let mut part = SendBatch { inline: batch.inline.clone(), ..SendBatch::default() };
+                let (inline, numbered) = (batch.inline.clone(), batch.numbered);
+                let mut part = SendBatch { inline, numbered, ..SendBatch::default() };
                 for wr in batch.wrs.iter().take(verdict.posted) {
                     let mut wr = wr.clone();
                     if !wr.flags.contains(SendFlags::INLINE) {
@@ -196,17 +207,17 @@ impl DeviceQp for ProfiledQp {
                     }
                     part.wrs.push(wr);
                 }
-                self.inner.post_send(token, &part)
+                self.inner.post_send(token, &mut part)
             }
         };
         if let Some(frames) = &mut *frames {
             let posted = refused.as_ref().map_or(verdict.posted, |(index, _)| *index);
-            frames.add(first, (0..posted).map(|at| bytes(entries(at))));
+            frames.add(first, (0..posted).map(|at| bytes(sent(batch, at))));
         }
         verdict.outcome(first, refused)
     }
 
-    fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>) {
+    fn post_recv(&self, batch: &mut ReceiveBatch) -> (u32, Option<Refused>) {
         if self.device.profile().switches.early_receive == EarlyReceive::Refused {
             let state = self.inner.query().qp_state;
             if matches!(state, QpState::Reset | QpState::Init | QpState::Rtr) {
@@ -217,13 +228,13 @@ impl DeviceQp for ProfiledQp {
         if let Some(frames) = &mut *frames {
             frames.retire(|number| self.inner.is_receive_retired(number));
         }
-        let entries = |at: usize| batch.wrs.get(at).map_or(&[][..], |wr| batch.sges_of(wr));
-        let verdict = self.judge(&frames, self.cap.max_recv_wr, batch.wrs.len(), entries);
+        batch.numbered |= frames.is_some();
+        let verdict = self.judge(&frames, self.cap.max_recv_wr, batch.wrs.len(), |at| received(batch, at));
         let whole = verdict.posted == batch.wrs.len();
         let (first, refused) = match &self.elsewhere {
             None if whole => self.inner.post_recv(batch),
             elsewhere => {
-                let mut part = ReceiveBatch::default();
+                let mut part = ReceiveBatch { numbered: batch.numbered, ..ReceiveBatch::default() };
                 for wr in batch.wrs.iter().take(verdict.posted) {
                     let first_sge = part.sges.len() as u32;
                     match elsewhere {
@@ -236,12 +247,12 @@ impl DeviceQp for ProfiledQp {
                         ..*wr
                     });
                 }
-                self.inner.post_recv(&part)
+                self.inner.post_recv(&mut part)
             }
         };
         if let Some(frames) = &mut *frames {
             let posted = refused.as_ref().map_or(verdict.posted, |(index, _)| *index);
-            frames.add(first, (0..posted).map(|at| bytes(entries(at))));
+            frames.add(first, (0..posted).map(|at| bytes(received(batch, at))));
         }
         verdict.outcome(first, refused)
     }

@@ -107,7 +107,7 @@ impl ShmCq {
             words: Held::one(&core.segment, layout::cq_at(slot))
                 .expect("the layout lies within every segment"),
             cqe: AtomicU32::new(request.cqe),
-            channel: request.channel,
+            channel: request.counter(),
             state: SpinLock::new(PollState::default()),
             bits: AtomicU32::new(0),
         });
@@ -347,11 +347,12 @@ impl DeviceCq for ShmCq {
         0
     }
 
-    fn arm(&self, solicited_only: bool) {
+    fn arm(&self, solicited_only: bool) -> Result<()> {
         Arm(&self.words().arm).arm(solicited_only);
         if self.core.wire.as_ref().is_some_and(Wire::is_awaited) {
             self.core.kick_self();
         }
+        Ok(())
     }
 
     fn event_order(&self) -> Option<u64> {

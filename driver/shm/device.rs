@@ -9,11 +9,11 @@ use super::service;
 use super::srq::ShmSrq;
 use super::wire::Wire;
 use crate::device::{
-    CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest, SendToken,
+    CqRequest, Device, DeviceCq, DeviceEvents, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest,
+    SendToken,
 };
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::verbs::event::EventQueue;
 use std::sync::{Arc, Weak};
 use tbrdma_proto::{
     Access, AddressVector, CableEnd, Gid, Guid, MwType, PdHandle, Presence, Profile, check_address_vector,
@@ -91,8 +91,8 @@ impl Device for ShmDevice {
         self.core.wire.as_ref().map(Wire::counters).unwrap_or_default()
     }
 
-    fn events(&self) -> &Arc<EventQueue> {
-        &self.core.events
+    fn events(&self) -> Arc<dyn DeviceEvents> {
+        Arc::clone(&self.core.events) as Arc<dyn DeviceEvents>
     }
 
     fn alloc_pd(&self) -> Result<PdHandle> {

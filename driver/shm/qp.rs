@@ -343,11 +343,11 @@ impl DeviceQp for ShmQp {
         self.cap
     }
 
-    fn post_send(&self, token: &mut SendToken, batch: &SendBatch) -> (u32, Option<Refused>) {
+    fn post_send(&self, token: &mut SendToken, batch: &mut SendBatch) -> (u32, Option<Refused>) {
         self.post_list(token, batch)
     }
 
-    fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>) {
+    fn post_recv(&self, batch: &mut ReceiveBatch) -> (u32, Option<Refused>) {
         let state = self.state();
         if !state.may_post_recv() {
             return (0, Some((0, PostRefusal::State(state))));

@@ -574,14 +574,15 @@ impl DeviceSrq for ShmSrq {
         self.core.context
     }
 
-    fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>) {
+    fn post_recv(&self, batch: &mut ReceiveBatch) -> (u32, Option<Refused>) {
         self.post(batch)
     }
 
-    fn set_limit(&self, limit: u32) {
+    fn set_limit(&self, limit: u32) -> Result<()> {
         if let Role::Shared(slot) = self.role {
             srq_words(&self.core.segment, slot).limit.store(u64::from(limit), Ordering::Release);
         }
+        Ok(())
     }
 
     fn limit(&self) -> u32 {

@@ -60,7 +60,7 @@ impl SoftCq {
             cqe: AtomicU32::new(request.cqe),
             filled: AtomicU32::new(0),
             ring: Mutex::new(ring),
-            event: CqEvent::new(request.channel),
+            event: CqEvent::new(request.counter()),
         });
         lock(&core.cqs).fill(slot, Arc::downgrade(&cq));
         Ok(cq)
@@ -175,7 +175,7 @@ impl DeviceCq for SoftCq {
         count
     }
 
-    fn arm(&self, solicited_only: bool) {
+    fn arm(&self, solicited_only: bool) -> Result<()> {
         self.core.somebody_arms();
         let mut ring = lock(&self.ring);
         let was = ring.armed;
@@ -188,6 +188,7 @@ impl DeviceCq for SoftCq {
         }
         drop(ring);
         self.core.somebody_waits();
+        Ok(())
     }
 
     fn event_order(&self) -> Option<u64> {

@@ -7,12 +7,12 @@ use super::qp::SoftQp;
 use super::service;
 use super::srq::SoftSrq;
 use crate::device::{
-    CqRequest, Device, DeviceCq, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest, SendToken,
+    CqRequest, Device, DeviceCq, DeviceEvents, DeviceMemory, DeviceQp, DeviceSrq, ForeignMemory, QpRequest,
+    SendToken,
 };
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::link::Link;
-use crate::verbs::event::EventQueue;
 use std::sync::Arc;
 use tbrdma_proto::{Access, AddressVector, Gid, Guid, MwType, PdHandle, PortState, Profile};
 
@@ -76,8 +76,8 @@ impl Device for SoftDevice {
         self.core.profile.port.lid
     }
 
-    fn events(&self) -> &Arc<EventQueue> {
-        &self.core.events
+    fn events(&self) -> Arc<dyn DeviceEvents> {
+        Arc::clone(&self.core.events) as Arc<dyn DeviceEvents>
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -151,11 +151,11 @@ impl DeviceQp for SoftQp {
         self.cap
     }
 
-    fn post_send(&self, _token: &mut SendToken, batch: &SendBatch) -> (u32, Option<Refused>) {
+    fn post_send(&self, _token: &mut SendToken, batch: &mut SendBatch) -> (u32, Option<Refused>) {
         self.post_sends(batch)
     }
 
-    fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>) {
+    fn post_recv(&self, batch: &mut ReceiveBatch) -> (u32, Option<Refused>) {
         self.post_receives(batch)
     }
 

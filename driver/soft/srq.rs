@@ -80,7 +80,7 @@ impl DeviceSrq for SoftSrq {
         self.core.context
     }
 
-    fn post_recv(&self, batch: &ReceiveBatch) -> (u32, Option<Refused>) {
+    fn post_recv(&self, batch: &mut ReceiveBatch) -> (u32, Option<Refused>) {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
         let mut first = 0;
@@ -101,8 +101,9 @@ impl DeviceSrq for SoftSrq {
         (first, None)
     }
 
-    fn set_limit(&self, limit: u32) {
+    fn set_limit(&self, limit: u32) -> Result<()> {
         lock(&self.state).queue.set_limit(limit);
+        Ok(())
     }
 
     fn limit(&self) -> u32 {

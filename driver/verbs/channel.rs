@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::cq::{CompletionQueue, Inner as CqInner};
+use crate::device::{Channel, DeviceChannel};
 use crate::error::{Error, Result};
 use crate::sys::eventfd::EventFd;
 use crate::sys::wait::wait_until_found;
@@ -19,7 +20,7 @@ pub struct CompletionChannel {
 
 struct Inner {
     context: Context,
-    fd: Arc<EventFd>,
+    channel: Channel,
     queues: Mutex<Queues>,
 }
 
@@ -32,15 +33,14 @@ struct Queues {
 
 impl fmt::Debug for CompletionChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CompletionChannel").field("fd", &self.inner.fd.as_fd()).finish()
+        f.debug_struct("CompletionChannel").field("fd", &self.as_fd()).finish()
     }
 }
 
 impl CompletionChannel {
     pub(crate) fn new(context: &Context) -> Result<Self> {
-        let fd = EventFd::new().map_err(Error::os("create_comp_channel", "eventfd"))?;
-        let inner =
-            Inner { context: context.clone(), fd: Arc::new(fd), queues: Mutex::new(Queues::default()) };
+        let channel = context.device.create_comp_channel()?;
+        let inner = Inner { context: context.clone(), channel, queues: Mutex::new(Queues::default()) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -48,8 +48,8 @@ impl CompletionChannel {
         self.inner.context.is_same(context)
     }
 
-    pub(crate) fn fd(&self) -> Arc<EventFd> {
-        Arc::clone(&self.inner.fd)
+    pub(crate) fn channel(&self) -> Channel {
+        self.inner.channel.clone()
     }
 
     pub(crate) fn add(&self, cq: &CompletionQueue) {
@@ -61,8 +61,28 @@ impl CompletionChannel {
     /// A completion queue that has raised an event since it was last returned, if there is one now. An event may be stale: its completions
     /// may have been polled already.
     pub fn try_next(&self) -> Option<CompletionQueue> {
+        match &self.inner.channel {
+            Channel::Counter(counter) => self.ask_each(counter),
+            Channel::Device(channel) => self.take(&**channel),
+        }
+    }
+
+    /// The device says which queue it was. One that nobody holds any more is passed over.
+    fn take(&self, channel: &dyn DeviceChannel) -> Option<CompletionQueue> {
+        loop {
+            let index = channel.take()?;
+            let queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = queues.all.iter().filter_map(Weak::upgrade).map(CompletionQueue::from_inner);
+            if let Some(cq) = held.find(|cq| cq.device().index() == index) {
+                return Some(cq);
+            }
+        }
+    }
+
+    /// Each queue knows whether it has raised an event, and when.
+    fn ask_each(&self, counter: &EventFd) -> Option<CompletionQueue> {
         // The descriptor first: an event raised after this makes it readable again.
-        let _ = self.inner.fd.drain();
+        let _ = counter.drain();
         let mut queues = self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let count = queues.all.len();
         let mut first: Option<(u64, usize, CompletionQueue)> = None;
@@ -79,7 +99,7 @@ impl CompletionChannel {
         queues.turn = (at + 1) % count;
         // Whether the others have events is asked again next time.
         if count > 1 {
-            let _ = self.inner.fd.signal();
+            let _ = counter.signal();
         }
         cq.device().take_event().then_some(cq)
     }
@@ -97,6 +117,6 @@ impl CompletionChannel {
 
 impl AsFd for CompletionChannel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.fd.as_fd()
+        self.inner.channel.as_fd()
     }
 }

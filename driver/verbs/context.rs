@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::link::udp;
 use crate::shm;
 use std::sync::Arc;
-use tbrdma_proto::{Backend, DeviceAttr, Gid, NamedDevice, PortAttr, PortState, Profile, limits};
+use tbrdma_proto::{Backend, DeviceAttr, Gid, NamedDevice, PortAttr, Profile};
 
 /// An RDMA device of this host (`ibv_get_device_list(3)`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub fn devices() -> Vec<DeviceInfo> {
                 format!("{}, at end {} of cable {}", shm::DESCRIPTION, end.end, end.cable)
             }
             Backend::Udp(interface) => format!("RoCEv2 over UDP on {interface}"),
+            Backend::Native(device) => format!("RDMA device {device} of this system"),
         };
         DeviceInfo { name, description }
     };
@@ -41,7 +42,7 @@ pub fn devices() -> Vec<DeviceInfo> {
         Ok(Some(listed)) => return listed.into_iter().map(described).collect(),
         Err(_) => return Vec::new(),
     }
-    shm::devices().into_iter().chain(udp::devices()).collect()
+    shm::devices().into_iter().chain(udp::devices()).chain(crate::native::devices()).collect()
 }
 
 /// Opens a device by name (`ibv_open_device(3)`): `"shm"`, or `"udp:"` and a network interface, as in `"udp:lo"`; under another name as in
@@ -51,6 +52,12 @@ pub fn devices() -> Vec<DeviceInfo> {
 /// There is no such device, or the system refuses what it needs (a memory file, a socket, a thread).
 pub fn open(name: &str) -> Result<Context> {
     OpenOptions::from_environment()?.open(name)
+}
+
+/// From now on this process has no `native` devices. For a library that programs take for the system's verbs library: looking for that one it would
+/// find itself.
+pub fn without_native_devices() {
+    crate::native::forbid();
 }
 
 /// An open device: where everything else is made. Cheap to clone; closed when the last object made from it is gone.
@@ -104,8 +111,7 @@ impl Context {
     /// There is no such port.
     pub fn query_port(&self, port: u8) -> Result<PortAttr> {
         self.check_port("query_port", port)?;
-        let port = self.device.profile().port;
-        Ok(if self.device.port_state() == PortState::Down { port.down() } else { port })
+        Ok(self.device.port())
     }
 
     /// An entry of a port's GID table (`ibv_query_gid(3)`); all zero if the entry is not used.
@@ -130,7 +136,7 @@ impl Context {
             let reason = format!("index {index} is beyond the port's P_Key table");
             return Err(Error::InvalidArgument { call: "query_pkey", reason });
         }
-        Ok(limits::DEFAULT_PKEY)
+        Ok(self.device.pkey(index))
     }
 
     fn check_port(&self, call: &'static str, port: u8) -> Result<()> {
@@ -172,7 +178,7 @@ impl Context {
             return Err(Error::InvalidArgument { call: "create_cq", reason });
         }
         check_cqe("create_cq", cqe)?;
-        let cq = self.device.create_cq(CqRequest { cqe, channel: Some(channel.fd()) })?;
+        let cq = self.device.create_cq(CqRequest { cqe, channel: Some(channel.channel()) })?;
         let cq = CompletionQueue::new(self, cq, true);
         channel.add(&cq);
         Ok(cq)
@@ -188,7 +194,7 @@ impl Context {
 
     /// The context's asynchronous events (`ibv_get_async_event(3)`).
     pub fn async_events(&self) -> AsyncEvents {
-        AsyncEvents::new(Arc::clone(self.device.events()))
+        AsyncEvents::new(self.device.events())
     }
 
     /// How a queue pair of this context with this number is addressed from elsewhere.

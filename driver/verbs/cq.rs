@@ -93,8 +93,7 @@ impl CompletionQueue {
             let reason = "the completion queue was created without a completion channel".to_owned();
             return Err(Error::InvalidArgument { call: "req_notify_cq", reason });
         }
-        self.inner.cq.arm(solicited_only);
-        Ok(())
+        self.inner.cq.arm(solicited_only)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Asynchronous events: what happens to an object rather than to a work request.
 
+use crate::device::DeviceEvents;
 use crate::error::{Error, Result};
 use crate::sys::eventfd::EventFd;
 use crate::sys::wait::wait_until_found;
@@ -76,8 +77,14 @@ impl EventQueue {
         events.push_back(event);
         let _ = self.fd.signal();
     }
+}
 
-    fn pop(&self) -> Option<AsyncEvent> {
+impl DeviceEvents for EventQueue {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn take(&self) -> Option<AsyncEvent> {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let event = events.pop_front();
         if events.is_empty() {
@@ -89,19 +96,25 @@ impl EventQueue {
 }
 
 /// The asynchronous events of a [`Context`](crate::Context). Its descriptor is readable while there are any.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AsyncEvents {
-    queue: Arc<EventQueue>,
+    queue: Arc<dyn DeviceEvents>,
+}
+
+impl fmt::Debug for AsyncEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncEvents").field("fd", &self.as_fd()).finish()
+    }
 }
 
 impl AsyncEvents {
-    pub(crate) fn new(queue: Arc<EventQueue>) -> Self {
+    pub(crate) fn new(queue: Arc<dyn DeviceEvents>) -> Self {
         Self { queue }
     }
 
     /// The oldest event, if there is one now.
     pub fn try_next(&self) -> Option<AsyncEvent> {
-        self.queue.pop()
+        self.queue.take()
     }
 
     /// The oldest event, waited for at most `timeout` (for ever if `None`).
@@ -109,13 +122,13 @@ impl AsyncEvents {
     /// # Errors
     /// The wait itself failed.
     pub fn next(&self, timeout: Option<Duration>) -> Result<Option<AsyncEvent>> {
-        wait_until_found(self.as_fd(), timeout, || self.queue.pop())
+        wait_until_found(self.as_fd(), timeout, || self.queue.take())
             .map_err(Error::os("get_async_event", "ppoll"))
     }
 }
 
 impl AsFd for AsyncEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.queue.fd.as_fd()
+        self.queue.fd()
     }
 }

@@ -212,6 +212,8 @@ impl MemoryRegion {
             self.access =
                 (access & (Access::all() - Access::ZERO_BASED)) | (self.access & Access::ZERO_BASED);
             self.pd = pd;
+            // An adapter's library may give it others.
+            self.lkey = self.memory.lkey();
         }
         outcome
     }

@@ -5,6 +5,7 @@ use super::context::{Context, devices};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::link::{self, Link, udp};
+use crate::native::NativeDevice;
 use crate::shm;
 use crate::soft::device::SoftDevice;
 use crate::sys::random::random_u64;
@@ -122,6 +123,10 @@ impl OpenOptions {
             Backend::Shm(cable) => {
                 shm::open(profile, cable.as_ref(), self.read_link()?, self.capture.as_deref())?
             }
+            Backend::Native(device) => {
+                self.refuse_wires(device)?;
+                Box::new(NativeDevice::open(device, &profile)?)
+            }
             Backend::Udp(interface) => Box::new(SoftDevice::open(self.open_link(interface)?, profile)?),
         };
         Ok(Context::of(crate::profiled::around(device, name.as_deref())?))
@@ -169,12 +174,28 @@ impl OpenOptions {
         if let Ok(backend) = name.parse() {
             return Ok((None, backend));
         }
+        if crate::native::has(name) {
+            return Ok((Some(name.to_owned()), Backend::Native(name.to_owned())));
+        }
         match parse_devices(name, profile.name) {
             Ok(devices) if name.contains('=') => match <[NamedDevice; 1]>::try_from(devices) {
                 Ok([device]) => Ok((Some(device.name), device.backend)),
                 Err(_) => Err(known()),
             },
             _ => Err(known()),
+        }
+    }
+
+    /// Faults, a link model and a capture are done to packets, and those of an adapter are its own.
+    fn refuse_wires(&self, device: &str) -> Result<()> {
+        let asked = [
+            (self.fault.is_some(), "faults of packets: it sends them itself"),
+            (self.link.is_some(), "another rate and latency than its own"),
+            (self.capture.is_some(), "a capture: its packets do not pass through us"),
+        ];
+        match asked.into_iter().find(|(asked, _)| *asked) {
+            Some((_, what)) => Err(Error::NotSupported { call: CALL, device: device.to_owned(), what }),
+            None => Ok(()),
         }
     }
 

@@ -133,9 +133,10 @@ impl SendQueue {
         for (position, _) in &self.lent {
             // A buffer comes back with a completion, so there must be one.
             self.batch.wrs[*position].flags |= SendFlags::SIGNALED;
+            self.batch.numbered = true;
         }
         let posted = self.batch.wrs.len();
-        let result = self.shared.device.post_send(&mut self.token, &self.batch);
+        let result = self.shared.device.post_send(&mut self.token, &mut self.batch);
         self.batch.clear();
         if result.1.is_none() && self.lent.is_empty() {
             return Ok(());
@@ -196,7 +197,8 @@ impl ReceiveQueue {
             self.lent.clear();
         }
         build(&mut ReceiveWrs { batch: &mut self.batch, lent: &mut self.lent });
-        let result = self.shared.device.post_recv(&self.batch);
+        self.batch.numbered = !self.lent.is_empty();
+        let result = self.shared.device.post_recv(&mut self.batch);
         if result.1.is_none() && self.lent.is_empty() {
             return Ok(());
         }

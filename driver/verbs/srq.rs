@@ -70,7 +70,8 @@ impl SharedReceiveQueue {
         self.batch.clear();
         self.lent.clear();
         build(&mut ReceiveWrs { batch: &mut self.batch, lent: &mut self.lent });
-        let result = self.srq.post_recv(&self.batch);
+        self.batch.numbered = !self.lent.is_empty();
+        let result = self.srq.post_recv(&mut self.batch);
         outcome(&mut self.loans, &mut self.lent, self.batch.wrs.len(), Qpn::default(), result)
     }
 
@@ -90,8 +91,7 @@ impl SharedReceiveQueue {
             let reason = format!("srq_limit = {limit}, but the queue holds {max_wr} receives at most");
             return Err(Error::InvalidArgument { call: "modify_srq", reason });
         }
-        self.srq.set_limit(limit);
-        Ok(())
+        self.srq.set_limit(limit)
     }
 
     /// The limit that is armed; zero when it has been reached.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `NAME=shm` | processes of this user on this host, through shared memory |
 //! | `NAME=udp:IFACE` | RoCEv2 over UDP on a network interface |
+//! | `NAME=native:DEVICE` | a device of the system's own verbs library |
 //! | `NAME=shm@CABLE:0`, `NAME=shm@CABLE:1` | the two ends of a cable: each reaches the other, and nothing else |
 //! | `mesh:RANK/SIZE=shm` | for rank RANK of SIZE: a device to each other rank, in their order, one cable each |
 //! | `ring:RANK/SIZE=shm` | a device to the next rank, then one to the rank before |
@@ -36,6 +37,8 @@ pub enum Backend {
     Shm(Option<CableEnd>),
     /// RoCEv2 over UDP on this network interface.
     Udp(String),
+    /// A device of the system's own verbs library, by its name there.
+    Native(String),
 }
 
 /// One end of a cable between two devices of this user on this host.
@@ -66,6 +69,7 @@ impl fmt::Display for Backend {
             Self::Shm(None) => f.write_str("shm"),
             Self::Shm(Some(end)) => write!(f, "shm@{end}"),
             Self::Udp(interface) => write!(f, "udp:{interface}"),
+            Self::Native(device) => write!(f, "native:{device}"),
         }
     }
 }

@@ -78,6 +78,9 @@ impl FromStr for Backend {
             }
             return Ok(Self::Shm(Some(CableEnd { cable: cable.to_owned(), end })));
         }
+        if let Some(device) = text.strip_prefix("native:").filter(|device| is_name(device)) {
+            return Ok(Self::Native(device.to_owned()));
+        }
         let fits = |interface: &&str| {
             (1..=LONGEST_INTERFACE).contains(&interface.len())
                 && interface.bytes().all(|byte| byte.is_ascii_graphic() && !b"/,=".contains(&byte))
@@ -190,7 +193,7 @@ fn default_name(backend: &Backend, profile: &str, position: usize) -> String {
             let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
             let kind = match backend {
                 Backend::Shm(_) => "shm".to_owned(),
-                Backend::Udp(_) => backend.to_string(),
+                Backend::Udp(_) | Backend::Native(_) => backend.to_string(),
             };
             kind.chars().map(|c| if fits(c) { c } else { '_' }).collect()
         }

@@ -11,7 +11,16 @@ use tbrdma_settings::{Settings, for_process};
 /// The settings; `None`, and a word on stderr, where they make no sense: then there are no devices.
 pub(crate) fn settings() -> Option<&'static Settings> {
     static SETTINGS: OnceLock<Option<Settings>> = OnceLock::new();
-    let settings = SETTINGS.get_or_init(|| match Settings::from_environment() {
+    let settings = SETTINGS.get_or_init(|| {
+        // The system's verbs library is us.
+        tbrdma::without_native_devices();
+        read()
+    });
+    settings.as_ref()
+}
+
+fn read() -> Option<Settings> {
+    match Settings::from_environment() {
         Ok(settings) => {
             watch::begin(&settings);
             Some(settings)
@@ -20,8 +29,7 @@ pub(crate) fn settings() -> Option<&'static Settings> {
             crate::log::tell(&error);
             None
         }
-    });
-    settings.as_ref()
+    }
 }
 
 /// Opens a device, under its name: what a profile counts, it counts by names.
