@@ -5,6 +5,7 @@ use super::device::Core;
 use super::fault::refused_for;
 use super::gid::{GidType, Kind, kind};
 use super::neighbour::is_unresolved;
+use super::platform::MAC;
 use crate::device::QpRequest;
 use crate::error::Error;
 use nix::libc;
@@ -12,9 +13,6 @@ use std::io;
 use tbrdma_proto::{
     AddressVector, Gid, LinkLayer, Mtu, PortState, Profile, QpAttr, QpAttrMask, QpState, QpType, Qpn,
 };
-
-/// Whether the words are those for a Mac.
-const MAC: bool = cfg!(target_os = "macos");
 
 /// The address a connection was to come from.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 //! Sixteen functions must be there: those that programs for Macs use. Each of the others is an `Option`, and who needs one that is missing says
 //! which. The library is never unloaded: its threads and its drivers' outlive whoever closes the last device.
 
-use super::platform::LIBRARIES;
+use super::platform::{LIBRARIES, MAC};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicBool, Ordering};
 use core::ffi::{c_char, c_int, c_uint, c_void};
@@ -130,7 +130,7 @@ impl Library {
                 Err(error) => reason = format!("{} cannot be loaded: {error}", Path::new(&name).display()),
             }
         }
-        let remedy = match (is_named, cfg!(target_os = "macos")) {
+        let remedy = match (is_named, MAC) {
             (true, _) => "; TBRDMA_VERBS_LIBRARY names it",
             (false, true) => "; it comes with macOS 26.2 and later",
             (false, false) => "; install it (package libibverbs1 and, for the drivers, ibverbs-providers)",

@@ -9,11 +9,14 @@ pub(super) const LIBRARIES: &[&str] = &["librdma.dylib", "/usr/lib/librdma.dylib
 #[cfg(not(target_os = "macos"))]
 pub(super) const LIBRARIES: &[&str] = &["libibverbs.so.1"];
 
-/// Whether a SEND on a Thunderbolt port of a Mac needs a neighbour that is known beforehand: its kernel does not look for one.
-pub(super) const RESOLVES_NEIGHBOURS: bool = cfg!(not(target_os = "macos"));
+/// Whether this is a Mac: what is said of causes and remedies differs.
+pub(super) const MAC: bool = cfg!(target_os = "macos");
+
+/// Whether the kernel looks for a peer's hardware address when a queue pair is connected. A Mac's does not.
+pub(super) const RESOLVES_NEIGHBOURS: bool = !MAC;
 
 /// Whether the sizes of inline data may be found out by trial: queue pairs are few on a Mac, and have none of it.
-pub(super) const TRIES_INLINE: bool = cfg!(not(target_os = "macos"));
+pub(super) const TRIES_INLINE: bool = !MAC;
 
 /// Where the system tells of an RDMA device, if it does so in files.
 pub(super) fn folder(device: &str) -> Option<PathBuf> {
