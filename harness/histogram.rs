@@ -106,6 +106,17 @@ impl Latencies {
         })
     }
 
+    /// The whole distribution: values in nanoseconds, each with how many samples had it, in order. A value stands for those that the recorder does not
+    /// tell from it, within a thousandth.
+    #[must_use]
+    pub fn distribution(&self) -> Vec<(f64, u64)> {
+        let divisor = self.measures.divisor();
+        self.round_trips
+            .iter_recorded()
+            .map(|value| (value.value_iterated_to() as f64 / divisor, value.count_since_last_iteration()))
+            .collect()
+    }
+
     /// Draws the distribution, `width` columns wide.
     #[must_use]
     pub fn draw(&self, width: usize) -> String {

@@ -11,7 +11,7 @@
 //! | [`open_loop`] | messages that are due by the clock |
 //! | [`floor`], [`memcpy`] | what the same cores do without a library |
 //! | [`pattern`] | the bytes of every message |
-//! | [`histogram`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
+//! | [`histogram`], [`timeline`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
 //! | [`environment`], [`affinity`], [`clock`] | where and with what it was measured |
 //! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`mod@run`] | the order of it all |
@@ -49,6 +49,7 @@ pub mod run;
 pub mod session;
 pub mod signals;
 pub mod stream;
+pub mod timeline;
 pub mod watch;
 pub mod wire;
 pub mod words;

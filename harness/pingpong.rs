@@ -19,6 +19,7 @@ use crate::pattern::{PING, PONG, Pattern, READ};
 use crate::plan::Op;
 use crate::progress::Progress;
 use crate::session::{Role, Session};
+use crate::timeline::{Stretch, Timeline};
 use crate::watch::Spins;
 use crate::wire::{Arrival, Wire, atomic_value};
 
@@ -55,6 +56,8 @@ pub struct Outcome {
     pub open_loop: Option<OpenLoopReport>,
     /// The median of each batch divided by that of the floor right before and after it.
     pub ratios: Vec<f64>,
+    /// The batches in the course of time.
+    pub timeline: Vec<Stretch>,
     /// Unrecorded messages before the first recorded one.
     pub warmup: u64,
     /// Unrecorded messages between recorded ones, at the heads of batches.
@@ -251,6 +254,7 @@ impl Pingpong {
             Some(open) => open.due_in(OPEN_BATCH_TIME).max(OPEN_BATCH_LEAST),
             None => in_time(BATCH_TIME, per_message),
         };
+        let mut timeline = Timeline::new(extent, per_message);
         loop {
             let left = match extent {
                 Extent::Messages(messages) => messages.saturating_sub(latencies.count()),
@@ -263,11 +267,11 @@ impl Pingpong {
             let recorded = size.min(left);
             batch.clear();
             let elapsed = self.batch(channel, lead + recorded, recorded, &mut batch, open.as_mut())?;
+            let ended = Instant::now();
             let floor_after = floor(channel)?;
-            if let (Some(median), Some(before), Some(after)) =
-                (batch.quantile_ns(0.5), floor_before, floor_after)
-            {
-                ratios.push(2.0 * median / (before + after));
+            timeline.batch(ended, elapsed, recorded, beside(floor_before, floor_after)).latencies(&batch);
+            if let (Some(median), Some(floor)) = (batch.quantile_ns(0.5), beside(floor_before, floor_after)) {
+                ratios.push(median / floor);
             }
             floor_before = floor_after;
             latencies.add(&batch);
@@ -286,6 +290,7 @@ impl Pingpong {
             open_loop: open.as_ref().and_then(OpenLoop::report),
             latencies,
             ratios,
+            timeline: timeline.finish(),
             warmup,
             lead_in: lead * batches,
             messages: self.next,
@@ -394,6 +399,12 @@ pub fn receive_account(channel: &mut Channel, timeout: Duration) -> Result<Accou
         Message::Done(account) => Ok(account),
         other => Err(channel.unexpected(&other, "`done`")),
     }
+}
+
+/// What the machine itself does beside a batch, from what it did right before and after.
+#[must_use]
+pub fn beside(before: Option<f64>, after: Option<f64>) -> Option<f64> {
+    Some((before? + after?) / 2.0)
 }
 
 /// How many of something fit in a time; at least one.

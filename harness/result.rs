@@ -13,6 +13,7 @@ use crate::error::{Context, Result};
 use crate::histogram::Summary;
 use crate::open_loop::OpenLoopReport;
 use crate::plan::{Benchmark, Op, Transport, Wait};
+use crate::timeline::Stretch;
 
 /// Name and version of the contract.
 pub const SCHEMA: &str = "tbrdma-bench/1";
@@ -60,6 +61,11 @@ pub struct Report {
     /// Only of an open loop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub open_loop: Option<OpenLoopReport>,
+    /// All of them: values in nanoseconds, each with the number of samples that had it, in order; empty for `bw` and `rate`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub distribution: Vec<(f64, u64)>,
+    /// The run in the course of time.
+    pub timeline: Vec<Stretch>,
     /// The machine's physical floor, measured in the same run; null where it could not be.
     pub floor: Option<FloorReport>,
     /// Why `floor` is null.

@@ -246,6 +246,8 @@ fn assemble(
         one_way_ns: None,
         kind_of_loop: None,
         open_loop: None,
+        distribution: Vec::new(),
+        timeline: Vec::new(),
         floor: None,
         floor_missing: None,
         ratio_to_floor: None,
@@ -300,6 +302,8 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
     report.one_way_ns = outcome.latencies.summary();
     report.kind_of_loop = Some(if outcome.open_loop.is_some() { "open" } else { "closed" });
     report.open_loop = outcome.open_loop;
+    report.distribution = outcome.latencies.distribution();
+    report.timeline.clone_from(&outcome.timeline);
     report.measures = Some(outcome.latencies.measures().name());
     report.floor_missing.clone_from(&floor.missing);
     if let Some(bounces) = floor.latencies()
@@ -324,6 +328,7 @@ fn stream_report(report: &mut Report, outcome: stream::Outcome, beside: &Beside)
     report.verified = report.errors == 0 && report.messages_checked == outcome.to_check;
     report.verification = outcome.verification;
     report.warmup = outcome.warmup;
+    report.timeline = outcome.timeline;
     let seconds = outcome.elapsed.as_secs_f64().max(1e-9);
     let bytes_per_s = outcome.messages as f64 * report.size_bytes as f64 / seconds;
     report.bandwidth = Some(Bandwidth {

@@ -15,10 +15,11 @@ use crate::cli::Extent;
 use crate::control::{Account, Channel, Go, Message, Phase};
 use crate::error::{Context, Result};
 use crate::pattern::{PING, Pattern, READ};
-use crate::pingpong::{check_word, expose, in_time, receive_account};
+use crate::pingpong::{beside, check_word, expose, in_time, receive_account};
 use crate::plan::{Op, QKEY, Transport};
 use crate::progress::Progress;
 use crate::session::{Role, SPARE_WRS, Session};
+use crate::timeline::{Stretch, Timeline};
 use crate::watch::Spins;
 use crate::wire::{Arrival, Wire};
 
@@ -62,6 +63,8 @@ pub struct Outcome {
     pub warmup: u64,
     /// The stream's rate divided by memcpy's right before and after, section by section.
     pub ratios: Vec<f64>,
+    /// The sections in the course of time.
+    pub timeline: Vec<Stretch>,
     /// What both sides checked.
     pub account: Account,
     /// How many messages that should be.
@@ -190,7 +193,7 @@ impl Stream {
         post_credit_receives(&mut self.wire, 0, count)
     }
 
-    /// The initiator's whole run. `beside` measures the machine's own speed, before and after each timed section: what else
+    /// The initiator's whole run. `machine` measures the machine's own speed, before and after each timed section: what else
     /// happens on the machine then happens to both.
     ///
     /// # Errors
@@ -201,24 +204,26 @@ impl Stream {
         extent: Extent,
         warmup: Option<u64>,
         progress: &Progress,
-        mut beside: impl FnMut(&mut Channel) -> Result<Option<f64>>,
+        mut machine: impl FnMut(&mut Channel) -> Result<Option<f64>>,
     ) -> Result<Outcome> {
         progress.stage("warming up");
         let per_message = self.warm_up(channel, warmup)?;
         let warmup = self.next;
-        let mut machine_before = beside(channel)?;
+        let mut machine_before = machine(channel)?;
         progress.stage("measuring");
         let mut outcome = Outcome {
             messages: 0,
             elapsed: Duration::ZERO,
             batches: Vec::new(),
             ratios: Vec::new(),
+            timeline: Vec::new(),
             warmup,
             account: Account::default(),
             to_check: 0,
             verification: String::new(),
         };
         let mut size = in_time(BATCH_TIME, per_message);
+        let mut timeline = Timeline::new(extent, per_message);
         loop {
             let left = match extent {
                 Extent::Messages(messages) => messages - outcome.messages,
@@ -234,11 +239,12 @@ impl Stream {
             outcome.elapsed += elapsed;
             let bytes = count as f64 * self.wire.layout.size as f64;
             let rate = bytes / elapsed.as_secs_f64().max(1e-9);
-            let machine_after = beside(channel)?;
+            let ended = Instant::now();
+            let machine_after = machine(channel)?;
+            let beside = beside(machine_before, machine_after);
+            timeline.batch(ended, elapsed, count, beside).bytes(bytes);
             outcome.batches.push(rate);
-            if let (Some(before), Some(after)) = (machine_before, machine_after) {
-                outcome.ratios.push(2.0 * rate / (before + after));
-            }
+            outcome.ratios.extend(beside.map(|beside| rate / beside));
             machine_before = machine_after;
             size = in_time(BATCH_TIME, elapsed / u32::try_from(count).unwrap_or(u32::MAX).max(1));
             progress.done(match extent {
@@ -246,6 +252,7 @@ impl Stream {
                 Extent::Time(time) => outcome.elapsed.as_secs_f64() / time.as_secs_f64(),
             });
         }
+        outcome.timeline = timeline.finish();
         progress.stage("checking");
         (outcome.to_check, outcome.verification) = self.verify(channel)?;
         outcome.account = std::mem::take(&mut self.account);

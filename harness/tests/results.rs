@@ -52,6 +52,17 @@ fn pingpong_of_every_operation_on_every_transport() {
             let ns = |name: &str| result["one_way_ns"][name].as_f64().unwrap();
             let order = ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"].map(ns);
             assert!(order.is_sorted(), "{order:?}");
+            // The summary follows from the distribution.
+            let distribution = result["distribution"].as_array().unwrap();
+            let values: Vec<f64> = distribution.iter().map(|pair| pair[0].as_f64().unwrap()).collect();
+            assert!(values.is_sorted(), "{values:?}");
+            assert_eq!(distribution.iter().map(|pair| pair[1].as_u64().unwrap()).sum::<u64>(), 300);
+            assert!((ns("max") / values.last().unwrap() - 1.0).abs() < 0.002, "{values:?}");
+            let stretches = result["timeline"].as_array().unwrap();
+            assert_eq!(
+                stretches.iter().map(|stretch| stretch["samples"].as_u64().unwrap()).sum::<u64>(),
+                300
+            );
             assert!(result["floor"]["one_way_ns"]["p50"].as_f64().unwrap() > 0.0);
             let whole = matches!(*op, "read" | "cas" | "faa");
             let measures = if whole { "round trip of one operation" } else { "half round trip" };
