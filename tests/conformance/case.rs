@@ -105,10 +105,6 @@ pub enum Need {
     Lid,
     /// A completion queue as deep as was asked for: one completion more is an overrun.
     CqOverrun,
-    /// Peers whose end is noticed without a message.
-    PeerDeath,
-    /// Memory of the device's own, as much as there is.
-    OwnHeap,
     /// Limits that a process can reach in a second or two.
     ReachableLimits,
 }
@@ -127,10 +123,8 @@ impl fmt::Display for Need {
             Self::Rereg => "regions that can be registered again",
             Self::Iova => "addresses of the caller's choice",
             Self::OnDemandPaging => "paging on demand",
-            Self::Lid => "a port with a LID",
+            Self::Lid => "LIDs",
             Self::CqOverrun => "completion queues that can overrun",
-            Self::PeerDeath => "a peer's end that is noticed",
-            Self::OwnHeap => "registered memory from a heap of the device's",
             Self::ReachableLimits => "limits that a process can reach",
         })
     }

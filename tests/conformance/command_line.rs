@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tbrdma_conformance::runner::{Outcome, run};
 use tbrdma_conformance::target::Target;
-use tbrdma_conformance::{all, far};
+use tbrdma_conformance::{all, far, table};
 
 /// What verbs promise, checked on one device.
 #[derive(Parser)]
@@ -23,6 +23,12 @@ struct Arguments {
     /// The name under which `declared.rs` says what the device cannot, if it is not the device's own.
     #[arg(long)]
     declared: Option<String>,
+    /// What results call the device, if not by its name.
+    #[arg(long)]
+    label: Option<String>,
+    /// Make a table of such results, as Markdown, and end.
+    #[arg(long, value_name = "RESULTS", num_args = 1.., conflicts_with = "filters")]
+    table: Vec<PathBuf>,
     /// Only cases whose names contain one of these.
     filters: Vec<String>,
     /// Play the far party at this address and port, for whoever comes, until ended. Such lines are obeyed from anyone who can connect.
@@ -34,6 +40,9 @@ struct Arguments {
     /// Say what cases there are, and end.
     #[arg(long)]
     list: bool,
+    /// Say on standard output only what failed, and how many did.
+    #[arg(long)]
+    quiet: bool,
     /// A line of JSON a case, to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -55,6 +64,10 @@ fn main() -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if !arguments.table.is_empty() {
+        print!("{}", table::markdown(&table::read(&arguments.table)?));
+        return Ok(ExitCode::SUCCESS);
+    }
     let target = Target::choose(&arguments.device, arguments.declared.as_deref())?;
     if let Some(address) = &arguments.serve {
         far::serve(address)?;
@@ -66,18 +79,21 @@ fn main() -> Result<ExitCode> {
         None => None,
         Some(path) => Some(File::create(path).with_context(|| path.display().to_string())?),
     };
+    let label = arguments.label.as_deref().unwrap_or_else(|| target.name());
     let mut counts = [0_usize; 4];
     for case in cases() {
-        let report = run(target, case, Duration::from_secs(arguments.timeout));
+        let report = run(target, label, case, Duration::from_secs(arguments.timeout));
         counts[report.outcome as usize] += 1;
         let why = if report.why.is_empty() { String::new() } else { format!(" ({})", report.why) };
-        println!("{:?} {} {} ms{why}", report.outcome, report.case, report.ms);
+        if !arguments.quiet || report.outcome == Outcome::Failed {
+            println!("{:?} {} {} ms{why}", report.outcome, report.case, report.ms);
+        }
         if let Some(file) = &mut json {
             serde_json::to_writer(&mut *file, &report)?;
             writeln!(file)?;
         }
     }
     let [passed, failed, deviate, cannot] = counts;
-    println!("{}: {passed} passed, {failed} failed, {deviate} deviate, {cannot} cannot", target.name());
+    println!("{label}: {passed} passed, {failed} failed, {deviate} deviate, {cannot} cannot");
     Ok(if counts[Outcome::Failed as usize] == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

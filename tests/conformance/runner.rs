@@ -66,10 +66,10 @@ fn remember_panics() {
     });
 }
 
-/// Runs one case, to the end or for so long. What takes longer fails, and is left behind.
-pub fn run(target: &Target, case: &'static Case, bound: Duration) -> Report {
+/// Runs one case, to the end or for so long. What takes longer fails, and is left behind. The report names the device so.
+pub fn run(target: &Target, label: &str, case: &'static Case, bound: Duration) -> Report {
     let report = |outcome, why: String, since: Instant| Report {
-        device: target.name().to_owned(),
+        device: label.to_owned(),
         case: case.name(),
         area: case.area.to_string(),
         statement: case.statement.to_owned(),

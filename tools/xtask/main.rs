@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cargo;
+mod conformance;
 mod lab;
 mod plant;
 mod programs;
@@ -25,6 +26,7 @@ struct Chores {
 #[derive(Subcommand)]
 enum Chore {
     Swarm(swarm::Args),
+    Conformance(conformance::Args),
     Table(table::Args),
     Lab(lab::Args),
     Programs(programs::Args),
@@ -34,6 +36,7 @@ enum Chore {
 
 fn main() -> ExitCode {
     match Chores::parse().chore {
+        Chore::Conformance(args) => conformance::main(&args),
         Chore::Swarm(args) => swarm::main(&args),
         Chore::Table(args) => table::main(&args),
         Chore::Lab(args) => lab::main(&args),

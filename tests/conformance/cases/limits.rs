@@ -1,10 +1,26 @@
 //! The limits: what is too large or too many is a typed error that says so, and nothing is lost by asking.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+use crate::case::cases;
+use crate::common;
+use crate::common::{MEMORY, Node, all_access, pair, pair_shaped};
 use tbrdma::{Access, Error, PostErrorKind, PostRefusal, QpInit, QpType, WcStatus, limits};
 
-mod common;
-use common::{MEMORY, Node, all_access, pair, pair_shaped};
+cases! {
+    Limits by "ibv_query_device(3)" {
+        as_many_objects_as_the_device_says_can_be_made_and_made_again:
+            "As many domains, completion queues and shared queues as the device says can be made, and one more cannot", needs [Srq, ReachableLimits];
+        as_many_queue_pairs_as_the_device_says_can_be_made_and_made_again: "So with queue pairs, and the last works as the first", needs [Rc, ReachableLimits];
+        as_many_regions_as_the_device_says_can_be_registered: "So with memory regions", needs [ReachableLimits];
+        as_many_address_handles_as_the_device_says_can_be_made: "So with address handles", needs [Ud, ReachableLimits];
+        sizes_beyond_the_limits_are_refused_and_say_the_limit: "A size beyond the device's limit is EINVAL, and the error says the limit", needs [Rc, Srq];
+        the_largest_sizes_work: "Queues as deep as the device says work to their last place", needs [Rc, Srq];
+        queue_pairs_of_no_size_are_granted_the_smallest_there_is: "A queue pair may be asked for without any depth", by "ibv_create_qp(3)", needs [Rc];
+        sizes_of_a_receive_queue_mean_nothing_beside_a_shared_one:
+            "With a shared receive queue, the sizes of the queue pair's own are ignored", by "ibv_create_qp(3)", needs [Rc, Srq];
+        a_message_longer_than_the_port_allows_fails_when_it_is_sent: "A message longer than max_msg_sz is a local length error", by "ibv_query_port(3)", needs [Rc];
+        lists_beyond_the_granted_length_are_refused_before_anything_happens: "A list longer than granted is refused before anything happens", by "ibv_post_send(3)", needs [Rc];
+    }
+}
 
 /// Makes objects until there are no more; how many there were, and the error.
 fn exhaust<T>(make: impl Fn() -> tbrdma::Result<T>, most: u32) -> (Vec<T>, Error) {
@@ -26,9 +42,8 @@ fn expect_limit(error: &Error, most: u32) {
     assert_eq!(error.errno(), nix::libc::ENOMEM);
 }
 
-#[test]
 fn as_many_objects_as_the_device_says_can_be_made_and_made_again() {
-    let ctx = tbrdma::open("shm").unwrap();
+    let ctx = tbrdma::open(common::device()).unwrap();
     let attr = ctx.query_device();
     for _ in 0..2 {
         let (pds, error) = exhaust(|| ctx.alloc_pd(), attr.max_pd);
@@ -46,9 +61,8 @@ fn as_many_objects_as_the_device_says_can_be_made_and_made_again() {
     }
 }
 
-#[test]
 fn as_many_queue_pairs_as_the_device_says_can_be_made_and_made_again() {
-    let ctx = tbrdma::open("shm").unwrap();
+    let ctx = tbrdma::open(common::device()).unwrap();
     let most = ctx.query_device().max_qp;
     let pd = ctx.alloc_pd().unwrap();
     let cqs: Vec<_> = (0..64).map(|_| ctx.create_cq(1).unwrap()).collect();
@@ -65,16 +79,15 @@ fn as_many_queue_pairs_as_the_device_says_can_be_made_and_made_again() {
         expect_limit(&error, most);
         // The last one works like the first.
         let mut last = qps.pop().unwrap();
-        last.connect(&last.address()).unwrap();
+        last.connect_with(&last.address(), &common::patient()).unwrap();
         last.post_recv(|rq| _ = rq.recv_nothing()).unwrap();
         last.post(|wr| _ = wr.send_inline(b"").unsignaled()).unwrap();
         common::next_of(last.recv_cq()).ok().unwrap();
     }
 }
 
-#[test]
 fn as_many_regions_as_the_device_says_can_be_registered() {
-    let ctx = tbrdma::open("shm").unwrap();
+    let ctx = tbrdma::open(common::device()).unwrap();
     let most = ctx.query_device().max_mr;
     let pd = ctx.alloc_pd().unwrap();
     for _ in 0..2 {
@@ -89,7 +102,6 @@ fn as_many_regions_as_the_device_says_can_be_registered() {
     assert!(pd.alloc(4096, all_access()).is_ok());
 }
 
-#[test]
 fn as_many_address_handles_as_the_device_says_can_be_made() {
     let node = Node::new(QpType::Ud);
     let most = node.ctx.query_device().max_ah;
@@ -101,7 +113,6 @@ fn as_many_address_handles_as_the_device_says_can_be_made() {
     }
 }
 
-#[test]
 fn sizes_beyond_the_limits_are_refused_and_say_the_limit() {
     let node = Node::new(QpType::Rc);
     let invalid = |error: Error, limit: u64| {
@@ -129,7 +140,6 @@ fn sizes_beyond_the_limits_are_refused_and_say_the_limit() {
     invalid(node.pd.register(Vec::new(), all_access()).unwrap_err(), limits::MAX_MR_SIZE);
 }
 
-#[test]
 fn the_largest_sizes_work() {
     let (mut a, mut b) = pair_shaped("rc", |init| {
         init.max_send_wr(limits::MAX_QP_WR)
@@ -149,7 +159,6 @@ fn the_largest_sizes_work() {
     assert!(a.pd.create_srq(limits::MAX_SRQ_WR, limits::MAX_SRQ_SGE).is_ok());
 }
 
-#[test]
 fn queue_pairs_of_no_size_are_granted_the_smallest_there_is() {
     let node =
         Node::with(QpType::Rc, |init| init.max_send_wr(0).max_recv_wr(0).max_send_sge(0).max_recv_sge(0));
@@ -157,34 +166,18 @@ fn queue_pairs_of_no_size_are_granted_the_smallest_there_is() {
     assert!(cap.max_send_wr <= 1 && cap.max_recv_wr <= 1, "{cap:?}");
 }
 
-#[test]
 fn sizes_of_a_receive_queue_mean_nothing_beside_a_shared_one() {
-    for device in ["shm", "udp:lo"] {
-        let ctx = tbrdma::open(device).unwrap();
+    {
+        let ctx = tbrdma::open(common::device()).unwrap();
         let pd = ctx.alloc_pd().unwrap();
         let cq = ctx.create_cq(1).unwrap();
         let srq = pd.create_srq(1, 1).unwrap();
         let init = QpInit::rc(&cq).srq(&srq).max_recv_wr(u32::MAX).max_recv_sge(u32::MAX);
         let cap = pd.create_qp(init).unwrap().cap();
-        assert_eq!((cap.max_recv_wr, cap.max_recv_sge), (0, 0), "{device}");
+        assert_eq!((cap.max_recv_wr, cap.max_recv_sge), (0, 0));
     }
 }
 
-#[test]
-fn more_memory_than_the_segment_has_is_refused_and_nothing_is_lost() {
-    let ctx = tbrdma::open("shm").unwrap();
-    let pd = ctx.alloc_pd().unwrap();
-    let error = pd.alloc(1 << 40, all_access()).unwrap_err();
-    assert!(matches!(error, Error::LimitReached { .. }), "{error}");
-    // Large regions cost no memory until they are touched.
-    let (regions, error) = exhaust(|| pd.alloc(1 << 33, all_access()), 64);
-    assert!(regions.len() >= 4, "{error}");
-    drop(regions);
-    let region = pd.alloc(1 << 34, all_access()).unwrap();
-    assert!(region.store_u64((1 << 34) - 8, 1));
-}
-
-#[test]
 fn a_message_longer_than_the_port_allows_fails_when_it_is_sent() {
     let (mut a, mut b) = pair("rc");
     let large = a.pd.alloc(1 << 31, Access::empty()).unwrap();
@@ -195,7 +188,6 @@ fn a_message_longer_than_the_port_allows_fails_when_it_is_sent() {
     b.expect_nothing();
 }
 
-#[test]
 fn lists_beyond_the_granted_length_are_refused_before_anything_happens() {
     let (mut a, b) = pair("rc");
     let max = a.qp.cap().max_send_sge;
