@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::doctor;
 use crate::error::{Error, Result, one_line};
 use crate::open_loop::{Pace, PaceFlags};
+use crate::outputs::OutputFlags;
 use crate::plan::{Benchmark, Memory, Op, Plan, Transport, Wait};
 
 /// The address of `--server` without a value, and the port of an address without one.
@@ -28,6 +29,7 @@ Examples:
   tbrdma-bench bw --op write --size 1M                  bandwidth, beside the machine's memcpy
   tbrdma-bench rate --size 8 --post-list 32 --signal-every 64
   tbrdma-bench pingpong --json result.json --quiet      for scripts
+  tbrdma-bench pingpong --csv all.csv --hgrm this.hgrm  a row of a table, percentiles to plot
   tbrdma-bench pingpong --server                        in one shell, and in another:
   tbrdma-bench pingpong --connect 127.0.0.1 --op read
   tbrdma-bench pingpong --device udp:lo                 RoCEv2 over UDP sockets, beside plain sockets
@@ -144,9 +146,9 @@ pub struct Flags {
     /// No progress bar, and one line instead of the report
     #[arg(long)]
     pub quiet: bool,
-    /// Also write the result to this file, by the schema tbrdma-bench/1; - is standard output
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    /// Where results go besides the terminal.
+    #[command(flatten)]
+    pub outputs: OutputFlags,
     /// How fast the link is, for what each side sends: a rate, a latency one way, or both, as 64Gbps,5us
     #[arg(long, value_name = "RATE,LATENCY")]
     pub link: Option<String>,
@@ -242,7 +244,9 @@ impl Flags {
             ("--wait", self.wait.is_some()),
             ("--memory", self.memory.is_some()),
             ("--inline", self.inline),
-            ("--json", self.json.is_some()),
+            ("--json", self.outputs.json.is_some()),
+            ("--csv", self.outputs.csv.is_some()),
+            ("--hgrm", self.outputs.hgrm.is_some()),
             ("--profile", self.profile.is_some()),
             ("--link", self.link.is_some()),
             ("--fault", self.fault.is_some()),

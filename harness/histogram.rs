@@ -9,6 +9,8 @@ use std::time::Duration;
 const HIGHEST_NS: u64 = 60_000_000_000;
 /// Decimal digits to which a recorded value is true.
 const DIGITS: u8 = 3;
+/// Values of a bucket that are told apart: the power of two that holds 2 x 10^[`DIGITS`].
+const SUB_BUCKETS: u32 = 2048;
 
 /// What a sample stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +117,33 @@ impl Latencies {
             .iter_recorded()
             .map(|value| (value.value_iterated_to() as f64 / divisor, value.count_since_last_iteration()))
             .collect()
+    }
+
+    /// The percentiles as HdrHistogram prints them: value, quantile, how many up to there, and 1/(1-quantile), five for each halving of
+    /// the rest, with a tail of figures behind #.
+    #[must_use]
+    pub fn percentiles(&self) -> String {
+        let divisor = self.measures.divisor();
+        let mut text = format!(
+            "{:>12} {:>14} {:>10} {:>14}\n\n",
+            "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+        );
+        let mut count = 0;
+        for step in self.round_trips.iter_quantiles(5) {
+            count += step.count_since_last_iteration();
+            let value = step.value_iterated_to() as f64 / divisor;
+            let quantile = step.quantile_iterated_to();
+            let _ = write!(text, "{value:12.3} {quantile:14.12} {count:10}");
+            let rest = 1.0 - quantile;
+            let _ = if rest > 0.0 { writeln!(text, " {:14.2}", 1.0 / rest) } else { writeln!(text) };
+        }
+        let (mean, deviation) = (self.round_trips.mean() / divisor, self.round_trips.stdev() / divisor);
+        let (max, total) = (self.round_trips.max() as f64 / divisor, self.count());
+        let _ = writeln!(text, "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]");
+        let _ = writeln!(text, "#[Max     = {max:12.3}, Total count    = {total:12}]");
+        let buckets = self.round_trips.buckets();
+        let _ = writeln!(text, "#[Buckets = {buckets:12}, SubBuckets     = {SUB_BUCKETS:12}]");
+        text
     }
 
     /// Draws the distribution, `width` columns wide.
@@ -259,6 +288,23 @@ mod tests {
         assert!(picture.lines().all(|line| line.chars().count() <= 80), "{picture}");
         assert_eq!(latencies.bars().iter().map(|(_, count)| count).sum::<u64>(), 10_003);
         assert!(picture.is_ascii());
+    }
+
+    #[test]
+    fn percentiles_are_in_the_form_that_plotters_read() {
+        let text = recorded((1..=1000).map(|n| n * 2), Measures::HalfRoundTrip).percentiles();
+        let rows: Vec<Vec<f64>> = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.contains("Value") && !line.is_empty())
+            .map(|line| line.split_whitespace().map(|word| word.parse().unwrap()).collect())
+            .collect();
+        assert_eq!((rows[0][0], rows[0][1]), (1.0, 0.0));
+        assert_eq!(rows.last().unwrap(), &[1000.0, 1.0, 1000.0], "the last has no fourth column");
+        assert!(rows.iter().rev().skip(1).all(|row| row.len() == 4), "{text}");
+        assert!(rows.windows(2).all(|pair| pair[0][..3].iter().zip(&pair[1]).all(|(a, b)| a <= b)), "{text}");
+        let median = rows.iter().find(|row| row[1] == 0.5).unwrap();
+        assert_eq!((median[0], median[2], median[3]), (500.0, 500.0, 2.0));
+        assert!(text.contains("Total count    =         1000]"), "{text}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | [`floor`], [`memcpy`] | what the same cores do without a library |
 //! | [`pattern`] | the bytes of every message |
 //! | [`histogram`], [`timeline`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
+//! | [`outputs`], [`csv`] | files that results go to |
 //! | [`environment`], [`affinity`], [`clock`] | where and with what it was measured |
 //! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`mod@run`] | the order of it all |
@@ -28,6 +29,7 @@ pub mod completions;
 pub mod control;
 #[cfg_attr(not(tbrdma_linux), path = "portable/cores.rs")]
 mod cores;
+pub mod csv;
 pub mod devices;
 pub mod doctor;
 pub mod environment;
@@ -38,6 +40,7 @@ pub mod ledger;
 pub mod memcpy;
 pub mod memory;
 pub mod open_loop;
+pub mod outputs;
 pub mod pattern;
 pub mod peer;
 pub mod pingpong;

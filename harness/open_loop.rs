@@ -171,6 +171,12 @@ impl OpenLoop {
         self.took += now.saturating_duration_since(self.began);
     }
 
+    /// The responses.
+    #[must_use]
+    pub fn responses(&self) -> &Latencies {
+        &self.responses
+    }
+
     /// What is to be told of the run; `None` if nothing was recorded.
     #[must_use]
     pub fn report(&self) -> Option<OpenLoopReport> {

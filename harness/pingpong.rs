@@ -14,7 +14,7 @@ use crate::cli::Extent;
 use crate::control::{Account, Channel, Go, Message, Phase};
 use crate::error::Result;
 use crate::histogram::{Latencies, Measures};
-use crate::open_loop::{OpenLoop, OpenLoopReport, Pace};
+use crate::open_loop::{OpenLoop, Pace};
 use crate::pattern::{PING, PONG, Pattern, READ};
 use crate::plan::Op;
 use crate::progress::Progress;
@@ -53,7 +53,7 @@ pub struct Outcome {
     /// The recorded latencies.
     pub latencies: Latencies,
     /// What was found of messages that were due by the clock.
-    pub open_loop: Option<OpenLoopReport>,
+    pub open_loop: Option<OpenLoop>,
     /// The median of each batch divided by that of the floor right before and after it.
     pub ratios: Vec<f64>,
     /// The batches in the course of time.
@@ -287,7 +287,7 @@ impl Pingpong {
         }
         self.check_atomics(channel)?;
         Ok(Outcome {
-            open_loop: open.as_ref().and_then(OpenLoop::report),
+            open_loop: open,
             latencies,
             ratios,
             timeline: timeline.finish(),

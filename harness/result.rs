@@ -3,9 +3,6 @@
 //! The JSON is a contract: its schema is `harness/schema/tbrdma-bench-1.json`. Fields may be added to it; none may change its
 //! meaning without another number in `schema`.
 
-use std::io::Write;
-use std::path::Path;
-
 use serde::Serialize;
 
 use crate::environment::Environment;
@@ -197,74 +194,5 @@ impl Report {
         let mut text = serde_json::to_string_pretty(self).context(|| "encode the result".into())?;
         text.push('\n');
         Ok(text)
-    }
-}
-
-/// A file that will hold the result. It is opened before the run, so that a wrong path is told at once, and appears under its
-/// name only when it is whole.
-#[derive(Debug)]
-pub struct JsonFile {
-    path: std::path::PathBuf,
-    unfinished: std::path::PathBuf,
-    file: Option<std::fs::File>,
-}
-
-impl JsonFile {
-    /// Prepares to write to `path`.
-    ///
-    /// # Errors
-    /// The directory does not exist, or may not be written.
-    pub fn prepare(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        let name = path
-            .file_name()
-            .filter(|_| !path.is_dir())
-            .ok_or_else(|| crate::Error::Usage(format!("--json {shown} is a directory: name a file")))?;
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}", std::process::id()));
-        let unfinished = path.with_file_name(hidden);
-        let file = std::fs::File::create(&unfinished).context(|| format!("write --json {shown}"))?;
-        Ok(Self { path: path.into(), unfinished, file: Some(file) })
-    }
-
-    /// Writes the result, whole or not at all.
-    ///
-    /// # Errors
-    /// The disk is full, or the file system refuses.
-    pub fn write(mut self, text: &str) -> Result<()> {
-        let failed = || format!("write --json {}", self.path.display());
-        if let Some(mut file) = self.file.take() {
-            file.write_all(text.as_bytes()).context(failed)?;
-        }
-        std::fs::rename(&self.unfinished, &self.path).context(failed)
-    }
-}
-
-impl Drop for JsonFile {
-    fn drop(&mut self) {
-        // Already renamed when the run went well.
-        let _ = std::fs::remove_file(&self.unfinished);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::JsonFile;
-
-    #[test]
-    fn a_result_appears_whole_or_not_at_all() {
-        let directory = std::env::temp_dir().join(format!("tbrdma-bench-json-{}", std::process::id()));
-        std::fs::create_dir(&directory).unwrap();
-        let path = directory.join("r.json");
-        std::fs::write(&path, "old").unwrap();
-        drop(JsonFile::prepare(&path).unwrap());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old", "a run that failed leaves the old result");
-        JsonFile::prepare(&path).unwrap().write("new").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
-        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "nothing else is left");
-        assert!(JsonFile::prepare(&directory).is_err());
-        assert!(JsonFile::prepare(&directory.join("no/such/place")).is_err());
-        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

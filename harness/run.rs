@@ -10,14 +10,16 @@ use crate::environment::{BothSides, Environment, Host, Switches, steal_ticks};
 use crate::error::{Error, Result};
 use crate::floor::sockets::{Flood, Way};
 use crate::floor::{self, Carrier, Floor};
+use crate::histogram::Latencies;
 use crate::memcpy::{Memcpy, median};
-use crate::open_loop::Pace;
+use crate::open_loop::{OpenLoop, Pace};
+use crate::outputs::Outputs;
 use crate::peer::{self, Listener, Responder};
 use crate::pingpong::{self, Pingpong};
 use crate::plan::{Benchmark, Plan};
 use crate::progress::Progress;
 use crate::report;
-use crate::result::{Bandwidth, FloorLatency, FloorReport, JsonFile, Ratio, Report, SCHEMA, Spread};
+use crate::result::{Bandwidth, FloorLatency, FloorReport, Ratio, Report, SCHEMA, Spread};
 use crate::session::{self, OpenDevice, Role, Session};
 use crate::stream::{self, Stream};
 use crate::{complain, devices, doctor, ledger, say, signals};
@@ -75,11 +77,7 @@ fn way(open: &OpenDevice, session: &Session) -> Option<Way> {
 /// The initiator.
 fn measure(flags: &Flags, mut plan: Plan, pace: Option<Pace>) -> Result<u8> {
     signals::install()?;
-    let to_stdout = flags.json.as_deref().is_some_and(|path| path.as_os_str() == "-");
-    let json = match &flags.json {
-        Some(path) if !to_stdout => Some(JsonFile::prepare(path)?),
-        _ => None,
-    };
+    let outputs = Outputs::prepare(&flags.outputs, plan.benchmark)?;
     let allowed = affinity::allowed()?;
     let own_core = choose_cores(flags, &mut plan, &allowed)?;
     let open = session::open(&plan.device, &plan, Role::Initiator, flags.capture.as_deref())?;
@@ -100,15 +98,11 @@ fn measure(flags: &Flags, mut plan: Plan, pace: Option<Pace>) -> Result<u8> {
     drop(channel);
     drop(child);
     let sides = if flags.connect.is_some() { "two programs" } else { BY_THE_HARNESS };
-    let (report, picture) = assemble(&plan, &open, found, environment, memory, sides);
-    if let Some(json) = json {
-        json.write(&report.to_json()?)?;
-    }
-    let text = if flags.quiet { report::line(&report) } else { report::full(&report, &picture) };
-    if to_stdout {
-        say(&report.to_json()?)?;
-    } else {
-        say(&text)?;
+    let (report, latencies, picture) = assemble(&plan, &open, found, environment, memory, sides);
+    match (outputs.write(&report, latencies.as_ref())?, flags.quiet) {
+        (Some(asked_for), _) => say(&asked_for)?,
+        (None, true) => say(&report::line(&report))?,
+        (None, false) => say(&report::full(&report, &picture))?,
     }
     if report.verified {
         return Ok(0);
@@ -218,6 +212,7 @@ fn initiate(
     Ok((found, environment, memory))
 }
 
+/// The report, the latencies that stand for the run (of an open loop the responses), and the picture of its services.
 fn assemble(
     plan: &Plan,
     open: &OpenDevice,
@@ -225,7 +220,7 @@ fn assemble(
     environment: Environment,
     memory: &'static str,
     sides: &'static str,
-) -> (Report, String) {
+) -> (Report, Option<Latencies>, String) {
     let mut report = Report {
         schema: SCHEMA,
         benchmark: plan.benchmark,
@@ -265,15 +260,18 @@ fn assemble(
         counters: open.device.counters().into_iter().collect(),
         environment,
     };
-    let mut picture = String::new();
     match found {
         Found::Pingpong(outcome, floor) => {
-            picture = outcome.latencies.draw(crate::words::WIDTH);
+            let picture = outcome.latencies.draw(crate::words::WIDTH);
             pingpong_report(&mut report, plan, &outcome, &floor);
+            let responses = outcome.open_loop.as_ref().map(|open| open.responses().clone());
+            (report, Some(responses.unwrap_or(outcome.latencies)), picture)
         }
-        Found::Stream(outcome, beside) => stream_report(&mut report, outcome, &beside),
+        Found::Stream(outcome, beside) => {
+            stream_report(&mut report, outcome, &beside);
+            (report, None, String::new())
+        }
     }
-    (report, picture)
 }
 
 fn account(report: &mut Report, account: &Account) {
@@ -301,7 +299,7 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
     report.lead_in = outcome.lead_in;
     report.one_way_ns = outcome.latencies.summary();
     report.kind_of_loop = Some(if outcome.open_loop.is_some() { "open" } else { "closed" });
-    report.open_loop = outcome.open_loop;
+    report.open_loop = outcome.open_loop.as_ref().and_then(OpenLoop::report);
     report.distribution = outcome.latencies.distribution();
     report.timeline.clone_from(&outcome.timeline);
     report.measures = Some(outcome.latencies.measures().name());

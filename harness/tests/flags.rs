@@ -7,7 +7,7 @@ use common::{failure, run, stdout};
 
 #[test]
 fn wrong_flags_are_one_line_and_exit_code_2() {
-    let wrong: [(&[&str], &str); 20] = [
+    let wrong: [(&[&str], &str); 22] = [
         (&["nonsense"], "nonsense"),
         (&["pingpong", "--nonsense"], "--nonsense"),
         (&["pingpong", "--op", "shout"], "write-imm"),
@@ -19,6 +19,8 @@ fn wrong_flags_are_one_line_and_exit_code_2() {
         (&["pingpong", "--duration", "1 fortnight"], "--duration"),
         (&["pingpong", "--pin", "0,0"], "one core twice"),
         (&["pingpong", "--rate", "many"], "20k"),
+        (&["pingpong", "--json", "-", "--csv", "-"], "--json and --csv cannot all go to standard output"),
+        (&["bw", "--hgrm", "x.hgrm"], "bw measures none"),
         (&["pingpong", "--rate", "1"], "raise --timeout"),
         (&["pingpong", "--arrivals", "poisson"], "--rate"),
         (&["pingpong", "--pin", "4000"], "not a core that this process may use"),

@@ -111,6 +111,41 @@ fn an_open_loop_tells_responses_beside_services() {
 }
 
 #[test]
+fn rows_of_csv_and_percentiles() {
+    let (csv, hgrm) = (scratch("all.csv"), scratch("this.hgrm"));
+    let files = ["--csv", csv.to_str().unwrap(), "--hgrm", hgrm.to_str().unwrap()];
+    let closed = measured(&[&["pingpong", "--profile", "plain,lids=ipv4"][..], &files].concat());
+    let text = std::fs::read_to_string(&hgrm).unwrap();
+    assert!(text.contains("half round trip") && text.contains("Total count    =          300]"), "{text}");
+    let open = measured(&[&["pingpong", "--rate", "5k"][..], &files].concat());
+    assert!(std::fs::read_to_string(&hgrm).unwrap().contains("responses at 5000 messages/s"), "of responses");
+    let stream = measured(&["bw", "--csv", csv.to_str().unwrap()]);
+    let text = std::fs::read_to_string(&csv).unwrap();
+    let mut lines = text.lines();
+    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
+    for result in [&closed, &open, &stream] {
+        // One value of the first row has a comma in it.
+        let line = lines.next().unwrap().replace("\"plain,lids=ipv4\"", "profile");
+        let values: Vec<&str> = line.split(',').collect();
+        assert_eq!(values.len(), names.len(), "{line}");
+        let value = |name: &str| values[names.iter().position(|known| *known == name).unwrap()];
+        assert_eq!(value("benchmark"), result["benchmark"]);
+        let figure = |path: &str| result.pointer(path).and_then(Value::as_f64);
+        for (name, path) in [
+            ("p99_ns", "/one_way_ns/p99"),
+            ("response_p99_ns", "/open_loop/response_ns/p99"),
+            ("bytes_per_s", "/bandwidth/bytes_per_s"),
+            ("samples", "/samples"),
+        ] {
+            assert_eq!(value(name).parse().ok(), figure(path), "{name} in {line}");
+        }
+    }
+    assert_eq!(lines.next(), None);
+    std::fs::remove_file(&csv).unwrap();
+    std::fs::remove_file(&hgrm).unwrap();
+}
+
+#[test]
 fn a_schedule_that_cannot_be_kept_is_told() {
     let open = measured(&["pingpong", "--rate", "900M"])["open_loop"].clone();
     assert_eq!(open["kept"], false, "{open:#}");
