@@ -35,3 +35,8 @@ pub(crate) fn build(packages: &[&str]) -> Option<PathBuf> {
     // They are beside us: xtask is built for release too.
     built.then(|| std::env::current_exe().unwrap_or_default().with_file_name(""))
 }
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cargo;
+mod ci;
 mod conformance;
 mod lab;
 mod plant;
@@ -10,6 +11,7 @@ mod programs;
 mod seam;
 mod swarm;
 mod table;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,8 @@ enum Chore {
     Programs(programs::Args),
     Pyverbs(programs::PyverbsArgs),
     Seam(seam::Args),
+    Tidy(tidy::Args),
+    Ci(ci::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,5 +47,7 @@ fn main() -> ExitCode {
         Chore::Programs(args) => programs::main(&args),
         Chore::Pyverbs(args) => programs::pyverbs(&args),
         Chore::Seam(args) => seam::main(&args),
+        Chore::Tidy(args) => tidy::main(&args),
+        Chore::Ci(args) => ci::main(&args),
     }
 }

@@ -4,6 +4,7 @@
 mod list;
 mod names;
 
+use crate::cargo::root;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -40,10 +41,6 @@ pub(crate) fn main(args: &Args) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Where what is built for this is kept, apart from the rest: other flags would have everything built anew.
