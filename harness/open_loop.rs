@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::histogram::{Latencies, Measures, Summary};
@@ -22,7 +22,7 @@ const GAPS_IN_TIMEOUT: f64 = 20.0;
 const MOST_RATE: f64 = 1e9;
 
 /// The distances between messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arrivals {
     /// All the same
@@ -201,7 +201,7 @@ impl OpenLoop {
 }
 
 /// What is told of an open loop. Times are whole ones: to the answer, not halves.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OpenLoopReport {
     /// Messages a second that were asked for.
     pub rate_per_s: f64,

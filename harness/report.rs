@@ -89,7 +89,7 @@ fn head(text: &mut String, report: &Report) {
         "device",
         &format!("{}, profile {}; memory {}", report.device, report.profile, report.memory),
     );
-    if let Some(measures) = report.measures {
+    if let Some(measures) = report.measures.as_deref() {
         let explained = match measures {
             "half round trip" => "one way: half of each round trip, from post to answer seen",
             _ => "round trip of one operation, from post to completion; the target's CPU does nothing",
@@ -111,7 +111,7 @@ fn head(text: &mut String, report: &Report) {
         (Wait::Poll, ..) => "polls the completion queue",
     };
     entry(text, "waits", waited);
-    match (&report.open_loop, report.kind_of_loop) {
+    match (&report.open_loop, report.kind_of_loop.as_deref()) {
         (Some(open), _) => entry(text, "loop", &schedule(open)),
         (None, Some(_)) => entry(
             text,
@@ -269,7 +269,7 @@ fn floor(text: &mut String, report: &Report) {
     entry(text, "floor", &value);
     let value = match report.ratio_to_floor {
         Some(Ratio::Latency { p50, p99, p50_batch_by_batch }) => {
-            let compared = match report.measures {
+            let compared = match report.measures.as_deref() {
                 Some("half round trip") => "",
                 _ => " (a whole operation by the floor's one way)",
             };

@@ -3,7 +3,11 @@
 //! The JSON is a contract: its schema is `harness/schema/tbrdma-bench-1.json`. Fields may be added to it; none may change its
 //! meaning without another number in `schema`.
 
-use serde::Serialize;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 use crate::error::{Context, Result};
@@ -15,11 +19,14 @@ use crate::timeline::Stretch;
 /// Name and version of the contract.
 pub const SCHEMA: &str = "tbrdma-bench/1";
 
+/// Words of ours, or of a file that was read.
+pub type Text = Cow<'static, str>;
+
 /// The result of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: Text,
     /// Which measurement.
     pub benchmark: Benchmark,
     /// Which verb.
@@ -49,19 +56,20 @@ pub struct Report {
     /// Messages of which every byte was checked.
     pub messages_checked: u64,
     /// What `one_way_ns` holds: half round trips, or whole operations where the target does not answer.
-    pub measures: Option<&'static str>,
+    pub measures: Option<Text>,
     /// The latencies; null for `bw` and `rate`, which measure none.
     pub one_way_ns: Option<Summary>,
     /// `closed`: the next message is posted when the last was answered; `open`: when it is due. Null for `bw` and `rate`.
     #[serde(rename = "loop")]
-    pub kind_of_loop: Option<&'static str>,
+    pub kind_of_loop: Option<Text>,
     /// Only of an open loop.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_loop: Option<OpenLoopReport>,
     /// All of them: values in nanoseconds, each with the number of samples that had it, in order; empty for `bw` and `rate`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub distribution: Vec<(f64, u64)>,
     /// The run in the course of time.
+    #[serde(default)]
     pub timeline: Vec<Stretch>,
     /// The machine's physical floor, measured in the same run; null where it could not be.
     pub floor: Option<FloorReport>,
@@ -70,7 +78,7 @@ pub struct Report {
     /// How many times the floor the result is; for throughput, which part of it.
     pub ratio_to_floor: Option<Ratio>,
     /// Only of `bw` and `rate`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
     /// Messages before the first recorded one.
     pub warmup: u64,
@@ -83,27 +91,27 @@ pub struct Report {
     /// One work request in so many asked for a completion.
     pub signal_every: u32,
     /// Whose memory it was.
-    pub memory: &'static str,
+    pub memory: Text,
     /// How the two sides were started.
-    pub sides: &'static str,
+    pub sides: Text,
     /// How fast the link was made on purpose.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
     /// What went wrong with packets on purpose.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
     /// Where the dice of `fault` started.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// What the initiator's device counted, where it counts.
-    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub counters: std::collections::BTreeMap<&'static str, u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<Text, u64>,
     /// Where it took place.
     pub environment: Environment,
 }
 
 /// The floor of a result.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum FloorReport {
     /// Of a pingpong.
@@ -113,7 +121,7 @@ pub enum FloorReport {
         /// Recorded bounces.
         samples: u64,
         /// What carried them.
-        carrier: &'static str,
+        carrier: Text,
     },
     /// Of a stream on a network.
     Sockets {
@@ -128,7 +136,7 @@ pub enum FloorReport {
 }
 
 /// The floor of a latency, in nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FloorLatency {
     /// The median.
     pub p50: f64,
@@ -137,7 +145,7 @@ pub struct FloorLatency {
 }
 
 /// A result divided by its floor.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Ratio {
     /// Of a pingpong.
@@ -160,7 +168,7 @@ pub enum Ratio {
 }
 
 /// The throughput of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bandwidth {
     /// Payload bytes per second, over all timed sections.
     pub bytes_per_s: f64,
@@ -175,7 +183,7 @@ pub struct Bandwidth {
 }
 
 /// Least, middle and most.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The least.
     pub min: f64,
@@ -186,6 +194,27 @@ pub struct Spread {
 }
 
 impl Report {
+    /// Reads a result that `--json` wrote.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no such result: of another version, or of another program.
+    pub fn read(path: &Path) -> Result<Self> {
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Named {
+            schema: String,
+        }
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).context(|| format!("read the result {shown}"))?;
+        let strange =
+            |reason: String| crate::Error::Usage(format!("{shown} is no result of tbrdma-bench: {reason}"));
+        let named: Named = serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
+        if named.schema != SCHEMA {
+            return Err(strange(format!("its schema is {:?}, this release reads {SCHEMA:?}", named.schema)));
+        }
+        serde_json::from_str(&text).map_err(|error| strange(error.to_string()))
+    }
+
     /// The result as JSON, with a newline at its end.
     ///
     /// # Errors

@@ -222,7 +222,7 @@ fn assemble(
     sides: &'static str,
 ) -> (Report, Option<Latencies>, String) {
     let mut report = Report {
-        schema: SCHEMA,
+        schema: SCHEMA.into(),
         benchmark: plan.benchmark,
         op: plan.op,
         transport: plan.transport,
@@ -252,12 +252,12 @@ fn assemble(
         depth: plan.depth,
         post_list: plan.post_list,
         signal_every: plan.signal_every,
-        memory,
-        sides,
+        memory: memory.into(),
+        sides: sides.into(),
         link: plan.link.clone(),
         fault: plan.fault.clone(),
         seed: plan.seed,
-        counters: open.device.counters().into_iter().collect(),
+        counters: open.device.counters().into_iter().map(|(name, count)| (name.into(), count)).collect(),
         environment,
     };
     match found {
@@ -298,11 +298,11 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
     report.warmup = outcome.warmup;
     report.lead_in = outcome.lead_in;
     report.one_way_ns = outcome.latencies.summary();
-    report.kind_of_loop = Some(if outcome.open_loop.is_some() { "open" } else { "closed" });
+    report.kind_of_loop = Some(if outcome.open_loop.is_some() { "open" } else { "closed" }.into());
     report.open_loop = outcome.open_loop.as_ref().and_then(OpenLoop::report);
     report.distribution = outcome.latencies.distribution();
     report.timeline.clone_from(&outcome.timeline);
-    report.measures = Some(outcome.latencies.measures().name());
+    report.measures = Some(outcome.latencies.measures().name().into());
     report.floor_missing.clone_from(&floor.missing);
     if let Some(bounces) = floor.latencies()
         && let (Some(p50), Some(p99)) = (bounces.quantile_ns(0.5), bounces.quantile_ns(0.99))
@@ -310,7 +310,7 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
         report.floor = Some(FloorReport::Bounce {
             one_way_ns: FloorLatency { p50, p99 },
             samples: bounces.count(),
-            carrier: floor.carrier().described(),
+            carrier: floor.carrier().described().into(),
         });
         report.ratio_to_floor = report.one_way_ns.map(|summary| Ratio::Latency {
             p50: summary.p50 / p50,

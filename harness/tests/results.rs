@@ -303,3 +303,28 @@ fn devices_go_by_a_profile_and_the_result_names_it() {
         }
     }
 }
+
+#[test]
+fn a_result_is_read_as_it_was_written() {
+    let path = scratch("written.json");
+    let file = path.to_str().unwrap();
+    for mode in [&["pingpong"][..], &["pingpong", "--rate", "2000"], &["bw", "--size", "4k"]] {
+        let arguments = [mode, &["--iters", "100", "--warmup", "10", "--quiet", "--json", file]].concat();
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+        let report = tbrdma_bench::result::Report::read(&path).expect("a result");
+        assert_eq!(report.to_json().unwrap(), std::fs::read_to_string(&path).unwrap());
+    }
+    for (text, complaint) in [
+        ("", "no result of tbrdma-bench"),
+        ("{}", "missing field `schema`"),
+        (r#"{"schema":"tbrdma-bench/7"}"#, "\"tbrdma-bench/7\", this release reads \"tbrdma-bench/1\""),
+        (r#"{"schema":"tbrdma-bench/1"}"#, "missing field"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = tbrdma_bench::result::Report::read(&path).unwrap_err().to_string();
+        assert!(error.contains(complaint) && error.contains("written.json"), "{error}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(tbrdma_bench::result::Report::read(&path).unwrap_err().to_string().contains("written.json"));
+}
