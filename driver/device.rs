@@ -3,6 +3,7 @@
 
 use crate::error::{Error, PostRefusal, Result};
 use crate::mem::{Held, Place};
+use crate::sim::Network;
 use crate::sync::AtomicU64;
 use crate::sys::eventfd::EventFd;
 use crate::sys::random;
@@ -269,6 +270,10 @@ pub(crate) trait Device: Send + Sync {
         Vec::new()
     }
     fn events(&self) -> Arc<dyn DeviceEvents>;
+    /// The simulated network that it is in: then time is that one's.
+    fn network(&self) -> Option<&Arc<Network>> {
+        None
+    }
     /// What a completion channel waits with.
     fn create_comp_channel(&self) -> Result<Channel> {
         let counter = EventFd::new().map_err(Error::os("create_comp_channel", "eventfd"))?;

@@ -21,12 +21,17 @@ pub(crate) trait Keys {
     /// Lets it find nothing under this key any more.
     fn withdraw_key(&self, key: u32);
 
+    /// What new keys are made of.
+    fn random_u32(&self) -> std::io::Result<u32> {
+        random::random_u32()
+    }
+
     fn regions_locked(&self) -> MutexGuard<'_, RegionTable<()>> {
         self.region_table().lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn alloc_window(&self, pd: PdHandle, mw_type: MwType) -> Result<u32> {
-        let entropy = random::random_u32().map_err(Error::os("alloc_mw", "random numbers"))?;
+        let entropy = self.random_u32().map_err(Error::os("alloc_mw", "random numbers"))?;
         Ok(self.regions_locked().alloc_window(entropy, pd, mw_type)?)
     }
 

@@ -68,6 +68,8 @@ mod profiled;
 #[cfg(not(loom))]
 #[cfg_attr(not(tbrdma_linux), path = "portable/shm.rs")]
 mod shm;
+#[cfg(not(loom))]
+mod sim;
 #[cfg(all(test, not(loom)))]
 #[path = "../tests/common/skip.rs"]
 mod skip;
@@ -92,6 +94,7 @@ pub use {
     verbs::address::{AddressHandle, ParseQpAddressError, QP_ADDRESS_BYTES, QpAddress},
     verbs::buffer::Buffer,
     verbs::channel::CompletionChannel,
+    verbs::clock::{InTurn, Turn},
     verbs::context::{Context, DeviceInfo, devices, open, without_native_devices},
     verbs::cq::CompletionQueue,
     verbs::event::{AsyncEvent, AsyncEvents, EventSource},

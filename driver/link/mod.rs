@@ -101,6 +101,11 @@ pub(crate) trait Link: Send + Sync {
     /// The system refuses; the descriptor may then miss something.
     fn watch(&self, watched: bool) -> io::Result<()>;
 
+    /// Whether the times it is told are a simulated network's: what it does must then follow from them alone.
+    fn has_virtual_time(&self) -> bool {
+        false
+    }
+
     /// The state of the port, where it has one that may change.
     fn state(&self) -> Option<&LinkState> {
         None
@@ -152,6 +157,10 @@ macro_rules! identity_of_inner {
 
         fn watch(&self, watched: bool) -> std::io::Result<()> {
             self.inner.watch(watched)
+        }
+
+        fn has_virtual_time(&self) -> bool {
+            self.inner.has_virtual_time()
         }
     };
 }

@@ -24,7 +24,7 @@ pub(crate) struct Train {
     /// Where the one being built ends.
     open_end: usize,
     /// Packets that have been sent already: only a link that cannot send a train whole sends it in parts.
-    pub(super) sent: usize,
+    pub(crate) sent: usize,
 }
 
 impl Train {

@@ -8,6 +8,7 @@ use crate::device::{
     QpRequest, SendToken,
 };
 use crate::error::{Error, Result};
+use crate::sim::Network;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tbrdma_proto::{
@@ -196,6 +197,10 @@ impl Device for ProfiledDevice {
 
     fn events(&self) -> Arc<dyn DeviceEvents> {
         self.inner.device.events()
+    }
+
+    fn network(&self) -> Option<&Arc<Network>> {
+        self.inner.device.network()
     }
 
     fn random_psn(&self) -> u32 {

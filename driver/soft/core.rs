@@ -1,7 +1,7 @@
 //! An open device: its link, its tables, its clock, its identity.
 
 use super::cq::SoftCq;
-use super::engine::Receiver;
+use super::engine::{Receiver, Who};
 use super::path::{self, Handles};
 use super::qp::SoftQp;
 use super::service::Service;
@@ -13,14 +13,16 @@ use crate::keys::Keys;
 use crate::link::Link;
 use crate::mem::{Extents, LocalRegions, Segment};
 use crate::ring::layout::SEGMENT_SIZES;
+use crate::sim::{Network, Node};
 use crate::slots::Slots;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sys::random;
 use crate::verbs::event::EventQueue;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Instant;
+use tbrdma_proto::fault::Random;
 use tbrdma_proto::transport::Counters;
 use tbrdma_proto::{Guid, Lids, LinkLayer, Profile, Region, RegionTable, Time, limits};
 
@@ -99,11 +101,31 @@ pub(crate) struct Core {
     pub(crate) unfinished: AtomicU32,
     /// Counters of queue pairs that are no more.
     pub(crate) past: Mutex<Counters>,
-    origin: Instant,
+    clock: Clock,
 }
 
+/// What a device goes by: the machine's time and numbers nobody can guess, or a simulated network's time and a seed.
+enum Clock {
+    Real { origin: Instant },
+    Simulated { network: Arc<Network>, random: Mutex<Random> },
+}
+
+/// What makes a device one of a simulated network.
+pub(crate) struct Simulation {
+    pub(crate) network: Arc<Network>,
+    /// Where the numbers start that this adapter draws.
+    pub(crate) random: Random,
+}
+
+/// Where allocated memory lies in a simulated network: real addresses differ from run to run, and packets name them.
+const SIMULATED_MEMORY: u64 = 0x10_0000_0000;
+
 impl Core {
-    pub(crate) fn open(link: Box<dyn Link>, profile: Profile) -> Result<Arc<Self>> {
+    pub(crate) fn open(
+        link: Box<dyn Link>,
+        profile: Profile,
+        simulation: Option<Simulation>,
+    ) -> Result<Arc<Self>> {
         const CALL: &str = "open_device";
         let os = |what| Error::os(CALL, what);
         let context = random::random_u64().map_err(os("random numbers"))?;
@@ -113,7 +135,15 @@ impl Core {
         let regions = LocalRegions::new(Arc::clone(&segment)).map_err(os("the region table"))?;
         let service = Service::new(&*link).map_err(os("descriptors to wake and be woken by"))?;
         let mut profile = profile;
-        let guid = Guid(hardware_address(link.name()).unwrap_or(context));
+        let clock = match simulation {
+            None => Clock::Real { origin: Instant::now() },
+            Some(Simulation { network, random }) => Clock::Simulated { network, random: Mutex::new(random) },
+        };
+        let number = match &clock {
+            Clock::Real { .. } => hardware_address(link.name()).unwrap_or(context),
+            Clock::Simulated { random, .. } => lock(random).next_u64(),
+        };
+        let guid = Guid(number);
         profile.device.node_guid = guid;
         profile.device.sys_image_guid = guid;
         if profile.device.fw_ver.is_empty() {
@@ -152,14 +182,50 @@ impl Core {
             unfinished_list: Mutex::new(Vec::new()),
             unfinished: AtomicU32::new(0),
             past: Mutex::new(Counters::default()),
-            origin: Instant::now(),
+            clock,
         }))
     }
 
     /// The time now, as the transport wants it told.
     #[inline]
     pub(crate) fn now(&self) -> Time {
-        Time::ZERO + self.origin.elapsed()
+        match &self.clock {
+            Clock::Real { origin } => Time::ZERO + origin.elapsed(),
+            Clock::Simulated { network, .. } => network.now(),
+        }
+    }
+
+    /// The network that this is an adapter of, if it is a simulated one.
+    #[inline]
+    pub(crate) fn network(&self) -> Option<&Arc<Network>> {
+        match &self.clock {
+            Clock::Real { .. } => None,
+            Clock::Simulated { network, .. } => Some(network),
+        }
+    }
+
+    /// Work was posted or has completed, by a call and not by a pass: others in a simulated network may have something to do.
+    #[inline]
+    pub(crate) fn stir(&self) {
+        if let Some(network) = self.network() {
+            network.stir();
+        }
+    }
+
+    /// A number nobody can guess; in a simulated network the seed's next.
+    pub(crate) fn random_u32(&self) -> std::io::Result<u32> {
+        match &self.clock {
+            Clock::Real { .. } => random::random_u32(),
+            Clock::Simulated { random, .. } => Ok(lock(random).next_u32()),
+        }
+    }
+
+    /// The address of allocated memory that begins at this offset of the segment.
+    pub(crate) fn address_of(&self, offset: u64) -> u64 {
+        match &self.clock {
+            Clock::Real { .. } => self.segment.base() as u64 + offset,
+            Clock::Simulated { .. } => SIMULATED_MEMORY + offset,
+        }
     }
 
     /// All queue pairs there are now.
@@ -199,6 +265,24 @@ impl Keys for Core {
 
     fn withdraw_key(&self, key: u32) {
         self.regions.withdraw(key);
+    }
+
+    fn random_u32(&self) -> std::io::Result<u32> {
+        self.random_u32()
+    }
+}
+
+impl Node for Core {
+    fn next_event(&self) -> Time {
+        if self.unfinished.load(Ordering::SeqCst) != 0 {
+            return Time::ZERO;
+        }
+        self.timers.next().min(self.link.deadline().unwrap_or(Time::NEVER))
+    }
+
+    fn work(&self, now: Time) -> bool {
+        // No acknowledgement waits for a ride: its way is virtual.
+        self.pass(now, Who::Service)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The `soft` device as the verbs layer sees it.
 
-use super::core::{Core, lock};
+use super::core::{Core, Simulation, lock};
 use super::cq::SoftCq;
 use super::memory::SoftMemory;
 use super::qp::SoftQp;
@@ -13,10 +13,11 @@ use crate::device::{
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::link::Link;
-use std::sync::Arc;
+use crate::sim::{Network, Node};
+use std::sync::{Arc, Weak};
 use tbrdma_proto::{Access, AddressVector, Gid, Guid, MwType, PdHandle, PortState, Profile};
 
-/// An open context. Dropping it ends the service thread.
+/// An open context. Dropping it ends the service thread; in a simulated network there is none.
 pub(crate) struct SoftDevice {
     core: Arc<Core>,
     service: Option<std::thread::JoinHandle<()>>,
@@ -25,9 +26,18 @@ pub(crate) struct SoftDevice {
 impl SoftDevice {
     /// A device on this link.
     pub(crate) fn open(link: Box<dyn Link>, profile: Profile) -> Result<Self> {
-        let core = Core::open(link, profile)?;
+        let core = Core::open(link, profile, None)?;
         let service = service::start(&core).map_err(Error::os("open_device", "a service thread"))?;
         Ok(Self { core, service: Some(service) })
+    }
+
+    /// An adapter in a simulated network.
+    pub(crate) fn simulate(link: Box<dyn Link>, profile: Profile, simulation: Simulation) -> Result<Self> {
+        let network = Arc::clone(&simulation.network);
+        let core = Core::open(link, profile, Some(simulation))?;
+        let node: Weak<dyn Node> = Arc::<Core>::downgrade(&core);
+        network.join(node);
+        Ok(Self { core, service: None })
     }
 }
 
@@ -82,6 +92,14 @@ impl Device for SoftDevice {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         self.core.counters()
+    }
+
+    fn network(&self) -> Option<&Arc<Network>> {
+        self.core.network()
+    }
+
+    fn random_psn(&self) -> u32 {
+        self.core.random_u32().unwrap_or_default() & 0x00ff_ffff
     }
 
     fn describe(&self) -> String {

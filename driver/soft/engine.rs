@@ -63,6 +63,9 @@ impl Core {
     /// One pass by a thread of the application that has found nothing to poll.
     #[inline]
     pub(crate) fn poll_once(&self) {
+        if let Some(network) = self.network() {
+            return network.poll();
+        }
         self.is_polled();
         self.pass(self.now(), Who::Application);
     }

@@ -6,7 +6,6 @@ use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::mem::{Claim, ForeignMemory, PAGE, Place, RegionBytes, pages};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
-use crate::sys::random;
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::{Access, PdHandle, Region};
 
@@ -29,8 +28,7 @@ impl SoftMemory {
     pub(crate) fn allocate(core: &Arc<Core>, pd: PdHandle, len: usize, access: Access) -> Result<Arc<Self>> {
         let length = len as u64;
         let offset = core.allocate_pages(length)?;
-        let address = core.segment.base() as usize + offset as usize;
-        let iova = if access.contains(Access::ZERO_BASED) { 0 } else { address as u64 };
+        let iova = if access.contains(Access::ZERO_BASED) { 0 } else { core.address_of(offset) };
         let region =
             core.insert_region(pd, access, iova, length).inspect_err(|_| core.free_pages(offset, length))?;
         core.regions.publish_segment(&region, offset);
@@ -150,7 +148,7 @@ impl Core {
 
     /// A region under a new key.
     fn insert_region(&self, pd: PdHandle, access: Access, iova: u64, length: u64) -> Result<Region> {
-        let entropy = random::random_u32().map_err(Error::os("register memory", "random numbers"))?;
+        let entropy = self.random_u32().map_err(Error::os("register memory", "random numbers"))?;
         let key = lock(&self.table).insert(entropy, pd, access, iova, length, ())?;
         Ok(Region { key, pd, access, iova, length })
     }

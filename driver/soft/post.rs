@@ -67,6 +67,7 @@ impl SoftQp {
         } else {
             // In the error state receives complete at once.
             self.carry_out(inner, &[]);
+            self.core.stir();
         }
         (first, refused)
     }
@@ -80,6 +81,7 @@ impl SoftQp {
         if more {
             self.core.send_more(self.qpn.get());
         }
+        self.core.stir();
     }
 }
 

@@ -9,7 +9,6 @@ use crate::device::{DeviceQp, QpRequest, ReceiveBatch, Refused, SendBatch, SendT
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::ring::guard::OwnedLock;
-use crate::sys::random;
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::transport::{Pending, Qp, QpConfig};
 use tbrdma_proto::{QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, Time, limits};
@@ -73,7 +72,7 @@ impl SoftQp {
         let retired = lock(&core.retired);
         let qpn = loop {
             // Peers must not guess which numbers are in use.
-            let low = random::random_u32().map_err(Error::os(CALL, "random numbers"))? as u16;
+            let low = core.random_u32().map_err(Error::os(CALL, "random numbers"))? as u16;
             let qpn = core.link.qpn_tag().qpn(low);
             // 0 and 1 belong to the subnet's own services, and the last one means "everybody".
             if (2..0x00ff_ffff).contains(&qpn) && !table.contains_key(&qpn) && !retired.contains(&qpn) {

@@ -33,7 +33,7 @@ struct Queues {
 
 impl fmt::Debug for CompletionChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CompletionChannel").field("fd", &self.as_fd()).finish()
+        f.debug_struct("CompletionChannel").field("fd", &self.inner.channel.as_fd()).finish()
     }
 }
 
@@ -61,6 +61,13 @@ impl CompletionChannel {
     /// A completion queue that has raised an event since it was last returned, if there is one now. An event may be stale: its completions
     /// may have been polled already.
     pub fn try_next(&self) -> Option<CompletionQueue> {
+        match self.inner.context.device.network() {
+            None => self.look(),
+            Some(network) => network.try_look(|| self.look()),
+        }
+    }
+
+    fn look(&self) -> Option<CompletionQueue> {
         match &self.inner.channel {
             Channel::Counter(counter) => self.ask_each(counter),
             Channel::Device(channel) => self.take(&**channel),
@@ -110,13 +117,19 @@ impl CompletionChannel {
     /// # Errors
     /// The wait itself failed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<CompletionQueue>> {
-        wait_until_found(self.as_fd(), timeout, || self.try_next())
+        if let Some(network) = self.inner.context.device.network() {
+            return Ok(network.wait_for(timeout, || self.look()));
+        }
+        wait_until_found(self.inner.channel.as_fd(), timeout, || self.look())
             .map_err(Error::os("get_cq_event", "ppoll"))
     }
 }
 
 impl AsFd for CompletionChannel {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        if let Some(network) = self.inner.context.device.network() {
+            network.is_watched();
+        }
         self.inner.channel.as_fd()
     }
 }

@@ -10,7 +10,9 @@ use crate::device::{CqRequest, Device, check_cqe};
 use crate::error::{Error, Result};
 use crate::link::udp;
 use crate::shm;
+use crate::sim;
 use std::sync::Arc;
+use std::time::Instant;
 use tbrdma_proto::{Backend, DeviceAttr, Gid, NamedDevice, PortAttr, Profile};
 
 /// An RDMA device of this host (`ibv_get_device_list(3)`).
@@ -34,6 +36,8 @@ pub fn devices() -> Vec<DeviceInfo> {
             }
             Backend::Udp(interface) => format!("RoCEv2 over UDP on {interface}"),
             Backend::Native(device) => format!("RDMA device {device} of this system"),
+            Backend::Sim(network) if network.is_empty() => sim::DESCRIPTION.to_owned(),
+            Backend::Sim(network) => format!("{}, network {network}", sim::DESCRIPTION),
         };
         DeviceInfo { name, description }
     };
@@ -42,11 +46,17 @@ pub fn devices() -> Vec<DeviceInfo> {
         Ok(Some(listed)) => return listed.into_iter().map(described).collect(),
         Err(_) => return Vec::new(),
     }
-    shm::devices().into_iter().chain(udp::devices()).chain(crate::native::devices()).collect()
+    let simulated = std::iter::once(sim::device());
+    shm::devices()
+        .into_iter()
+        .chain(udp::devices())
+        .chain(simulated)
+        .chain(crate::native::devices())
+        .collect()
 }
 
-/// Opens a device by name (`ibv_open_device(3)`): `"shm"`, or `"udp:"` and a network interface, as in `"udp:lo"`; under another name as in
-/// `"rdma_en2=shm"`; or by a name that `TBRDMA_DEVICES` lists. What the environment says of profiles, faults and captures holds: see [`OpenOptions::from_environment`](crate::OpenOptions::from_environment).
+/// Opens a device by name (`ibv_open_device(3)`): `"shm"`; `"udp:"` and a network interface, as in `"udp:lo"`; `"sim"`, or `"sim:"` and the name
+/// of a simulated network; under another name as in `"rdma_en2=shm"`; or by a name that `TBRDMA_DEVICES` lists. What the environment says of profiles, faults and captures holds: see [`OpenOptions::from_environment`](crate::OpenOptions::from_environment).
 ///
 /// # Errors
 /// There is no such device, or the system refuses what it needs (a memory file, a socket, a thread).
@@ -64,6 +74,7 @@ pub fn without_native_devices() {
 #[derive(Clone)]
 pub struct Context {
     pub(crate) device: Arc<dyn Device>,
+    pub(super) opened: Instant,
 }
 
 impl std::fmt::Debug for Context {
@@ -74,7 +85,7 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     pub(crate) fn of(device: Arc<dyn Device>) -> Self {
-        Self { device }
+        Self { device, opened: Instant::now() }
     }
 
     /// The device's name.
@@ -194,7 +205,7 @@ impl Context {
 
     /// The context's asynchronous events (`ibv_get_async_event(3)`).
     pub fn async_events(&self) -> AsyncEvents {
-        AsyncEvents::new(self.device.events())
+        AsyncEvents::new(&*self.device)
     }
 
     /// How a queue pair of this context with this number is addressed from elsewhere.

@@ -1,7 +1,8 @@
 //! Asynchronous events: what happens to an object rather than to a work request.
 
-use crate::device::DeviceEvents;
+use crate::device::{Device, DeviceEvents};
 use crate::error::{Error, Result};
+use crate::sim::Network;
 use crate::sys::eventfd::EventFd;
 use crate::sys::wait::wait_until_found;
 use std::collections::VecDeque;
@@ -99,22 +100,27 @@ impl DeviceEvents for EventQueue {
 #[derive(Clone)]
 pub struct AsyncEvents {
     queue: Arc<dyn DeviceEvents>,
+    /// The simulated network that events come from, if it is one.
+    network: Option<Arc<Network>>,
 }
 
 impl fmt::Debug for AsyncEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AsyncEvents").field("fd", &self.as_fd()).finish()
+        f.debug_struct("AsyncEvents").field("fd", &self.queue.fd()).finish()
     }
 }
 
 impl AsyncEvents {
-    pub(crate) fn new(queue: Arc<dyn DeviceEvents>) -> Self {
-        Self { queue }
+    pub(crate) fn new(device: &dyn Device) -> Self {
+        Self { queue: device.events(), network: device.network().cloned() }
     }
 
     /// The oldest event, if there is one now.
     pub fn try_next(&self) -> Option<AsyncEvent> {
-        self.queue.take()
+        match &self.network {
+            None => self.queue.take(),
+            Some(network) => network.try_look(|| self.queue.take()),
+        }
     }
 
     /// The oldest event, waited for at most `timeout` (for ever if `None`).
@@ -122,13 +128,19 @@ impl AsyncEvents {
     /// # Errors
     /// The wait itself failed.
     pub fn next(&self, timeout: Option<Duration>) -> Result<Option<AsyncEvent>> {
-        wait_until_found(self.as_fd(), timeout, || self.queue.take())
+        if let Some(network) = &self.network {
+            return Ok(network.wait_for(timeout, || self.queue.take()));
+        }
+        wait_until_found(self.queue.fd(), timeout, || self.queue.take())
             .map_err(Error::os("get_async_event", "ppoll"))
     }
 }
 
 impl AsFd for AsyncEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        if let Some(network) = &self.network {
+            network.is_watched();
+        }
         self.queue.fd()
     }
 }

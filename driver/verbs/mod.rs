@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod buffer;
 pub(crate) mod channel;
+pub(crate) mod clock;
 pub(crate) mod context;
 pub(crate) mod cq;
 pub(crate) mod event;

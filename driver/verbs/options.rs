@@ -4,16 +4,22 @@
 use super::context::{Context, devices};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::link::{self, Link, udp};
+use crate::link::{self, udp};
 use crate::native::NativeDevice;
 use crate::shm;
+use crate::sim::{Network, SimLink};
+use crate::soft::core::Simulation;
 use crate::soft::device::SoftDevice;
 use crate::sys::random::random_u64;
 use std::path::PathBuf;
-use tbrdma_proto::fault::{FaultPlan, LinkModel, LinkModelError};
+use std::time::Duration;
+use tbrdma_proto::fault::{FaultPlan, LinkModel, LinkModelError, Random};
 use tbrdma_proto::{Backend, NamedDevice, ParseProfileError, Profile, parse_devices};
 
 const CALL: &str = "open_device";
+
+/// One way through a simulated network, if nothing else is said: a cable and a switch.
+const SIMULATED_LATENCY: Duration = Duration::from_micros(1);
 
 /// How to open a device.
 ///
@@ -59,13 +65,14 @@ impl OpenOptions {
     }
 
     /// What is wrong with the wire, for what this context sends: a fault plan such as `loss=1%,delay=50us~20us`. It is looked at when the device
-    /// is opened. Only `udp` devices have packets for it.
+    /// is opened. Only `udp` and `sim` devices have packets for it.
     pub fn fault(mut self, plan: impl Into<String>) -> Self {
         self.fault = Some(plan.into());
         self
     }
 
-    /// The seed of the faults: the same seed and the same packets give the same faults. Without one it is random.
+    /// The seed of the faults: the same seed and the same packets give the same faults. Without one it is random; on `sim`, where everything
+    /// follows from it, numbers of queue pairs and keys too, it is 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -127,7 +134,12 @@ impl OpenOptions {
                 self.refuse_wires(device)?;
                 Box::new(NativeDevice::open(device, &profile)?)
             }
-            Backend::Udp(interface) => Box::new(SoftDevice::open(self.open_link(interface)?, profile)?),
+            Backend::Udp(interface) => {
+                let fault = self.read_fault()?.map(|plan| self.seeded(plan)).transpose()?;
+                let link = link::wrap(udp::open(interface)?, fault, self.capture.as_deref())?;
+                Box::new(SoftDevice::open(link, profile)?)
+            }
+            Backend::Sim(network) => Box::new(self.simulate(network, profile)?),
         };
         Ok(Context::of(crate::profiled::around(device, name.as_deref())?))
     }
@@ -199,8 +211,23 @@ impl OpenOptions {
         }
     }
 
-    /// The link to the network, with what is asked for around it.
-    fn open_link(&self, interface: &str) -> Result<Box<dyn Link>> {
+    /// An adapter in a simulated network.
+    fn simulate(&self, network: &str, profile: Profile) -> Result<SoftDevice> {
+        let network = Network::of(network);
+        let link = SimLink::open(&network)?;
+        // Adapters that are given the same seed must not have the same luck.
+        let random = Random::new(self.seed.unwrap_or_default()).stream(link.node().into());
+        let mut plan = self.read_fault()?.unwrap_or_default();
+        if plan.delay.is_zero() && plan.jitter.is_zero() {
+            plan.delay = SIMULATED_LATENCY;
+        }
+        let seed = random.clone().next_u64();
+        let link = link::wrap(Box::new(link), Some((plan, seed)), self.capture.as_deref())?;
+        SoftDevice::simulate(link, profile, Simulation { network, random: random.stream(1) })
+    }
+
+    /// What is wrong with the wire, its speed included; `None` if nothing is said of it.
+    fn read_fault(&self) -> Result<Option<FaultPlan>> {
         let fault = match &self.fault {
             None => None,
             Some(plan) => Some(plan.parse::<FaultPlan>().map_err(|error| Error::InvalidArgument {
@@ -208,19 +235,20 @@ impl OpenOptions {
                 reason: format!("fault plan {plan:?}: {error}"),
             })?),
         };
-        let fault = match (fault, self.read_link()?) {
-            (fault, None) => fault,
+        match (fault, self.read_link()?) {
+            (fault, None) => Ok(fault),
             (fault, Some(link)) => {
-                Some(link.with_faults(fault.unwrap_or_default()).map_err(|error| self.wrong_link(&error))?)
+                link.with_faults(fault.unwrap_or_default()).map(Some).map_err(|error| self.wrong_link(&error))
             }
+        }
+    }
+
+    /// The plan, with the seed that was given or a random one.
+    fn seeded(&self, plan: FaultPlan) -> Result<(FaultPlan, u64)> {
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => random_u64().map_err(Error::os(CALL, "draw a seed for the faults"))?,
         };
-        let fault = match (fault, self.seed) {
-            (None, _) => None,
-            (Some(plan), Some(seed)) => Some((plan, seed)),
-            (Some(plan), None) => {
-                Some((plan, random_u64().map_err(Error::os(CALL, "draw a seed for the faults"))?))
-            }
-        };
-        link::wrap(udp::open(interface)?, fault, self.capture.as_deref())
+        Ok((plan, seed))
     }
 }

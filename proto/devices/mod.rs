@@ -7,6 +7,7 @@
 //! | `NAME=shm` | processes of this user on this host, through shared memory |
 //! | `NAME=udp:IFACE` | RoCEv2 over UDP on a network interface |
 //! | `NAME=native:DEVICE` | a device of the system's own verbs library |
+//! | `NAME=sim`, `NAME=sim:NETWORK` | RoCEv2 in a simulated network inside this process, in virtual time |
 //! | `NAME=shm@CABLE:0`, `NAME=shm@CABLE:1` | the two ends of a cable: each reaches the other, and nothing else |
 //! | `mesh:RANK/SIZE=shm` | for rank RANK of SIZE: a device to each other rank, in their order, one cable each |
 //! | `ring:RANK/SIZE=shm` | a device to the next rank, then one to the rank before |
@@ -39,6 +40,8 @@ pub enum Backend {
     Udp(String),
     /// A device of the system's own verbs library, by its name there.
     Native(String),
+    /// RoCEv2 in a simulated network of this process, with this name; the empty name is a network like any other.
+    Sim(String),
 }
 
 /// One end of a cable between two devices of this user on this host.
@@ -53,7 +56,7 @@ pub struct CableEnd {
 impl Backend {
     /// Whether it sends packets, which can be lost, delayed and captured.
     pub const fn has_packets(&self) -> bool {
-        matches!(self, Self::Udp(_))
+        matches!(self, Self::Udp(_) | Self::Sim(_))
     }
 }
 
@@ -70,6 +73,8 @@ impl fmt::Display for Backend {
             Self::Shm(Some(end)) => write!(f, "shm@{end}"),
             Self::Udp(interface) => write!(f, "udp:{interface}"),
             Self::Native(device) => write!(f, "native:{device}"),
+            Self::Sim(network) if network.is_empty() => f.write_str("sim"),
+            Self::Sim(network) => write!(f, "sim:{network}"),
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct ParseDevicesError {
     pub expected: &'static str,
 }
 
-const BACKENDS: &str = "[NAME=]shm, [NAME=]udp:IFACE, [NAME=]shm@CABLE:0 or :1, mesh:RANK/SIZE[:LABEL]=shm, or ring:RANK/SIZE[:LABEL]=shm";
+const BACKENDS: &str = "[NAME=]shm, [NAME=]udp:IFACE, [NAME=]sim[:NETWORK], [NAME=]shm@CABLE:0 or :1, mesh:RANK/SIZE[:LABEL]=shm, or ring:RANK/SIZE[:LABEL]=shm";
 const NAMES: &str =
     "1 to 63 letters, digits, _, - and ., the first not a dot, no name twice, as in mlx5_0=udp:lo";
 const RANKS: &str = "a rank from 0, a slash, and how many ranks there are, from 2 to 65, as in mesh:0/4=shm";
@@ -63,6 +63,18 @@ impl FromStr for Backend {
         let refuse = |what, expected| ParseDevicesError { part: text.to_owned(), what, expected };
         if text == "shm" {
             return Ok(Self::Shm(None));
+        }
+        if text == "sim" {
+            return Ok(Self::Sim(String::new()));
+        }
+        if let Some(network) = text.strip_prefix("sim:") {
+            if !is_name(network) {
+                return Err(refuse(
+                    "a network name that is none",
+                    "sim, or sim:NETWORK with 1 to 63 letters, digits, _, - and .",
+                ));
+            }
+            return Ok(Self::Sim(network.to_owned()));
         }
         if let Some(end) = text.strip_prefix("shm@") {
             let wrong =
@@ -193,7 +205,7 @@ fn default_name(backend: &Backend, profile: &str, position: usize) -> String {
             let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
             let kind = match backend {
                 Backend::Shm(_) => "shm".to_owned(),
-                Backend::Udp(_) | Backend::Native(_) => backend.to_string(),
+                Backend::Udp(_) | Backend::Sim(_) | Backend::Native(_) => backend.to_string(),
             };
             kind.chars().map(|c| if fits(c) { c } else { '_' }).collect()
         }

@@ -11,6 +11,7 @@ fn list(text: &str, profile: &str) -> Vec<String> {
 fn devices_have_the_names_they_are_given_or_those_of_their_profile() {
     let text = "shm, udp:lo,mlx5_9=udp:eth0.7,rdma_en9=shm@left:0";
     assert_eq!(list(text, "plain"), ["shm=shm", "udp_lo=udp:lo", "mlx5_9=udp:eth0.7", "rdma_en9=shm@left:0"]);
+    assert_eq!(list("sim, sim:b", "plain"), ["sim=sim", "sim_b=sim:b"]);
     assert_eq!(list("shm,udp:lo", "rxe"), ["rxe0=shm", "rxe1=udp:lo"]);
     assert_eq!(list("shm,udp:lo", "connectx"), ["mlx5_0=shm", "mlx5_1=udp:lo"]);
     assert_eq!(list("shm,shm@a:1", "apple-tb5"), ["rdma_en2=shm", "rdma_en3=shm@a:1"]);
@@ -18,7 +19,7 @@ fn devices_have_the_names_they_are_given_or_those_of_their_profile() {
 
 #[test]
 fn what_is_written_reads_as_itself() {
-    for text in ["shm=shm", "a.b-c_d=udp:lo", "x=shm@cable.7:1"] {
+    for text in ["shm=shm", "a.b-c_d=udp:lo", "x=shm@cable.7:1", "mlx5_0=sim", "mlx5_1=sim:rack-7"] {
         assert_eq!(list(text, "plain"), [text]);
     }
 }
@@ -89,6 +90,9 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         ("udp:", "no such kind"),
         ("udp:sixteen-letters!", "no such kind"),
         ("a=b=shm", "no such kind"),
+        ("sim:", "a network name"),
+        ("sim:a/b", "a network name"),
+        ("simulated", "no such kind"),
         ("shm@left", "no end"),
         ("shm@left:2", "no end"),
         ("shm@:0", "no end"),

@@ -2,20 +2,45 @@
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use tbrdma::Context;
+
+/// A context in the simulated network under test, for its clock, which is that of all contexts there; none if the device is a real one.
+fn simulated() -> Option<&'static Context> {
+    static CONTEXT: OnceLock<Option<Context>> = OnceLock::new();
+    let context = CONTEXT.get_or_init(|| {
+        let device = super::device();
+        device.starts_with("sim").then(|| tbrdma::open(device).unwrap())
+    });
+    context.as_ref()
+}
 
 /// A moment of the device's time.
 #[derive(Clone, Copy)]
-pub(crate) struct Moment(Instant);
+pub(crate) enum Moment {
+    Real(Instant),
+    Simulated(Duration),
+}
 
 impl Moment {
     /// This one.
     pub(crate) fn now() -> Self {
-        Self(Instant::now())
+        simulated().map_or_else(|| Self::Real(Instant::now()), |context| Self::Simulated(context.raw_clock()))
     }
 
     /// How long ago it was.
     pub(crate) fn elapsed(self) -> Duration {
-        self.0.elapsed()
+        match (self, simulated()) {
+            (Self::Real(instant), _) => instant.elapsed(),
+            (Self::Simulated(then), now) => now.map_or(then, Context::raw_clock).saturating_sub(then),
+        }
+    }
+}
+
+/// Lets others run, and a little time pass, between two looks at something that no call of ours waits for.
+pub(crate) fn pass_time() {
+    match simulated() {
+        Some(context) => context.sleep(Duration::from_micros(1)),
+        None => std::thread::yield_now(),
     }
 }
 

@@ -199,7 +199,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Moment::now();
     while !holds() {
         assert!(begun.elapsed() < patience(), "{what}: not within {:?}", patience());
-        std::thread::yield_now();
+        clock::pass_time();
     }
 }
 

@@ -29,7 +29,7 @@ impl CaptureLink {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn new(inner: Box<dyn Link>, file: &Path) -> Result<Self> {
-        let file = Recording::create(file, inner.name())?;
+        let file = Recording::create(file, inner.name(), inner.has_virtual_time())?;
         inner.tell_network_fields();
         Ok(Self { inner, file })
     }

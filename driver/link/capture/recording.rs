@@ -24,6 +24,8 @@ pub(crate) struct Recording {
     shared: Arc<Shared>,
     interface: u32,
     packets: AtomicU64,
+    /// The times of packets are a simulated network's, which begins in 1970.
+    is_virtual: bool,
     /// When what was written must be in the file, in nanoseconds; the end of time if all of it is.
     flush_at: AtomicU64,
 }
@@ -52,14 +54,15 @@ impl Recording {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn create(path: &Path, device: &str) -> Result<Self> {
+    pub(crate) fn create(path: &Path, device: &str, is_virtual: bool) -> Result<Self> {
         let wrong = |source: io::Error| Error::InvalidArgument {
             call: "open_device",
             reason: format!("the capture file {} cannot be written: {source}", path.display()),
         };
         let shared = Shared::of(path).map_err(wrong)?;
         let interface = shared.file().interface(device).map_err(wrong)?;
-        Ok(Self { shared, interface, packets: AtomicU64::new(0), flush_at: AtomicU64::new(u64::MAX) })
+        let (packets, flush_at) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+        Ok(Self { shared, interface, packets, is_virtual, flush_at })
     }
 
     /// Writes packets that pass now, in this order.
@@ -67,14 +70,21 @@ impl Recording {
         let mut file = self.shared.file();
         let mut result = Ok(());
         let mut count = 0;
+        let time = match self.is_virtual {
+            true => now.since(Time::ZERO),
+            false => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+        };
         for packet in packets {
-            result = result.and_then(|()| packet.write_to(self.interface, &mut file));
+            result = result.and_then(|()| packet.write_to(self.interface, time, &mut file));
             count += 1;
         }
         drop(file);
         self.packets.fetch_add(count, Ordering::Relaxed);
         if result.is_err() {
             self.shared.failed.store(true, Ordering::Relaxed);
+        } else if self.is_virtual {
+            // That a capture is written must not show in what happens when: it makes no event. What waits to be written is bounded by the
+            // writer's buffer, and written when the device is closed.
         } else if self.flush_at.load(Ordering::Relaxed) == u64::MAX {
             self.flush_at.store((now + FLUSH_EVERY).0, Ordering::Relaxed);
         }
@@ -142,7 +152,7 @@ impl Shared {
 
 impl Recorded<'_> {
     /// Writes it with the headers it has, or may have had.
-    fn write_to(&self, interface: u32, file: &mut Writer<File>) -> io::Result<()> {
+    fn write_to(&self, interface: u32, time: Duration, file: &mut Writer<File>) -> io::Result<()> {
         let mut whole = IpDatagram::of_flow(self.flow, self.ident, self.payload);
         let (class, hops) = (self.traffic_class, self.hop_limit);
         match &mut whole.ip {
@@ -151,7 +161,6 @@ impl Recorded<'_> {
         }
         let mut headers = [0; MAX_DATAGRAM_HEADER_BYTES];
         let len = whole.encode_headers(&mut headers);
-        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         file.packet(interface, time, self.direction, &[headers.get(..len).unwrap_or_default(), self.payload])
     }
 }

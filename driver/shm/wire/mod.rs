@@ -53,7 +53,7 @@ impl Wire {
         if link.is_none() && capture.is_none() {
             return Ok(None);
         }
-        let capture = capture.map(|file| Recording::create(file, super::device::NAME)).transpose()?;
+        let capture = capture.map(|file| Recording::create(file, super::device::NAME, false)).transpose()?;
         Ok(Some(Self {
             model: link.map(Model::new),
             capture,

@@ -1,0 +1,53 @@
+//! The thread that is there for programs that sleep in a descriptor (`epoll`, an asynchronous runtime), where nobody sees that they wait. It lets time
+//! go on as fast as it really does. It is started when a descriptor is first asked for: who waits by our own calls does not need it.
+
+use super::network::Network;
+use crate::sync::{AtomicBool, Ordering};
+use crate::sys::threads::OwnThread;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tbrdma_proto::Time;
+
+/// How long it sleeps at most, to see whether its network is still there.
+const NAP: Duration = Duration::from_millis(50);
+
+/// Whether the thread was started.
+#[derive(Default)]
+pub(super) struct Pump(AtomicBool);
+
+impl Pump {
+    /// Starts the thread, once.
+    pub(super) fn start(&self, network: &Arc<Network>) {
+        if self.0.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (weak, gate) = (Arc::downgrade(network), Arc::clone(&network.gate));
+        let own = OwnThread::announce();
+        let started = std::thread::Builder::new().name("tbrdma-sim".to_owned()).spawn(move || {
+            own.begin();
+            let mut pace = (Instant::now(), Time::ZERO);
+            loop {
+                let seen = gate.count();
+                let Some(nap) = turn(&weak, &mut pace) else { break };
+                gate.sleep(seen, Some(nap));
+            }
+        });
+        // Without it those who poll still make progress; the next who asks for a descriptor tries again.
+        self.0.store(started.is_ok(), Ordering::Relaxed);
+    }
+}
+
+/// Does what is due by real time, since both clocks stood at `pace`; how long to sleep then. `None` if the network is gone.
+fn turn(network: &Weak<Network>, pace: &mut (Instant, Time)) -> Option<Duration> {
+    let network = network.upgrade()?;
+    let drive = network.drive();
+    let mut allowed = pace.1 + pace.0.elapsed();
+    if network.now() > allowed {
+        // Others were faster.
+        *pace = (Instant::now(), network.now());
+        allowed = network.now();
+    }
+    network.settle(&drive);
+    while network.next_event(&drive) <= allowed && network.advance(&drive, allowed) {}
+    Some(network.next_event(&drive).since(allowed).min(NAP))
+}
