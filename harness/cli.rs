@@ -99,6 +99,9 @@ pub enum Command {
         /// Where the word is
         address: usize,
     },
+    /// A part of doctor: opens each device, and says what came of it
+    #[command(hide = true)]
+    TryDevices,
 }
 
 /// Flags of every measurement.

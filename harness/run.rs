@@ -43,8 +43,9 @@ pub fn command(command: Command) -> Result<u8> {
         Command::Ledger { clear } => ledger::show(clear).and_then(|text| say(&text)).map(|()| 0),
         Command::Doctor(flags) => doctor::run(&flags),
         Command::ReadProcess { pid, address } => {
-            say(&format!("{}\n", doctor::probes::read_process(pid, address))).map(|()| 0)
+            say(&format!("{}\n", doctor::kernel::read_process(pid, address))).map(|()| 0)
         }
+        Command::TryDevices => doctor::probes::try_devices().map(|()| 0),
         Command::Responder => responder_process(),
         Command::Pingpong(pingpong) if pingpong.flags.server.is_some() => {
             serve(&pingpong.flags, pingpong.pace.rate.map(|_| "--rate"))

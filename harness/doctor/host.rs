@@ -7,6 +7,8 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::probes::{self, Probe};
@@ -121,27 +123,32 @@ impl Host for Live {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().ok()?;
-        let out = drained(child.stdout.take());
-        let err = drained(child.stderr.take());
+        let streams = [drained(child.stdout.take()), drained(child.stderr.take())];
         let deadline = Instant::now() + PATIENCE;
-        loop {
+        let code = loop {
             match child.try_wait() {
-                Ok(Some(status)) => {
-                    let mut text = [out, err].map(|thread| thread.join().unwrap_or_default()).concat();
-                    if !words.is_empty() {
-                        let kept = text.lines().filter(|line| words.iter().any(|word| line.contains(word)));
-                        text = kept.flat_map(|line| [line, "\n"]).collect();
-                    }
-                    return Some(Ran { code: Some(status.code().unwrap_or(-1)), text });
-                }
+                Ok(Some(status)) => break Some(status.code().unwrap_or(-1)),
                 Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-                // A process stuck in the kernel does not die of this: neither it nor its output is waited for.
+                // A process stuck in the kernel does not die of this: neither it nor the rest of its output is waited for.
                 _ => {
                     let _ = child.kill();
-                    return Some(Ran { code: None, text: String::new() });
+                    break None;
                 }
             }
+        };
+        let text = streams.map(|(text, drain)| {
+            if code.is_some() {
+                let _ = drain.join();
+            }
+            let bytes = text.lock().map(|mut bytes| std::mem::take(&mut *bytes)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let mut text = text.concat();
+        if !words.is_empty() {
+            let kept = text.lines().filter(|line| words.iter().any(|word| line.contains(word)));
+            text = kept.flat_map(|line| [line, "\n"]).collect();
         }
+        Some(Ran { code, text })
     }
 
     fn variable(&self, name: &str) -> Option<String> {
@@ -153,14 +160,20 @@ impl Host for Live {
     }
 }
 
-fn drained(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(stream) = stream {
-            let _ = stream.take(MOST_BYTES).read_to_end(&mut bytes);
+/// A thread that reads a stream, and what it has read so far.
+fn drained(stream: Option<impl Read + Send + 'static>) -> (Arc<Mutex<Vec<u8>>>, JoinHandle<()>) {
+    let text = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&text);
+    let drain = std::thread::spawn(move || {
+        let Some(mut stream) = stream.map(|stream| stream.take(MOST_BYTES)) else { return };
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+            if let (Ok(mut text), Some(new)) = (into.lock(), chunk.get(..count)) {
+                text.extend_from_slice(new);
+            }
         }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+    });
+    (text, drain)
 }
 
 /// The last part of a path.

@@ -8,6 +8,8 @@ pub mod facts;
 pub mod finding;
 pub mod host;
 pub mod judge;
+#[cfg_attr(not(tbrdma_linux), path = "portable/kernel.rs")]
+pub mod kernel;
 pub mod probes;
 pub mod recorded;
 pub mod text;

@@ -6,6 +6,17 @@ use std::fmt::Write as _;
 
 use tbrdma::OpenOptions;
 
+use super::host::{Host, Live};
+use super::kernel;
+use crate::error::{Result, one_line};
+
+/// What is said of a device: before it is opened, and what came of it.
+pub const TRIED: &str = "tried";
+/// See [`TRIED`].
+pub const OPENED: &str = "opened";
+/// See [`TRIED`].
+pub const REFUSED: &str = "refused";
+
 /// At most so many devices are opened: a host of containers has hundreds of interfaces.
 const MOST_DEVICES: usize = 12;
 
@@ -18,7 +29,8 @@ pub enum Probe {
     Architecture,
     /// The addresses of network interfaces: a line each, interface and address.
     Addresses,
-    /// Our own devices: a line each, with tabs between name, `opened` or `refused`, and how it works or why not.
+    /// The devices of this library: lines with tabs between name, `tried`, `opened` or `refused`, and what it is, how it works, or why not. Who is
+    /// tried and nothing else does not end.
     Devices,
     /// May one process copy from another's memory, as `shm` does for memory that a program registered? `works`, or why not.
     ProcessVm,
@@ -47,9 +59,9 @@ pub(super) fn ask(probe: Probe) -> Option<String> {
         Probe::Platform => Some(std::env::consts::OS.into()),
         Probe::Architecture => Some(std::env::consts::ARCH.into()),
         Probe::Addresses => addresses(),
-        Probe::Devices => Some(devices()),
-        Probe::ProcessVm => process_vm(),
-        Probe::IoUring => io_uring(),
+        Probe::Devices => devices(),
+        Probe::ProcessVm => kernel::process_vm(),
+        Probe::IoUring => kernel::io_uring(),
     }
 }
 
@@ -67,77 +79,35 @@ fn addresses() -> Option<String> {
     Some(text)
 }
 
-fn devices() -> String {
-    let mut text = String::new();
+/// Has a child open the devices, because who waits for a driver that is stuck waits for ever.
+fn devices() -> Option<String> {
+    of_child(&["try-devices"])
+}
+
+/// What a second process of ours says, as far as it comes.
+pub(super) fn of_child(arguments: &[&str]) -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    Live.run(program.to_str()?, arguments, &[]).map(|ran| ran.text)
+}
+
+/// The child's side: tries each device, and says so before and after.
+///
+/// # Errors
+/// Nobody listens.
+pub fn try_devices() -> Result<()> {
     for device in tbrdma::devices().into_iter().take(MOST_DEVICES) {
+        crate::say(&format!("{}\t{TRIED}\t{}\n", device.name, device.description))?;
         let opened = OpenOptions::from_environment().and_then(|options| options.open(&device.name));
         let (outcome, told) = match opened {
             Ok(context) => {
                 let works = context.describe();
                 // A device that has nothing to say of itself says its name.
                 let works = if works == device.name { String::new() } else { format!("; {works}") };
-                ("opened", format!("{}{works}", device.description))
+                (OPENED, format!("{}{works}", device.description))
             }
-            Err(error) => ("refused", error.to_string()),
+            Err(error) => (REFUSED, error.to_string()),
         };
-        let _ = writeln!(text, "{}\t{outcome}\t{}", device.name, crate::error::one_line(&told));
+        crate::say(&format!("{}\t{outcome}\t{}\n", device.name, one_line(&told)))?;
     }
-    text
-}
-
-#[cfg(target_os = "linux")]
-fn io_uring() -> Option<String> {
-    Some(match io_uring::IoUring::new(2) {
-        Ok(_) => "works".into(),
-        Err(error) => error.to_string(),
-    })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn io_uring() -> Option<String> {
-    None
-}
-
-/// What the child of [`process_vm`] looks for.
-#[cfg(target_os = "linux")]
-const WORD: u64 = 0x7462_7264_6d61_0001;
-
-/// Has a child read a word of ours. It is no ancestor of ours, so what it may do any other process of this user may.
-#[cfg(target_os = "linux")]
-fn process_vm() -> Option<String> {
-    let word = WORD;
-    let (pid, address) = (std::process::id().to_string(), std::ptr::from_ref(&word).addr().to_string());
-    let program = std::env::current_exe().ok()?;
-    let mut command = std::process::Command::new(program);
-    let output = command.args(["read-process", &pid, &address]).output().ok()?;
-    // Until here the child may look.
-    std::hint::black_box(&word);
-    String::from_utf8(output.stdout).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn process_vm() -> Option<String> {
-    None
-}
-
-/// The child's side: reads the word of another process, and says what came of it.
-#[cfg(target_os = "linux")]
-#[must_use]
-pub fn read_process(pid: i32, address: usize) -> String {
-    use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-    let mut bytes = [0; 8];
-    let remote = [RemoteIoVec { base: address, len: bytes.len() }];
-    let pid = nix::unistd::Pid::from_raw(pid);
-    match process_vm_readv(pid, &mut [std::io::IoSliceMut::new(&mut bytes)], &remote) {
-        Ok(8) if u64::from_ne_bytes(bytes) == WORD => "works".into(),
-        Ok(count) => format!("read {count} bytes that were others"),
-        Err(error) => error.to_string(),
-    }
-}
-
-/// There is no such call here.
-#[cfg(not(target_os = "linux"))]
-#[must_use]
-pub fn read_process(_pid: i32, _address: usize) -> String {
-    "ENOSYS: this system has no process_vm_readv".into()
+    Ok(())
 }

@@ -256,6 +256,20 @@ fn device_files_that_may_not_be_opened() {
 }
 
 #[test]
+fn a_device_that_never_opens() {
+    let said = diagnosed("device-stuck");
+    assert_eq!(said.problems(), ["device.other"]);
+    said.finds(
+        "device.other",
+        "problem",
+        "opening mlx5_0 does not end",
+        "open mlx5_0: no answer",
+        "booting again",
+    );
+    assert_eq!(said.all["usable"], serde_json::json!(["shm"]));
+}
+
+#[test]
 fn a_container_without_ptrace() {
     let said = diagnosed("container");
     assert_eq!(said.problems(), ["rdma.uverbs", "limits.memlock"]);

@@ -1,7 +1,7 @@
 //! This library's own devices: whether they open, and how they work here.
 
 use crate::doctor::host::Host;
-use crate::doctor::probes::Probe;
+use crate::doctor::probes::{OPENED, Probe, TRIED};
 
 /// What is known of our devices.
 #[derive(Debug, Clone, Default)]
@@ -21,8 +21,8 @@ pub struct Ours {
 pub struct Device {
     /// The name that opens it.
     pub name: String,
-    /// Does it open?
-    pub opens: bool,
+    /// Does it open? `None` if that did not end.
+    pub opens: Option<bool>,
     /// How it works, or why it does not open.
     pub told: String,
 }
@@ -30,15 +30,23 @@ pub struct Device {
 /// Tries the devices.
 pub(super) fn gather(host: &dyn Host) -> Ours {
     let devices = host.ask(Probe::Devices).map(|text| {
-        let device = |line: &str| {
-            let mut parts = line.split('\t');
-            Some(Device {
-                name: parts.next()?.to_owned(),
-                opens: parts.next()? == "opened",
-                told: parts.next().unwrap_or_default().to_owned(),
-            })
-        };
-        text.lines().filter_map(device).collect()
+        let mut devices: Vec<Device> = Vec::new();
+        for line in text.lines() {
+            let mut parts = line.splitn(3, '\t');
+            let (Some(name), Some(outcome), Some(told)) = (parts.next(), parts.next(), parts.next()) else {
+                continue;
+            };
+            let opens = match outcome {
+                TRIED => None,
+                outcome => Some(outcome == OPENED),
+            };
+            let device = Device { name: name.to_owned(), opens, told: told.to_owned() };
+            match devices.last_mut() {
+                Some(tried) if tried.name == name => *tried = device,
+                _ => devices.push(device),
+            }
+        }
+        devices
     });
     Ours {
         devices,

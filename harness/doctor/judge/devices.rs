@@ -40,7 +40,14 @@ fn describe(device: &Device) -> Finding {
     };
     let name = &device.name;
     let opened = format!("open {name}");
-    if !device.opens {
+    let Some(opens) = device.opens else {
+        return Finding::problem(id, format!("opening {name} does not end"))
+            .about(name)
+            .seen(opened, "no answer in 5 s")
+            .why("its driver waits for something, perhaps for a process that was killed while it used the device (ps shows it in state D or U)")
+            .remedy("look what the kernel says (dmesg, on a Mac log show --last 5m); often only booting again helps");
+    };
+    if !opens {
         let remedy = match id {
             "device.udp" => {
                 "give the interface an address, and see that nobody else has UDP port 4791 (rdma_rxe does)"

@@ -32,5 +32,5 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
 #[must_use]
 pub fn usable(facts: &Facts) -> Vec<String> {
     let devices = facts.ours.devices.iter().flatten();
-    devices.filter(|device| device.opens).map(|device| device.name.clone()).collect()
+    devices.filter(|device| device.opens == Some(true)).map(|device| device.name.clone()).collect()
 }
