@@ -401,7 +401,8 @@ pub struct WorkCompletion {
     /// Path bits of the destination LID; only for UD receives.
     pub dlid_path_bits: u8,
     /// The running number of the work request in its work queue, wrapping at 2^32. With it the API hands
-    /// back the buffers lent to that request and to the unsignaled ones before it.
+    /// back the buffers lent to that request and to the unsignaled ones before it. An adapter numbers nothing: there only
+    /// work to which buffers were lent has a number, and other work has 0.
     pub wq_index: u32,
 }
 

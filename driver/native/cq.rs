@@ -170,7 +170,7 @@ impl DeviceCq for NativeCq {
         if self.idle.load(Ordering::Relaxed) != 0 {
             self.found_something();
         }
-        self.core.tickets.settle(&mut out[..taken]);
+        self.core.tickets.settle(&mut out[..taken], |bound| self.core.is_bound(bound));
         taken
     }
 

@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 use memmap2::{MmapMut, MmapRaw};
 use std::sync::{Arc, Mutex};
 use tbrdma_abi::*;
-use tbrdma_proto::{Access, PdHandle, Region};
+use tbrdma_proto::{Access, PdHandle, Region, RegionTableError};
 
 /// `IBV_REREG_MR_CHANGE_PD` and `IBV_REREG_MR_CHANGE_ACCESS`.
 const CHANGE: c_int = 2 | 4;
@@ -91,7 +91,11 @@ impl NativeMemory {
         let domain = core.pd(pd)?;
         let address = bytes.address();
         let zero_based = access.contains(Access::ZERO_BASED);
+        let length = len as u64;
         let iova = if zero_based { 0 } else { iova.unwrap_or_else(|| address.addr() as u64) };
+        if iova.checked_add(length).is_none() {
+            return Err(RegionTableError::AddressOverflow { iova, length }.into());
+        }
         let mr = Self::register_at(core, &domain, address, len, access, iova)?;
         // SAFETY: a region that was made just now.
         let lkey = unsafe { (*mr.as_ptr()).lkey };
@@ -201,7 +205,10 @@ impl DeviceMemory for NativeMemory {
         let address = std::ptr::null_mut();
         // SAFETY: a live region of this context and a domain of it; the address does not count, since the translation stays.
         let done = unsafe { change(mr.as_ptr(), CHANGE, domain.as_ptr(), address, length, rights as c_int) };
-        fault::check(call, &handle.name, done)?;
+        if done != 0 {
+            // It tells how far it got, and `errno` tells why.
+            return Err(refused(call, &handle.name, std::io::Error::last_os_error()));
+        }
         state.pd = domain;
         Ok(())
     }
@@ -232,6 +239,13 @@ impl DeviceMemory for NativeMemory {
 
 impl Drop for NativeMemory {
     fn drop(&mut self) {
+        if self.deregister().is_ok() {
+            return;
+        }
+        // Windows that are bound to it go with it.
+        let (region, mut gone) = (Some(self.region.key), Vec::new());
+        self.core.windows(|windows| gone.extend(windows.extract_if(|_, window| window.region == region)));
+        drop(gone);
         if self.deregister().is_ok() {
             return;
         }

@@ -11,7 +11,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::random::random_u64;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use tbrdma_proto::{WcOpcode, WorkCompletion};
+use tbrdma_proto::{WcOpcode, WcStatus, WorkCompletion};
 
 /// Tables that tickets are spread over, so that queue pairs seldom meet at a lock.
 const TABLES: u64 = 16;
@@ -21,6 +21,17 @@ struct Ticket {
     wr_id: u64,
     number: u32,
     account: Arc<Account>,
+    bound: Option<Bound>,
+}
+
+/// A window that gets a key when its binding has been carried out.
+#[derive(Clone, Copy)]
+pub(super) struct Bound {
+    /// Any key it had.
+    pub(super) window: u32,
+    pub(super) key: u32,
+    /// The local key of the region that it is bound to.
+    pub(super) region: u32,
 }
 
 /// The numbered work of a context.
@@ -42,12 +53,12 @@ impl Tickets {
     }
 
     /// A ticket for a work request, to be posted in place of the program's bits.
-    pub(super) fn issue(&self, account: &Arc<Account>, number: u32, wr_id: u64) -> u64 {
+    pub(super) fn issue(&self, account: &Arc<Account>, number: u32, wr_id: u64, bound: Option<Bound>) -> u64 {
         self.outstanding.fetch_add(1, Ordering::AcqRel);
         account.issued(number);
         loop {
             let ticket = mixed(self.drawn.fetch_add(1, Ordering::Relaxed)) / TABLES * TABLES + account.table;
-            let entry = Ticket { wr_id, number, account: Arc::clone(account) };
+            let entry = Ticket { wr_id, number, account: Arc::clone(account), bound };
             let mut table = lock(self.table(ticket));
             if let std::collections::hash_map::Entry::Vacant(vacant) = table.entry(ticket) {
                 vacant.insert(entry);
@@ -62,6 +73,13 @@ impl Tickets {
             self.outstanding.fetch_sub(1, Ordering::AcqRel);
         }
         taken
+    }
+
+    /// What the work request with this ticket binds, where that is known only once it has been posted.
+    pub(super) fn binds(&self, ticket: u64, bound: Bound) {
+        if let Some(ticket) = lock(self.table(ticket)).get_mut(&ticket) {
+            ticket.bound = Some(bound);
+        }
     }
 
     /// A work request that was not posted after all.
@@ -83,14 +101,14 @@ impl Tickets {
 
     /// Gives the completions of numbered work their numbers and the program's bits.
     #[inline]
-    pub(super) fn settle(&self, completions: &mut [WorkCompletion]) {
+    pub(super) fn settle(&self, completions: &mut [WorkCompletion], carried_out: impl FnMut(Bound)) {
         if self.outstanding.load(Ordering::Acquire) != 0 {
-            self.settle_each(completions);
+            self.settle_each(completions, carried_out);
         }
     }
 
     #[cold]
-    fn settle_each(&self, completions: &mut [WorkCompletion]) {
+    fn settle_each(&self, completions: &mut [WorkCompletion], mut carried_out: impl FnMut(Bound)) {
         for wc in completions {
             let Some(ticket) = self.take(wc.wr_id) else { continue };
             wc.wr_id = ticket.wr_id;
@@ -100,6 +118,11 @@ impl Tickets {
                 wc.opcode = if ticket.account.receives { WcOpcode::Recv } else { WcOpcode::Send };
             }
             ticket.account.ended(ticket.number);
+            if wc.status == WcStatus::Success
+                && let Some(bound) = ticket.bound
+            {
+                carried_out(bound);
+            }
         }
     }
 }
@@ -183,11 +206,11 @@ mod tests {
         let tickets = Tickets::new().unwrap();
         let (sends, receives) = (Account::new(false), Account::new(true));
         let (a, b) = (sends.number(1), receives.number(1));
-        let send = tickets.issue(&sends, a, 77);
-        let receive = tickets.issue(&receives, b, 77);
+        let send = tickets.issue(&sends, a, 77, None);
+        let receive = tickets.issue(&receives, b, 77, None);
         assert!(sends.retired() <= a && !receives.has_ended(b));
         let mut polled = [completion(5), completion(receive), completion(send)];
-        tickets.settle(&mut polled);
+        tickets.settle(&mut polled, |_| unreachable!("nothing was bound"));
         assert_eq!(polled.map(|wc| (wc.wr_id, wc.wq_index)), [(5, 0), (77, b), (77, a)]);
         assert!(polled[1].opcode.is_recv() && !polled[2].opcode.is_recv());
         assert!(sends.retired() > a && receives.has_ended(b));
@@ -200,10 +223,10 @@ mod tests {
         let (gone, stays) = (Account::new(true), Account::new(true));
         let first = gone.number(3);
         for number in first..first + 3 {
-            tickets.issue(&gone, number, 1);
+            tickets.issue(&gone, number, 1, None);
         }
         let kept = stays.number(1);
-        let ticket = tickets.issue(&stays, kept, 2);
+        let ticket = tickets.issue(&stays, kept, 2, None);
         tickets.forget(&gone);
         assert!(gone.has_ended(first) && !stays.has_ended(kept));
         assert_eq!(tickets.outstanding.load(Ordering::Relaxed), 1);

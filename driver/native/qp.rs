@@ -6,7 +6,7 @@ use super::device::Core;
 use super::fault;
 use super::handle::Pd;
 use super::lock;
-use super::numbers::Account;
+use super::numbers::{Account, Bound};
 use super::post::{Extra, ReceiveCall, SendCall, at, refusal};
 use super::srq::NativeSrq;
 use super::window::{Window, lasting};
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use tbrdma_abi::*;
 use tbrdma_proto::{
     Habits, MwBind, MwType, Opcode, PostErrorKind, QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn,
-    SendFlags, SendRules, SendWr, check_modify,
+    SendFlags, SendRules, SendWr, check_modify, check_values,
 };
 
 /// A queue pair.
@@ -147,7 +147,7 @@ impl NativeQp {
             return None;
         }
         let is_datagram = self.qp_type == QpType::Ud;
-        let stopped = self.send.post_list(&self.core, batch, range.clone(), |wr, remembered| {
+        self.send.post_list(&self.core, batch, range, |wr, remembered| {
             match (&wr.ud, wr.opcode) {
                 (Some(to), _) if is_datagram => {
                     let ah = remembered.find(&self.core, to.ah);
@@ -156,18 +156,14 @@ impl NativeQp {
                     Ok(Extra::Datagram(ibv_send_wr_ud { ah, remote_qpn, remote_qkey }))
                 }
                 // Without a destination a driver would follow a pointer to nowhere.
-                (None, _) if is_datagram => {
-                    Err(PostRefusal::WorkRequest(PostErrorKind::MissingUdDestination))
-                }
+                (None, opcode) if is_datagram => Err(PostRefusal::WorkRequest(match opcode {
+                    Opcode::Send | Opcode::SendWithImm => PostErrorKind::MissingUdDestination,
+                    opcode => PostErrorKind::OpcodeNotSupported { opcode, qp_type: QpType::Ud },
+                })),
                 (_, Opcode::BindMw) => self.core.bind(&wr.bind()),
                 _ => Ok(Extra::None),
             }
-        });
-        let posted = stopped.as_ref().map_or(range.end, |(position, _)| *position);
-        for wr in batch.wrs.iter().take(posted).skip(range.start).filter(|wr| wr.opcode == Opcode::BindMw) {
-            self.core.has_bound(&wr.bind());
-        }
-        stopped
+        })
     }
 
     /// Binds a window of type 1: the library gives it its next key.
@@ -186,25 +182,35 @@ impl NativeQp {
         if let Some(error) = fault::failure(returned) {
             return Some(error);
         }
-        self.core.windows(|windows| {
-            if let Some(window) = windows.get_mut(&lasting(wr.bind().window)) {
-                window.key = window.library_key();
-            }
-        });
+        let MwBind { window, lkey: region, .. } = wr.bind();
+        let key = self.core.windows(|windows| windows.get(&lasting(window)).map(Window::library_key));
+        let bound = key.map(|key| Bound { window, key, region });
+        match (ticket, bound) {
+            (Some((_, ticket)), Some(bound)) => self.core.tickets.binds(*ticket, bound),
+            (None, Some(bound)) => self.core.is_bound(bound),
+            (_, None) => {}
+        }
         None
     }
 
     /// Numbers for a list that wants them, and tickets for what will complete.
     fn number_sends(&self, batch: &mut SendBatch) -> u32 {
-        if !batch.numbered {
+        let binds = |wr: &SendWr| wr.opcode == Opcode::BindMw;
+        if !batch.numbered && !batch.wrs.iter().any(binds) {
             return 0;
         }
         let first = self.sends.number(batch.wrs.len());
         batch.room.tickets.clear();
         for (position, wr) in batch.wrs.iter().enumerate() {
+            let bind = wr.bind();
+            let bound = binds(wr).then_some(Bound { window: bind.window, key: bind.rkey, region: bind.lkey });
             if wr.flags.contains(SendFlags::SIGNALED) {
                 let number = first + position as u32;
-                batch.room.tickets.push((position, self.core.tickets.issue(&self.sends, number, wr.wr_id)));
+                let ticket = self.core.tickets.issue(&self.sends, number, wr.wr_id, bound);
+                batch.room.tickets.push((position, ticket));
+            } else if let Some(bound) = bound {
+                // Nothing will tell that it was carried out.
+                self.core.is_bound(bound);
             }
         }
         first
@@ -225,6 +231,10 @@ impl NativeQp {
             let (sges, inline) = batch.operands(wr);
             rules.check(wr, sges, inline.len()).err()
         };
+        let state = self.query().qp_state;
+        if matches!(state, QpState::Reset | QpState::Init | QpState::Rtr) {
+            return (position, PostRefusal::State(state));
+        }
         let wrong = batch.wrs.get(position).and_then(check);
         (position, refusal(error, self.cap.max_send_wr, wrong))
     }
@@ -242,10 +252,18 @@ impl NativeQp {
 
     fn explained(&self, attr: &QpAttr, mask: QpAttrMask, before: QpState, source: io::Error) -> Error {
         let next = if mask.contains(QpAttrMask::STATE) { attr.qp_state } else { before };
-        if source.raw_os_error() == Some(nix::libc::EINVAL)
-            && let Err(source) = check_modify(self.qp_type, before, next, mask)
-        {
-            return Error::Modify { qp_num: self.qp_num, source };
+        if source.raw_os_error() == Some(nix::libc::EINVAL) {
+            if mask.contains(QpAttrMask::CUR_STATE) && attr.cur_qp_state != before {
+                let reason =
+                    format!("cur_qp_state is {}, QP {} is in {before}", attr.cur_qp_state, self.qp_num);
+                return Error::InvalidArgument { call: "modify_qp", reason };
+            }
+            let profile = &self.core.profile;
+            let rules = check_modify(self.qp_type, before, next, mask)
+                .and_then(|()| check_values(attr, mask, &profile.device, &profile.port));
+            if let Err(source) = rules {
+                return Error::Modify { qp_num: self.qp_num, source };
+            }
         }
         explain::modification(&self.core, self.qp_num, next, attr, mask, source)
     }
@@ -285,7 +303,11 @@ impl DeviceQp for NativeQp {
         let first = self.core.number_receives(&self.receives, batch);
         let stopped = self.recv.post_list(batch);
         let refused = stopped.map(|(position, error)| {
-            (position, self.core.refused_receive(error, batch, self.cap.max_recv_wr, self.cap.max_recv_sge))
+            let refusal = match self.query().qp_state {
+                QpState::Reset => PostRefusal::State(QpState::Reset),
+                _ => self.core.refused_receive(error, batch, self.cap.max_recv_wr, self.cap.max_recv_sge),
+            };
+            (position, refusal)
         });
         self.core.keep_tickets(batch, refused.as_ref());
         (first, refused)
@@ -350,13 +372,12 @@ impl Core {
         self.windows(|windows| windows.get(&lasting(bind.window)).is_some_and(is_type_1))
     }
 
-    /// A BIND_MW was posted: its key is the window's, as soon as it is carried out.
-    fn has_bound(&self, bind: &MwBind) {
+    /// A binding was carried out: its key is the window's.
+    pub(super) fn is_bound(&self, bound: Bound) {
         self.windows(|windows| {
-            if let Some(window) = windows.get_mut(&lasting(bind.window))
-                && window.mw_type == MwType::Type2
-            {
-                window.key = bind.rkey;
+            if let Some(window) = windows.get_mut(&lasting(bound.window)) {
+                window.key = bound.key;
+                window.region = Some(bound.region);
             }
         });
     }

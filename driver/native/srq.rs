@@ -137,7 +137,7 @@ impl Core {
         }
         let first = account.number(batch.wrs.len());
         let issue = |(position, wr): (usize, &crate::device::ReceiveWr)| {
-            (position, self.tickets.issue(account, first + position as u32, wr.wr_id))
+            (position, self.tickets.issue(account, first + position as u32, wr.wr_id, None))
         };
         batch.room.tickets.clear();
         batch.room.tickets.extend(batch.wrs.iter().enumerate().map(issue));

@@ -17,6 +17,8 @@ pub(super) struct Window {
     pub(super) mw_type: MwType,
     /// The key it has, as far as was asked for.
     pub(super) key: u32,
+    /// The local key of the region that it was bound to last.
+    pub(super) region: Option<u32>,
 }
 
 // SAFETY: the library's object is touched with the table's lock held only.
@@ -57,7 +59,7 @@ impl Core {
         // SAFETY: a domain of this context.
         let mw = unsafe { alloc(pd.as_ptr(), mw_type.raw() as c_int) };
         let mw = fault::object(call, &handle.name, mw)?;
-        let mut window = Window { pd, mw, mw_type, key: 0 };
+        let mut window = Window { pd, mw, mw_type, key: 0, region: None };
         window.key = window.library_key();
         let key = window.key;
         self.windows(|windows| windows.insert(lasting(key), window));

@@ -38,7 +38,14 @@ pub(crate) fn device() -> &'static str {
 
 /// Whether that is shared memory, where what is posted has happened when the call returns.
 pub(crate) fn on_shm() -> bool {
-    device() == "shm"
+    matches!(device(), "shm" | "native:shm")
+}
+
+/// Whether that is a device of the system's verbs library: it does not tell how many completions wait, numbers no work but what buffers are lent to, and
+/// names windows and regions by objects, so that a key of nothing cannot be posted.
+pub(crate) fn on_native() -> bool {
+    let device = device();
+    !matches!(device, "shm" | "sim") && !device.starts_with("udp:")
 }
 
 /// Bytes of a node's memory.

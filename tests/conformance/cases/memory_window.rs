@@ -369,6 +369,14 @@ fn what_may_not_be_bound_fails_and_changes_nothing() {
         let (_a, mut b) = pair("rc");
         let (mr, mw) = (bindable(&b), b.pd.alloc_mw(mw_type).unwrap());
         let (key, wrong) = (mw.rkey(), make(&mut b, &mr, &mw));
+        if common::on_native() && what == "a zero-based region" {
+            // To an adapter it is one whose addresses begin at 0.
+            continue;
+        }
+        if common::on_native() && what.starts_with("no such") {
+            b.qp.post(|wr| _ = wr.bind_mw(&wrong).id(900)).unwrap_err();
+            continue;
+        }
         bind(&mut b, &wrong, WcStatus::MwBindErr);
         assert_eq!(mw.rkey(), key, "{what}");
         mr.deregister().unwrap();
@@ -409,7 +417,9 @@ fn a_region_stays_while_windows_are_bound_to_it() {
         let (mr, mw, part) = bound(&mut b, mw_type);
         let error = mr.deregister().unwrap_err();
         assert_eq!(error.errno(), nix::libc::EBUSY);
-        assert!(error.to_string().contains("1 memory windows are bound"), "{error}");
+        let says =
+            if common::on_native() { "a memory window may be bound" } else { "1 memory windows are bound" };
+        assert!(error.to_string().contains(says), "{error}");
         assert_eq!(write(&mut a, part.addr, part.rkey), WcStatus::Success, "nothing has changed");
         // A window may go while it is bound, and takes its key with it.
         drop(mw);

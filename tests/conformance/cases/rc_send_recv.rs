@@ -235,7 +235,8 @@ fn thousands_of_messages_arrive_once_each_and_in_order() {
                 continue;
             }
             let wc = b.expect(received, WcStatus::Success);
-            assert_eq!(wc.wq_index as u64, received);
+            let number = if common::on_native() { 0 } else { received };
+            assert_eq!(wc.wq_index as u64, number);
             let at = (received % 16) as usize * 64;
             assert_eq!(b.bytes(at..at + 50), pattern(received, 50));
             b.post_recv(posted, at..at + 64);
