@@ -5,8 +5,9 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tbrdma::{
-    Access, AsyncEvent, AsyncEventKind, CompletionQueue, Connection, Context, EventSource, MemoryRegion, Mtu,
-    ProtectionDomain, QpInit, QpState, QpType, QueuePair, WcStatus, WorkCompletion,
+    Access, AddressVector, AsyncEvent, AsyncEventKind, CompletionQueue, Connection, Context, EventSource,
+    MemoryRegion, Mtu, ProtectionDomain, QpAddress, QpInit, QpState, QpType, QueuePair, WcStatus,
+    WorkCompletion,
 };
 
 pub(crate) mod apple;
@@ -46,6 +47,13 @@ pub(crate) fn on_shm() -> bool {
 pub(crate) fn on_native() -> bool {
     let device = device();
     !matches!(device, "shm" | "sim") && !device.starts_with("udp:")
+}
+
+/// The way from a queue pair of this context to a peer, from the address that our peers know us by.
+pub(crate) fn way(ctx: &Context, peer: &QpAddress, own: &QpAddress) -> AddressVector {
+    let len = ctx.query_port(1).unwrap().gid_tbl_len.min(1 << 8);
+    let known = (0..len).find(|index| ctx.query_gid(1, *index).unwrap() == own.gid);
+    AddressVector { sgid_index: known.unwrap_or(0) as u8, ..peer.address_vector() }
 }
 
 /// Bytes of a node's memory.

@@ -37,7 +37,7 @@ fn ready_to_receive(node: &mut Node, from: &QueuePair) {
     let peer = from.address();
     attr = QpAttr {
         qp_state: QpState::Rtr,
-        ah_attr: peer.address_vector(),
+        ah_attr: common::way(&node.ctx, &peer, &node.qp.address()),
         dest_qp_num: peer.qpn,
         rq_psn: peer.psn,
         path_mtu: node.ctx.query_port(1).unwrap().active_mtu,

@@ -57,7 +57,7 @@ fn posting_is_refused_until_the_state_allows_it() {
 
     let peer = b.qp.address();
     let attr = QpAttr {
-        ah_attr: peer.address_vector(),
+        ah_attr: common::way(&a.ctx, &peer, &a.qp.address()),
         dest_qp_num: peer.qpn,
         rq_psn: peer.psn,
         max_dest_rd_atomic: 1,
@@ -86,7 +86,7 @@ fn a_queue_pair_that_is_ready_to_receive_receives() {
     b.post_recv(2, 0..8);
     let peer = a.qp.address();
     let attr = QpAttr {
-        ah_attr: peer.address_vector(),
+        ah_attr: common::way(&b.ctx, &peer, &b.qp.address()),
         dest_qp_num: peer.qpn,
         rq_psn: peer.psn,
         ..to(QpState::Rtr)
