@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::affinity;
 use crate::clock;
+use crate::interference::Interference;
 
 /// What tells one host, and one view of its processes, from another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,49 +36,6 @@ impl Host {
     }
 }
 
-/// Context switches of a thread.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Switches {
-    /// It waited.
-    pub voluntary: u64,
-    /// The scheduler took the core away.
-    pub involuntary: u64,
-}
-
-impl Switches {
-    /// Of the calling thread, so far.
-    #[must_use]
-    pub fn now() -> Self {
-        Self::parse(&read_to_string("/proc/thread-self/status").unwrap_or_default())
-    }
-
-    fn parse(status: &str) -> Self {
-        let field = |name: &str| {
-            status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
-        };
-        Self {
-            voluntary: field("voluntary_ctxt_switches:"),
-            involuntary: field("nonvoluntary_ctxt_switches:"),
-        }
-    }
-
-    /// Since an earlier reading.
-    #[must_use]
-    pub fn since(self, before: Self) -> Self {
-        Self {
-            voluntary: self.voluntary.saturating_sub(before.voluntary),
-            involuntary: self.involuntary.saturating_sub(before.involuntary),
-        }
-    }
-}
-
-/// Time the hypervisor took from all cores of this host so far, in clock ticks (1/100 s).
-#[must_use]
-pub fn steal_ticks() -> u64 {
-    let text = read_to_string("/proc/stat").unwrap_or_default();
-    text.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse().ok()).unwrap_or_default()
-}
-
 /// The environment of a result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
@@ -103,6 +61,8 @@ pub struct Environment {
     pub involuntary_context_switches: BothSides,
     /// Time the hypervisor took from this host during the run, in milliseconds.
     pub steal_ms: u64,
+    /// What else the system did meanwhile.
+    pub interference: Option<Interference>,
     /// Release of the harness.
     pub release: String,
     /// Was the harness built with optimisation?
@@ -166,6 +126,7 @@ impl Environment {
             load_average: first_line("/proc/loadavg").and_then(|line| line.split(' ').next()?.parse().ok()),
             involuntary_context_switches: BothSides::default(),
             steal_ms: 0,
+            interference: None,
             release: env!("CARGO_PKG_VERSION").into(),
             optimised: !cfg!(debug_assertions),
             unix_time_s: std::time::SystemTime::now()
@@ -196,19 +157,7 @@ fn first_line(path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Host, Switches, cpuinfo_field};
-
-    #[test]
-    fn voluntary_and_involuntary_switches_are_not_confused() {
-        let status = "Name:\tx\nvoluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t7\n";
-        let now = Switches::parse(status);
-        assert_eq!(now, Switches { voluntary: 5, involuntary: 7 });
-        assert_eq!(
-            now.since(Switches { voluntary: 2, involuntary: 9 }),
-            Switches { voluntary: 3, involuntary: 0 }
-        );
-        assert_eq!(Switches::parse("nonsense"), Switches::default());
-    }
+    use super::{Host, cpuinfo_field};
 
     #[test]
     fn fields_of_cpuinfo_are_found() {

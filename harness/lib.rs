@@ -13,7 +13,7 @@
 //! | [`pattern`] | the bytes of every message |
 //! | [`histogram`], [`timeline`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
 //! | [`outputs`], [`csv`] | files that results go to |
-//! | [`environment`], [`affinity`], [`clock`] | where and with what it was measured |
+//! | [`environment`], [`affinity`], [`clock`], [`interference`] | where and with what it was measured, and what disturbed it |
 //! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`mod@run`] | the order of it all |
 //!
@@ -36,6 +36,7 @@ pub mod environment;
 pub mod error;
 pub mod floor;
 pub mod histogram;
+pub mod interference;
 pub mod ledger;
 pub mod memcpy;
 pub mod memory;

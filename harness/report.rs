@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::histogram::nanoseconds;
+use crate::interference::Interference;
 use crate::open_loop::{Arrivals, OpenLoopReport};
 use crate::plan::{Benchmark, Wait};
 use crate::result::{FloorReport, Ratio, Report};
@@ -10,6 +11,8 @@ use crate::words::fold;
 
 /// Involuntary context switches in so many messages are worth a warning.
 const SWITCHES_WORTH_A_WORD: u64 = 100;
+/// A core that became faster or slower by so much during a run is worth a warning.
+const SPEED_WORTH_A_WORD: f64 = 1.1;
 
 /// The whole report; `picture` is the drawn distribution.
 #[must_use]
@@ -335,9 +338,29 @@ fn environment(text: &mut String, report: &Report) {
             environment.involuntary_context_switches.responder
         ),
     );
+    if let Some(interference) = &environment.interference {
+        entry(text, "meanwhile", &disturbed(interference));
+    }
     for warning in warnings(report) {
         entry(text, "WARNING", &warning);
     }
+}
+
+/// What the system did during the run, beside what it took.
+fn disturbed(interference: &Interference) -> String {
+    let Interference { initiator, responder, frequency_mhz, fixed_work_ns } = interference;
+    let frequency = frequency_mhz
+        .map(|mhz| format!("core at {:.0} MHz before and {:.0} after; ", mhz.before, mhz.after))
+        .unwrap_or_default();
+    format!(
+        "page faults {} + {}, of them from disk {} + {}; {frequency}the same work takes {:.2} x as long after the run \
+         as before",
+        initiator.minor_faults + initiator.major_faults,
+        responder.minor_faults + responder.major_faults,
+        initiator.major_faults,
+        responder.major_faults,
+        fixed_work_ns.change()
+    )
 }
 
 /// What a reader must know before believing the figures.
@@ -364,6 +387,19 @@ pub fn warnings(report: &Report) -> Vec<String> {
             "the hypervisor took {} ms of this host's time during the run",
             environment.steal_ms
         ));
+    }
+    if let Some(interference) = environment.interference {
+        let change = interference.fixed_work_ns.change();
+        if !(1.0 / SPEED_WORTH_A_WORD..=SPEED_WORTH_A_WORD).contains(&change) {
+            warnings.push(format!(
+                "the same work takes {change:.2} x as long after the run as before: the core's frequency changed, or \
+                 others use it too, and figures of the run are of both"
+            ));
+        }
+        let from_disk = interference.initiator.major_faults + interference.responder.major_faults;
+        if from_disk > 0 {
+            warnings.push(format!("{from_disk} page faults waited for a disk, and the tail shows it"));
+        }
     }
     let one_core =
         !environment.cores_allowed.contains(['-', ',']) && report.sides == crate::run::BY_THE_HARNESS;

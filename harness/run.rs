@@ -6,11 +6,12 @@ use std::time::Duration;
 use crate::affinity;
 use crate::cli::{Command, Flags};
 use crate::control::{Account, Channel, Endpoint, Message};
-use crate::environment::{BothSides, Environment, Host, Switches, steal_ticks};
+use crate::environment::{BothSides, Environment, Host};
 use crate::error::{Error, Result};
 use crate::floor::sockets::{Flood, Way};
 use crate::floor::{self, Carrier, Floor};
 use crate::histogram::Latencies;
+use crate::interference::{Reading, Tally};
 use crate::memcpy::{Memcpy, median};
 use crate::open_loop::{OpenLoop, Pace};
 use crate::outputs::Outputs;
@@ -28,8 +29,6 @@ use crate::{complain, devices, doctor, ledger, say, signals};
 const BETWEEN_BATCHES: Duration = Duration::from_secs(60);
 /// How the two sides of a run without `--server` and `--connect` were started.
 pub const BY_THE_HARNESS: &str = "started by the harness";
-/// How long a tick of the kernel's accounting is, in milliseconds.
-const TICK_MS: u64 = 10;
 
 /// Does what the command line asks; the exit code.
 ///
@@ -168,7 +167,7 @@ fn initiate(
     let mut environment = Environment::survey(own_core, allowed);
     let (session, _) = Session::establish(open, plan, Role::Initiator, channel)?;
     let memory = session.incoming.says();
-    let (switches, steal) = (Switches::now(), steal_ticks());
+    let reading = Reading::now(own_core);
     let found = match plan.benchmark {
         Benchmark::Pingpong => {
             let carrier = way(open, &session).map_or(Carrier::Memory, Carrier::Sockets);
@@ -201,15 +200,16 @@ fn initiate(
             Found::Stream(outcome, beside)
         }
     };
-    environment.steal_ms = steal_ticks().saturating_sub(steal) * TICK_MS;
-    let own = Switches::now().since(switches);
     channel.send(&Message::Finish)?;
     let Message::Bye { pinned, switches } = channel.receive(timeout)? else {
         return Err(Error::Run(format!("{} did not say goodbye", channel.peer())));
     };
+    let (interference, steal_ms) = reading.until_now(switches);
+    environment.steal_ms = steal_ms;
     environment.pinned.responder = pinned;
     environment.involuntary_context_switches =
-        BothSides { initiator: own.involuntary, responder: switches.involuntary };
+        BothSides { initiator: interference.initiator.involuntary, responder: switches.involuntary };
+    environment.interference = Some(interference);
     Ok((found, environment, memory))
 }
 
@@ -476,7 +476,7 @@ fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -> Result<Se
         Part::Pingpong(pingpong) => pingpong.session().meet(channel)?,
         Part::Stream(stream) => stream.session().meet(channel)?,
     }
-    let switches = Switches::now();
+    let tally = Tally::now();
     let mut total = Account::default();
     loop {
         match channel.receive(BETWEEN_BATCHES.max(timeout))? {
@@ -491,7 +491,7 @@ fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -> Result<Se
             Message::Floor(offer) => floor::memory::respond(offer, channel, &watch)?,
             Message::SocketFloor(offer) => floor::sockets::respond(offer, way.as_ref(), channel, &watch)?,
             Message::Finish => {
-                channel.send(&Message::Bye { pinned: core, switches: Switches::now().since(switches) })?;
+                channel.send(&Message::Bye { pinned: core, switches: Tally::now().since(tally) })?;
                 return Ok(Served { plan, account: total });
             }
             other => return Err(channel.unexpected(&other, "`go`, `floor` or `finish`")),

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::environment::{Host, Switches};
+use crate::environment::Host;
+use crate::interference::Tally;
 use crate::plan::Plan;
 
 /// First field of the first message: what protocol this is.
@@ -57,8 +58,8 @@ pub enum Message {
     Bye {
         /// The core the responder was pinned to.
         pinned: Option<usize>,
-        /// Context switches of its measuring thread during the run.
-        switches: Switches,
+        /// What happened to its measuring thread during the run.
+        switches: Tally,
     },
     /// Either side: it gives up, for this reason.
     Fail {

@@ -106,7 +106,11 @@ fn an_open_loop_tells_responses_beside_services() {
             assert!(ns("response_ns") >= ns("service_ns") * 0.998, "{quantile} of {open:#}");
         }
     }
-    assert_eq!(measured(&["pingpong"])["loop"], "closed");
+    let closed = measured(&["pingpong"]);
+    assert_eq!(closed["loop"], "closed");
+    let meanwhile = &closed["environment"]["interference"];
+    assert!(meanwhile["fixed_work_ns"]["after"].as_f64().unwrap() > 0.0, "{meanwhile:#}");
+    assert!(meanwhile["responder"]["minor_faults"].is_u64(), "{meanwhile:#}");
     assert!(measured(&["bw"])["loop"].is_null());
 }
 
