@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tbrdma::{
     Access, AddressVector, AsyncEvent, AsyncEventKind, CompletionQueue, Connection, Context, EventSource,
-    MemoryRegion, Mtu, ProtectionDomain, QpAddress, QpInit, QpState, QpType, QueuePair, WcStatus,
-    WorkCompletion,
+    MemoryRegion, Mtu, ProtectionDomain, QpAddress, QpAttr, QpAttrMask, QpInit, QpState, QpType, QueuePair,
+    WcStatus, WorkCompletion,
 };
 
 pub(crate) mod apple;
@@ -303,4 +303,25 @@ impl Rng {
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
+}
+
+/// What brings a node's queue pair from INIT to RTR, to receive from this peer.
+pub(crate) fn to_rtr(node: &Node, peer: &QpAddress) -> (QpAttr, QpAttrMask) {
+    let attr = QpAttr {
+        qp_state: QpState::Rtr,
+        port_num: 1,
+        ah_attr: way(&node.ctx, peer, &node.qp.address()),
+        dest_qp_num: peer.qpn,
+        rq_psn: peer.psn,
+        path_mtu: patient().path_mtu,
+        max_dest_rd_atomic: 1,
+        min_rnr_timer: 1,
+        ..QpAttr::default()
+    };
+    let mut mask =
+        QpAttrMask::STATE | QpAttrMask::AV | QpAttrMask::PATH_MTU | QpAttrMask::DEST_QPN | QpAttrMask::RQ_PSN;
+    if node.qp.qp_type() == QpType::Rc {
+        mask |= QpAttrMask::MAX_DEST_RD_ATOMIC | QpAttrMask::MIN_RNR_TIMER;
+    }
+    (attr, mask)
 }

@@ -5,8 +5,6 @@ use crate::case::Need;
 /// What is declared of a device.
 #[derive(Debug)]
 pub struct Declaration {
-    /// Devices whose name begins so.
-    pub device: &'static str,
     /// What it lacks: cases that need it are not run.
     pub cannot: &'static [(Need, &'static str)],
     /// Cases that fail there, with the evidence. They are run, and one that passes is a failure of its declaration.
@@ -18,18 +16,14 @@ pub fn declaration(device: &str) -> &'static [&'static Declaration] {
     ALL.iter().find(|(prefix, _)| device.starts_with(prefix)).map_or(&[], |(_, all)| *all)
 }
 
-/// Longer beginnings of names come first.
-const ALL: &[(&str, &[&Declaration])] = &[("shm", &[&SHM]), ("udp", &[&SOFT]), ("sim", &[&SOFT])];
+/// Beginnings of names, and what holds for these devices: those over the system's library are as what is below it.
+const ALL: &[(&str, &[&Declaration])] = &[("shm", &[&SHM]), ("native:shm", &[&SHM])];
 
 /// Shared memory.
 const SHM: Declaration = Declaration {
-    device: "shm",
     cannot: &[(
         Need::CqOverrun,
         "completions lie where they are made, so a completion queue cannot overflow",
     )],
     deviates: &[],
 };
-
-/// The software NIC, over whatever link.
-const SOFT: Declaration = Declaration { device: "udp", cannot: &[], deviates: &[] };

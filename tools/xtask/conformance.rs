@@ -23,9 +23,11 @@ struct Run {
     below: Option<&'static str>,
 }
 
-const RUNS: [Run; 2] = [
+const RUNS: [Run; 4] = [
     Run { label: "shm", device: "shm", below: None },
     Run { label: "udp:lo", device: "udp:lo", below: None },
+    Run { label: "native over shm", device: "native:shm", below: Some("shm=shm") },
+    Run { label: "native over udp:lo", device: "native:lo", below: Some("lo=udp:lo") },
 ];
 
 /// Results that the lab leaves, if it has run.
@@ -55,9 +57,7 @@ fn run(args: &Args) -> Result<ExitCode, String> {
         let mut command = Command::new(&program);
         command.args(["--device", run.device, "--label", run.label, "--quiet", "--json"]).arg(&file);
         if let Some(below) = run.below {
-            command
-                .env("TBRDMA_VERBS_LIBRARY", programs.join("libibverbs.so.1"))
-                .env("TBRDMA_DEVICES", below);
+            command.env("TBRDMA_VERBS_LIBRARY", programs.join("libibverbs.so")).env("TBRDMA_DEVICES", below);
         }
         let status = command.status().map_err(|error| format!("{}: {error}", program.display()))?;
         if !status.success() {

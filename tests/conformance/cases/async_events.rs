@@ -31,27 +31,10 @@ cases! {
 
 /// Brings a queue pair to RTR, to receive from `from`.
 fn ready_to_receive(node: &mut Node, from: &QueuePair) {
-    let mut attr = QpAttr { qp_state: QpState::Init, port_num: 1, ..QpAttr::default() };
+    let attr = QpAttr { qp_state: QpState::Init, port_num: 1, ..QpAttr::default() };
     let init = QpAttrMask::STATE | QpAttrMask::PKEY_INDEX | QpAttrMask::PORT | QpAttrMask::ACCESS_FLAGS;
     node.qp.modify(&attr, init).unwrap();
-    let peer = from.address();
-    attr = QpAttr {
-        qp_state: QpState::Rtr,
-        ah_attr: common::way(&node.ctx, &peer, &node.qp.address()),
-        dest_qp_num: peer.qpn,
-        rq_psn: peer.psn,
-        path_mtu: node.ctx.query_port(1).unwrap().active_mtu,
-        ..attr
-    };
-    // What our own port is called towards that peer.
-    attr.ah_attr.sgid_index = (0..16)
-        .find(|&index| node.ctx.query_gid(1, index).is_ok_and(|gid| gid == node.qp.address().gid))
-        .unwrap() as u8;
-    let mut mask =
-        QpAttrMask::STATE | QpAttrMask::AV | QpAttrMask::PATH_MTU | QpAttrMask::DEST_QPN | QpAttrMask::RQ_PSN;
-    if node.qp.qp_type() == QpType::Rc {
-        mask |= QpAttrMask::MAX_DEST_RD_ATOMIC | QpAttrMask::MIN_RNR_TIMER;
-    }
+    let (attr, mask) = common::to_rtr(node, &from.address());
     node.qp.modify(&attr, mask).unwrap();
 }
 

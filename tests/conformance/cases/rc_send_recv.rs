@@ -267,56 +267,54 @@ fn one_doorbell_posts_a_list_in_order() {
 }
 
 fn unsignaled_sends_hold_their_place_until_a_later_signaled_one_is_polled() {
-    let (mut a, b) =
-        far::pair_shaped("rc", Shape { max_send_wr: Some(4), max_recv_wr: Some(16), ..Shape::default() });
-    assert_eq!(a.qp.cap().max_send_wr, 4);
+    let shape = Shape { max_send_wr: Some(4), max_recv_wr: Some(64), ..Shape::default() };
+    let (mut a, b) = far::pair_shaped("rc", shape);
+    // At least as many as were asked for.
+    let depth = u64::from(a.qp.cap().max_send_wr);
+    assert!((4..=64).contains(&depth));
     for round in 0..5 {
-        for id in 0..4 {
+        for id in 0..depth {
             b.post_recv(id, 0..8);
         }
         a.qp.post(|wr| {
-            for id in 0..3 {
+            for id in 0..depth - 1 {
                 wr.send_inline(b"x").id(id).unsignaled();
             }
         })
         .unwrap();
         a.expect_nothing();
-        a.qp.post(|wr| _ = wr.send_inline(b"x").id(3)).unwrap();
-        // All four have been carried out, but nobody has been told yet.
-        for id in 0..4 {
+        a.qp.post(|wr| _ = wr.send_inline(b"x").id(depth)).unwrap();
+        // All of them have been carried out, but nobody has been told yet.
+        for id in 0..depth {
             b.expect(id, WcStatus::Success);
         }
         let error = a.qp.post(|wr| _ = wr.send_inline(b"x")).unwrap_err();
-        assert!(matches!(error.reason, PostRefusal::QueueFull { depth: 4 }), "round {round}: {error}");
+        assert!(matches!(error.reason, PostRefusal::QueueFull { .. }), "round {round}: {error}");
         assert!(error.to_string().contains("signal"), "{error}");
-        a.expect(3, WcStatus::Success);
+        a.expect(depth, WcStatus::Success);
         a.expect_nothing();
     }
 }
 
 fn a_full_queue_names_the_first_request_that_did_not_fit() {
     let (mut a, mut b) = pair_shaped("rc", |init| init.max_send_wr(4).max_recv_wr(4));
+    // At least as many as were asked for, and perhaps not as many on either side.
+    let (receives, sends) = (u64::from(b.qp.cap().max_recv_wr), u64::from(a.qp.cap().max_send_wr));
     let slice = b.mr.slice(0..8);
-    let error =
-        b.qp.post_recv(|rq| {
-            for id in 0..6 {
-                rq.recv(slice).id(id);
-            }
-        })
-        .unwrap_err();
-    assert_eq!(error.index, 4);
+    let error = b.qp.post_recv(|rq| (0..receives + 2).for_each(|id| _ = rq.recv(slice).id(id))).unwrap_err();
+    assert_eq!(error.index as u64, receives);
     assert_eq!(error.qp_num, b.qp.qp_num());
-    assert!(matches!(error.reason, PostRefusal::QueueFull { depth: 4 }), "{error}");
+    assert!(matches!(error.reason, PostRefusal::QueueFull { .. }), "{error}");
+    let to = b.mr.remote().at(64);
     let error =
-        a.qp.post(|wr| {
-            for id in 0..6 {
-                wr.send_inline(b"x").id(id);
-            }
-        })
-        .unwrap_err();
-    assert_eq!(error.index, 4);
-    assert!(matches!(error.reason, PostRefusal::QueueFull { depth: 4 }), "{error}");
-    for id in 0..4 {
+        a.qp.post(|wr| (0..sends + 2).for_each(|id| _ = wr.write_inline(b"x", to).id(id))).unwrap_err();
+    assert_eq!(error.index as u64, sends);
+    assert!(matches!(error.reason, PostRefusal::QueueFull { .. }), "{error}");
+    for id in 0..sends {
+        a.expect(id, WcStatus::Success);
+    }
+    for id in 0..receives {
+        a.post_send(id, 0..8);
         a.expect(id, WcStatus::Success);
         b.expect(id, WcStatus::Success);
     }

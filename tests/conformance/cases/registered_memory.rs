@@ -37,7 +37,7 @@ fn allocated_memory_is_zeroed_page_aligned_and_its_own() {
         assert_eq!(region.write(0, &vec![at as u8 + 1; region.len()]), region.len());
         assert!(!region.is_empty());
         assert_eq!(region.access(), all_access());
-        if common::on_shm() {
+        if common::device() == "shm" {
             assert_eq!(region.path(), MemoryPath::Mapped);
         }
     }

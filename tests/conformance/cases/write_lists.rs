@@ -134,19 +134,20 @@ fn memory_that_is_not_ours_to_send_ends_the_list_too() {
 
 fn a_list_longer_than_the_queue_is_posted_as_far_as_it_fits() {
     let (mut a, b) = pair_shaped("rc", |init| init.max_send_wr(16));
+    let depth = a.qp.cap().max_send_wr as usize;
     a.fill(0..MEMORY, 9);
     let refused = a.qp.post(|wr| {
-        for step in 0..40 {
+        for step in 0..depth as u64 + 24 {
             wr.write(a.mr.slice(0..SIZE), b.mr.remote().at(step * SIZE as u64)).id(step);
         }
     });
     let refused = refused.unwrap_err();
-    assert_eq!(refused.index, 16);
-    assert!(matches!(refused.reason, PostRefusal::QueueFull { depth: 16 }));
-    let ids: Vec<_> = a.take(16).iter().map(|wc| (wc.wr_id, wc.status)).collect();
-    assert_eq!(ids, Vec::from_iter((0..16).map(|id| (id, WcStatus::Success))));
-    assert_eq!(b.bytes(0..16 * SIZE), vec![9; 16 * SIZE]);
-    assert!(b.bytes(16 * SIZE..MEMORY).iter().all(|byte| *byte == 0));
+    assert_eq!(refused.index, depth);
+    assert!(matches!(refused.reason, PostRefusal::QueueFull { .. }));
+    let ids: Vec<_> = a.take(depth).iter().map(|wc| (wc.wr_id, wc.status)).collect();
+    assert_eq!(ids, Vec::from_iter((0..depth as u64).map(|id| (id, WcStatus::Success))));
+    assert_eq!(b.bytes(0..depth * SIZE), vec![9; depth * SIZE]);
+    assert!(b.bytes(depth * SIZE..MEMORY).iter().all(|byte| *byte == 0));
 }
 
 fn a_queue_pair_that_may_not_be_written_refuses_lists_as_well() {
