@@ -308,6 +308,8 @@ pub(crate) trait Device: Send + Sync {
     /// A number by which datagram work requests name this destination.
     fn create_ah(&self, pd: PdHandle, attr: &AddressVector) -> Result<u32>;
     fn destroy_ah(&self, ah: u32);
+    /// Closes the device at once. Everything that was made from it has been ended, and nobody makes a call any more: the process is about to end.
+    fn close(&self) {}
 }
 
 /// Memory of the application's own that it promises to keep: made only by those who were promised.
@@ -353,6 +355,36 @@ pub(crate) trait DeviceMemory: Send + Sync {
     /// Deregisters, and gives back the bytes that were handed over.
     fn give_back_foreign(&self) -> Result<Option<ForeignMemory>>;
 }
+
+/// In the `DeviceMemory` of a type that wraps the region `inner`: the methods by which that one's bytes are reached.
+macro_rules! bytes_of_inner {
+    () => {
+        fn with_place(&self, use_place: &mut dyn FnMut(crate::mem::Place<'_>)) {
+            self.inner.with_place(use_place);
+        }
+
+        fn segment_place(&self) -> Option<crate::mem::Place<'_>> {
+            self.inner.segment_place()
+        }
+
+        fn words(&self) -> Option<crate::mem::Held<[crate::sync::AtomicU64]>> {
+            self.inner.words()
+        }
+
+        fn path(&self) -> crate::device::MemoryPath {
+            self.inner.path()
+        }
+
+        fn wants_looks(&self) -> bool {
+            self.inner.wants_looks()
+        }
+
+        fn is_looked_at(&self) {
+            self.inner.is_looked_at();
+        }
+    };
+}
+pub(crate) use bytes_of_inner;
 
 /// A completion queue.
 pub(crate) trait DeviceCq: Send + Sync {

@@ -64,6 +64,8 @@ mod mem;
 #[allow(unsafe_code)]
 mod native;
 #[cfg(not(loom))]
+mod orderly;
+#[cfg(not(loom))]
 mod profiled;
 #[cfg(not(loom))]
 #[cfg_attr(not(tbrdma_linux), path = "portable/shm.rs")]

@@ -173,6 +173,7 @@ fn what_was_sent_arrives_also_when_its_sender_has_closed() {
 }
 
 #[test]
+#[cfg_attr(not(tbrdma_linux), ignore = "it needs shm")]
 fn real_devices_have_a_real_clock() {
     let ctx: Context = tbrdma::open("shm").unwrap();
     assert!(!ctx.has_virtual_time());

@@ -103,6 +103,9 @@ pub(crate) struct NativeDevice {
 }
 
 impl NativeDevice {
+    /// Whether the devices of this system are Apple's.
+    pub(crate) const IS_APPLES: bool = super::platform::MAC;
+
     /// Opens the system's device of this name. Of `profile` the switches count; what the device can do it says itself.
     pub(crate) fn open(name: &str, profile: &Profile) -> Result<Self> {
         let library = Library::get(OPEN)?;
@@ -115,7 +118,7 @@ impl NativeDevice {
         let mut device = handle.query_device()?;
         let port = handle.query_port()?;
         device.max_inline_data = handle.try_inline();
-        let profile = Profile { name: profile.name, device, port, switches: profile.switches };
+        let profile = profile.on_device(device, port);
         let core = Core {
             identity: random_u64().map_err(Error::os(OPEN, "random numbers"))?,
             profile,
@@ -258,5 +261,9 @@ impl Device for NativeDevice {
 
     fn destroy_ah(&self, ah: u32) {
         self.core.destroy_ah(ah);
+    }
+
+    fn close(&self) {
+        self.core.handle.close();
     }
 }

@@ -3,6 +3,7 @@
 use super::fault;
 use super::library::Library;
 use crate::error::Result;
+use crate::sync::{AtomicBool, Ordering};
 use core::ffi::CStr;
 use core::ptr::NonNull;
 use std::sync::Arc;
@@ -97,6 +98,7 @@ pub(super) struct Handle {
     pub(super) context: NonNull<ibv_context>,
     pub(super) ops: Ops,
     pub(super) name: String,
+    closed: AtomicBool,
 }
 
 // SAFETY: libibverbs lets any thread make calls on a context, also several at a time (rdma-core's Documentation, "libibverbs.md", on thread safety).
@@ -115,7 +117,13 @@ impl Handle {
         let table = context.as_ptr().cast_const();
         #[allow(clippy::multiple_unsafe_ops_per_block, reason = "a place in a structure, and its value")]
         let ops = slots!(table: alloc_mw bind_mw dealloc_mw poll_cq req_notify_cq post_srq_recv post_send post_recv);
-        Ok(Some(Self { library: Arc::clone(library), context, ops, name: name.to_owned() }))
+        Ok(Some(Self {
+            library: Arc::clone(library),
+            context,
+            ops,
+            name: name.to_owned(),
+            closed: AtomicBool::new(false),
+        }))
     }
 
     /// The context as the library's calls take it.
@@ -129,10 +137,19 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Closes it now, once; whoever holds us makes no calls any more.
+    pub(super) fn close(&self) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            // SAFETY: opened by us, and closed here alone. Everything that was made from it is gone: it held us, or its holder says so.
+            unsafe { (self.library.ibv_close_device)(self.context()) };
+        }
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: opened by us, closed once, and everything that was made from it is gone: it held us.
-        unsafe { (self.library.ibv_close_device)(self.context()) };
+        self.close();
     }
 }
 

@@ -44,7 +44,8 @@ impl Bytes {
 struct State {
     mr: Option<NonNull<ibv_mr>>,
     foreign: Option<ForeignMemory>,
-    pd: Arc<Pd>,
+    /// While it is registered.
+    pd: Option<Arc<Pd>>,
 }
 
 /// A registered memory region.
@@ -107,7 +108,7 @@ impl NativeMemory {
             Bytes::Own(pages) => (Some(pages), None),
             Bytes::Foreign(memory) => (None, Some(memory)),
         };
-        let state = Mutex::new(State { mr: Some(mr), foreign, pd: domain });
+        let state = Mutex::new(State { mr: Some(mr), foreign, pd: Some(domain) });
         Ok(Arc::new(Self { core: Arc::clone(core), region, rkey, own, state }))
     }
 
@@ -209,7 +210,7 @@ impl DeviceMemory for NativeMemory {
             // It tells how far it got, and `errno` tells why.
             return Err(refused(call, &handle.name, std::io::Error::last_os_error()));
         }
-        state.pd = domain;
+        state.pd = Some(domain);
         Ok(())
     }
 
@@ -228,6 +229,7 @@ impl DeviceMemory for NativeMemory {
             return Err(fault::refused_for("dereg_mr", &handle.name, source, advice.to_owned()));
         }
         state.mr = None;
+        state.pd = None;
         Ok(())
     }
 

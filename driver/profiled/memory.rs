@@ -1,10 +1,8 @@
 //! Regions and completion queues that are counted; regions without a remote key.
 
 use super::account::Held as Counted;
-use crate::device::{DeviceCq, DeviceMemory, ForeignMemory, MemoryPath};
+use crate::device::{DeviceCq, DeviceMemory, ForeignMemory, bytes_of_inner};
 use crate::error::{Error, Result};
-use crate::mem::{Held, Place};
-use crate::sync::AtomicU64;
 use std::sync::Arc;
 use tbrdma_proto::{Access, PdHandle, Region, Rkey, WorkCompletion};
 
@@ -29,29 +27,7 @@ impl DeviceMemory for ProfiledMemory {
         }
     }
 
-    fn with_place(&self, use_place: &mut dyn FnMut(Place<'_>)) {
-        self.inner.with_place(use_place);
-    }
-
-    fn segment_place(&self) -> Option<Place<'_>> {
-        self.inner.segment_place()
-    }
-
-    fn words(&self) -> Option<Held<[AtomicU64]>> {
-        self.inner.words()
-    }
-
-    fn path(&self) -> MemoryPath {
-        self.inner.path()
-    }
-
-    fn wants_looks(&self) -> bool {
-        self.inner.wants_looks()
-    }
-
-    fn is_looked_at(&self) {
-        self.inner.is_looked_at();
-    }
+    bytes_of_inner!();
 
     fn change_rights(&self, pd: PdHandle, access: Access) -> Result<()> {
         self.inner.change_rights(pd, access)

@@ -7,8 +7,8 @@ use crate::device::{DeviceMemory, DeviceQp, QpRequest, ReceiveBatch, Refused, Se
 use crate::error::{Error, PostRefusal, Result};
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::{
-    Access, Alias, DepthUnit, EarlyReceive, Opcode, Overrun, PdHandle, Presence, QpAttr, QpAttrMask, QpCap,
-    QpState, QpType, Qpn, Region, SendFlags, Sge, WriteMode,
+    Access, Alias, DepthRounding, DepthUnit, EarlyReceive, MAX_FRAMES, Opcode, Overrun, PdHandle, Presence,
+    QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, Region, SendFlags, Sge, WriteMode,
 };
 
 /// A queue pair as its device's profile lets it be.
@@ -55,10 +55,17 @@ impl ProfiledQp {
         let (inner, token) = device.device.create_qp(within)?;
         let told = inner.cap();
         let in_frames = switches.depth == DepthUnit::Frames;
+        let by_device = switches.rounding == DepthRounding::Device;
         let cap = QpCap {
             max_send_sge: cap.max_send_sge.max(1),
             max_recv_sge: cap.max_recv_sge.max(u32::from(told.max_recv_wr > 0)),
-            ..if in_frames { cap } else { told }
+            ..if !in_frames {
+                told
+            } else if by_device {
+                as_granted(&*inner, told)
+            } else {
+                cap
+            }
         };
         let frames = |depth: u32| Mutex::new(in_frames.then(|| Frames::new(depth)));
         let qp = Self {
@@ -138,6 +145,17 @@ impl Verdict {
 /// Bytes of a list.
 fn bytes(sges: &[Sge]) -> u64 {
     sges.iter().map(|sge| u64::from(sge.length)).sum()
+}
+
+/// The depths that a device has granted: what it says when it is asked, else what it said when the queue pair was made.
+fn as_granted(qp: &dyn DeviceQp, told: QpCap) -> QpCap {
+    let said = qp.query().cap;
+    let depth = |said: u32, told: u32| if said == 0 { told } else { said }.min(MAX_FRAMES);
+    QpCap {
+        max_send_wr: depth(said.max_send_wr, told.max_send_wr),
+        max_recv_wr: depth(said.max_recv_wr, told.max_recv_wr),
+        ..told
+    }
 }
 
 /// Memory for what lies past a boundary: as much as a message has.

@@ -37,6 +37,8 @@ pub(crate) mod remote_memory;
 /// Local datagrams in order, which carry file descriptors.
 #[cfg(tbrdma_linux)]
 pub(crate) mod socket;
+/// The ends of a process that run no destructors.
+pub(crate) mod termination;
 /// Which threads there are.
 #[cfg_attr(not(tbrdma_linux), path = "portable/threads.rs")]
 pub(crate) mod threads;

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::link::{self, udp};
 use crate::native::NativeDevice;
+use crate::orderly;
 use crate::shm;
 use crate::sim::{Network, SimLink};
 use crate::soft::core::Simulation;
@@ -132,7 +133,13 @@ impl OpenOptions {
             }
             Backend::Native(device) => {
                 self.refuse_wires(device)?;
-                Box::new(NativeDevice::open(device, &profile)?)
+                let profile = match &self.profile {
+                    // Nobody has said otherwise: a Mac's ports have Apple's rules.
+                    None if NativeDevice::IS_APPLES => Profile::apple_tb5(),
+                    _ => profile,
+                };
+                let native = Box::new(NativeDevice::open(device, &profile)?);
+                if profile.is_apples() { orderly::around(native)? } else { native }
             }
             Backend::Udp(interface) => {
                 let fault = self.read_fault()?.map(|plan| self.seeded(plan)).transpose()?;

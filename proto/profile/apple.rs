@@ -14,6 +14,7 @@
 //! | depth counts frames of 4 KiB, and bounds the message | `depth=frames` | TN3205 |
 //! | depths are adjusted: 256 asked, 1023 granted, as `ibv_query_qp` tells | `rounding=up` | TN3205; SQCU/mesh. JACCL asks for 32 and posts 256 frames |
 //! | another build: 64 asked, 63 usable | `rounding=off` | hellas-ai/thunderbolt-ibverbs#35, #41 |
+//! | around a real port: what it granted, as it says | `rounding=device` | the guards, see `Profile::on_device` |
 //! | past the depth posting fails with ENOMEM | `overrun=loud` (default: seen at once) | hellas-ai/thunderbolt-ibverbs#35, #41 |
 //! | past the depth posting succeeds, and data is damaged | `overrun=silent`: what does not fit is lost | SQCU/mesh RDMA-FIRST.md (8193 receives in 4095) |
 //! | at most 4095 work requests, messages up to 16,773,120 bytes | `max_qp_wr`, `max_msg_sz` | TN3205 |
@@ -41,8 +42,8 @@
 
 use super::Profile;
 use super::switches::{
-    DepthRounding, DepthUnit, FlowMode, Lids, Match, Presence, QpCapError, Rkey, Switches, Transports,
-    WriteMode,
+    Alias, DepthRounding, DepthUnit, FlowMode, Lids, Match, MrSize, Overrun, Presence, QpCapError, Rkey,
+    Switches, Transports, WriteMode,
 };
 use crate::limits::{AtomicCap, DeviceAttr, LinkLayer, OdpCaps, PortAttr};
 use crate::qp::Mtu;
@@ -67,11 +68,55 @@ pub(super) fn granted_frames(asked: u32, rounding: DepthRounding) -> u32 {
             asked.saturating_add(1).div_ceil(FRAMES_OF_A_STEP).saturating_mul(FRAMES_OF_A_STEP) - 1
         }
         DepthRounding::Off => asked.saturating_sub(1).max(1),
+        DepthRounding::Device => asked,
     }
     .min(MAX_FRAMES)
 }
 
 impl Profile {
+    /// Whether it is `apple-tb5`, with whatever switches.
+    pub fn is_apples(&self) -> bool {
+        self.name == Self::NAMES[3]
+    }
+
+    /// What this profile is for a real device, which says this of itself. Of a plain profile only the switches are left. `apple-tb5` becomes a guard:
+    /// limits are the lower ones of both, and what the port would do in silence (lose a WRITE, take more than the depth, follow an address to 4 GiB
+    /// lower) is refused. What the port does by itself is not done twice.
+    pub fn on_device(&self, device: DeviceAttr, port: PortAttr) -> Self {
+        let mut real = Self { name: self.name, device, port, switches: self.switches };
+        if !self.is_apples() {
+            return real;
+        }
+        let (ours, theirs) = (&self.device, &mut real.device);
+        // A port that does not say how many has as many as are known.
+        let fewer =
+            |theirs: &mut u32, ours: u32| *theirs = if *theirs == 0 { ours } else { ours.min(*theirs) };
+        fewer(&mut theirs.max_qp, ours.max_qp);
+        fewer(&mut theirs.max_qp_wr, ours.max_qp_wr);
+        fewer(&mut theirs.max_cq, ours.max_cq);
+        fewer(&mut theirs.max_cqe, ours.max_cqe);
+        fewer(&mut theirs.max_mr, ours.max_mr);
+        fewer(&mut theirs.max_pd, ours.max_pd);
+        fewer(&mut theirs.max_sge, ours.max_sge);
+        theirs.max_inline_data = theirs.max_inline_data.min(ours.max_inline_data);
+        (theirs.max_srq, theirs.max_srq_wr, theirs.max_srq_sge) = (0, 0, 0);
+        (theirs.max_mw, theirs.max_ah) = (0, 0);
+        (theirs.max_qp_rd_atom, theirs.max_qp_init_rd_atom) = (0, 0);
+        theirs.atomic_cap = AtomicCap::None;
+        fewer(&mut real.port.max_msg_sz, self.port.max_msg_sz);
+        real.switches = Switches {
+            rounding: DepthRounding::Device,
+            overrun: Overrun::Loud,
+            write: WriteMode::Refused,
+            alias: Alias::Refused,
+            mr_size: MrSize::Reported,
+            rkey: Rkey::Real,
+            lids: Lids::None,
+            ..self.switches
+        };
+        real
+    }
+
     /// A Thunderbolt 5 port of a Mac with macOS 26.2 or later. The facts and their sources are the table at the head of
     /// `proto/profile/apple.rs`.
     pub fn apple_tb5() -> Self {

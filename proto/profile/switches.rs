@@ -66,6 +66,8 @@ choices! {
         Up = "up",
         /// One less than asked for: ask for 64 and get 63.
         Off = "off",
+        /// As a real device does, which says itself what it has granted.
+        Device = "device",
     }
 
     /// Which receives fit a message.

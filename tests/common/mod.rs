@@ -27,13 +27,18 @@ pub(crate) fn choose(name: &str) {
     assert_eq!(DEVICE.get_or_init(|| name.to_owned()), name, "the device under test is one a process");
 }
 
-/// The device that the tests of this process are about. If nothing was chosen, the name of the binary says it: the software NIC where it begins so,
-/// else shared memory.
+/// The device that the tests of this process are about. If nothing was chosen, the name of the binary says it: the software NIC or the simulator where
+/// it begins so, else shared memory.
 pub(crate) fn device() -> &'static str {
     DEVICE.get_or_init(|| {
         let binary = std::env::current_exe().unwrap();
         let name = binary.file_name().unwrap().to_string_lossy().into_owned();
-        if name.starts_with("soft_") { "udp:lo" } else { "shm" }.to_owned()
+        let devices = [("soft_", "udp:lo"), ("sim_", "sim")];
+        devices
+            .iter()
+            .find(|(start, _)| name.starts_with(start))
+            .map_or("shm", |(_, device)| device)
+            .to_owned()
     })
 }
 

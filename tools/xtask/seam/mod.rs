@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Write docs/platforms.md anew, and nothing else.
     #[arg(long)]
     write: bool,
-    /// Run the tests of the part for all systems as well: proto's, and the library's own. It takes a few minutes.
+    /// Run the tests of the part for all systems as well: proto's, the library's own and those of the device sim. It takes a few minutes.
     #[arg(long)]
     test: bool,
 }
@@ -73,7 +73,7 @@ fn portable(root: &Path, test: bool) -> Result<(), String> {
     run(check, "the build without what only Linux has")?;
     println!("built without what only Linux has: {}", CRATES.join(", "));
     if test {
-        for (name, part) in [("tbrdma-proto", &[][..]), ("tbrdma", &["--lib"][..])] {
+        for (name, part) in [("tbrdma-proto", &[][..]), ("tbrdma", &["--lib", "--test", "sim_*"][..])] {
             let mut tests = cargo(root, &["test", "--quiet"], &[name]);
             tests.args(part).env("RUSTFLAGS", flags);
             run(tests, &format!("the tests of {name} without what only Linux has"))?;
