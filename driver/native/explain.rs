@@ -152,6 +152,20 @@ pub(super) fn address(error: Error, core: &Core, to: &AddressVector) -> Error {
     refused_for(call, &device, source, said.join("; "))
 }
 
+/// A shared receive queue could not be made.
+pub(super) fn shared_queue(error: Error, profile: &Profile, max_wr: u32, max_sge: u32) -> Error {
+    let (most_wr, most_sge) = (profile.device.max_srq_wr, profile.device.max_srq_sge);
+    match error {
+        Error::Refused { call, device, .. } if max_wr == 0 || max_wr > most_wr || max_sge > most_sge => {
+            let reason = format!(
+                "max_wr = {max_wr} with max_sge = {max_sge}, device {device} takes 1 to {most_wr} with at most {most_sge}"
+            );
+            Error::InvalidArgument { call, reason }
+        }
+        error => error,
+    }
+}
+
 /// A queue pair could not be made.
 pub(super) fn creation(error: Error, profile: &Profile, request: &QpRequest) -> Error {
     let Error::Refused { call, device, source, .. } = error else { return error };

@@ -1,6 +1,7 @@
 //! Shared receive queues, and what receives of all queues have in common.
 
 use super::device::Core;
+use super::explain;
 use super::fault;
 use super::handle::Pd;
 use super::lock;
@@ -47,8 +48,9 @@ impl NativeSrq {
         };
         // SAFETY: a domain of this context. What the queue carries as its context is a number.
         let srq = unsafe { create(pd.as_ptr(), &raw mut init) };
-        let queue = fault::object(call, &handle.name, srq).inspect_err(|_| {
+        let queue = fault::object(call, &handle.name, srq).map_err(|error| {
             lock(&core.srqs).release(index);
+            explain::shared_queue(error, &core.profile, max_wr, max_sge)
         })?;
         let srq = Arc::new(Self {
             core: Arc::clone(core),
