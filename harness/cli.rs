@@ -9,6 +9,7 @@ use crate::doctor;
 use crate::error::{Error, Result, one_line};
 use crate::open_loop::{Pace, PaceFlags};
 use crate::outputs::OutputFlags;
+use crate::page;
 use crate::plan::{Benchmark, Memory, Op, Plan, Transport, Wait};
 
 /// The address of `--server` without a value, and the port of an address without one.
@@ -40,6 +41,12 @@ Examples:
   tbrdma-bench doctor                                   what RDMA this host has, and why not more
 
 Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags; 130 interrupted.";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  tbrdma-bench pingpong --json shm.json && tbrdma-bench pingpong --device udp:lo --json udp.json
+  tbrdma-bench report shm.json udp.json -o page.html
+  tbrdma-bench report run-*.json -o page.html --title 'Before and after'";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -82,6 +89,9 @@ pub enum Command {
     /// What RDMA this host has, and why not more
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(doctor::Flags),
+    /// Results as one page for a browser, whole in its file
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(page::Flags),
     /// What programs hold of devices with the profile switch ledger=on, also such as were killed
     Ledger {
         /// Give back what is left of programs that are dead

@@ -11,6 +11,7 @@
 //! | [`open_loop`] | messages that are due by the clock |
 //! | [`floor`], [`memcpy`] | what the same cores do without a library |
 //! | [`pattern`] | the bytes of every message |
+//! | [`page`] | results as a page for a browser |
 //! | [`histogram`], [`timeline`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
 //! | [`outputs`], [`csv`] | files that results go to |
 //! | [`environment`], [`affinity`], [`clock`], [`interference`] | where and with what it was measured, and what disturbed it |
@@ -42,6 +43,7 @@ pub mod memcpy;
 pub mod memory;
 pub mod open_loop;
 pub mod outputs;
+pub mod page;
 pub mod pattern;
 pub mod peer;
 pub mod pingpong;

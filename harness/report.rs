@@ -67,7 +67,9 @@ pub fn line(report: &Report) -> String {
     text
 }
 
-fn title(report: &Report) -> String {
+/// What was measured, in a few words.
+#[must_use]
+pub fn title(report: &Report) -> String {
     format!(
         "{} {} over {}, {} bytes{}",
         report.benchmark,
@@ -415,7 +417,9 @@ pub fn warnings(report: &Report) -> Vec<String> {
     warnings
 }
 
-fn bytes(per_second: f64) -> String {
+/// Bytes per second as a reader likes them.
+#[must_use]
+pub fn bytes(per_second: f64) -> String {
     match per_second {
         _ if per_second >= 1e9 => format!("{:.2} GB/s", per_second / 1e9),
         _ if per_second >= 1e6 => format!("{:.2} MB/s", per_second / 1e6),
@@ -423,7 +427,9 @@ fn bytes(per_second: f64) -> String {
     }
 }
 
-fn messages(per_second: f64) -> String {
+/// Messages per second as a reader likes them.
+#[must_use]
+pub fn messages(per_second: f64) -> String {
     match per_second {
         _ if per_second >= 1e6 => format!("{:.3} million messages/s", per_second / 1e6),
         _ => format!("{per_second:.0} messages/s"),

@@ -15,6 +15,7 @@ use crate::interference::{Reading, Tally};
 use crate::memcpy::{Memcpy, median};
 use crate::open_loop::{OpenLoop, Pace};
 use crate::outputs::Outputs;
+use crate::page;
 use crate::peer::{self, Listener, Responder};
 use crate::pingpong::{self, Pingpong};
 use crate::plan::{Benchmark, Plan};
@@ -41,6 +42,7 @@ pub fn command(command: Command) -> Result<u8> {
         }
         Command::Ledger { clear } => ledger::show(clear).and_then(|text| say(&text)).map(|()| 0),
         Command::Doctor(flags) => doctor::run(&flags),
+        Command::Report(flags) => page::run(&flags).map(|()| 0),
         Command::ReadProcess { pid, address } => {
             say(&format!("{}\n", doctor::kernel::read_process(pid, address))).map(|()| 0)
         }

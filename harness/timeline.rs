@@ -8,7 +8,7 @@ use crate::cli::Extent;
 use crate::histogram::Latencies;
 
 /// About as many stretches are told of a run, however long it is.
-const STRETCHES: u32 = 256;
+const STRETCHES: u32 = 128;
 
 /// A part of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -184,7 +184,7 @@ mod tests {
         // One message that was slow.
         timeline.batch(Instant::now(), BATCH, 10, None).latencies(&batch_of(9000));
         let stretches = timeline.finish();
-        assert!((200..=257).contains(&stretches.len()), "{}", stretches.len());
+        assert!((100..=129).contains(&stretches.len()), "{}", stretches.len());
         assert_eq!(stretches.iter().map(|stretch| stretch.samples).sum::<u64>(), 6010);
         let slowest = stretches.last().unwrap().max.unwrap();
         assert!((9000.0..9009.0).contains(&slowest), "{slowest}");

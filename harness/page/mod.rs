@@ -1,0 +1,124 @@
+//! `report`: results of any number of runs as one page that a browser shows. The page is whole in its file: it fetches nothing and runs nothing.
+//!
+//! What it says follows from the results alone, so the same files give the same page. Every chart is drawn from figures that the page has as a
+//! table too.
+
+mod chart;
+mod draw;
+mod section;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use askama::Template;
+use clap::Args;
+
+use crate::error::{Context, Error, Result};
+use crate::outputs::WholeFile;
+use crate::result::Report;
+use chart::Chart;
+use section::{Fact, Section};
+
+/// The most results of one page: with more, nobody tells the curves apart.
+const MOST_RESULTS: usize = 64;
+
+/// The flags.
+#[derive(Debug, Clone, Args)]
+pub struct Flags {
+    /// Results, as --json wrote them
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Where the page goes; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// What it is called [default: Results of tbrdma-bench]
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+}
+
+/// Writes the page.
+///
+/// # Errors
+/// A result cannot be read, there are too many, or the page cannot be written.
+pub fn run(flags: &Flags) -> Result<()> {
+    if flags.files.len() > MOST_RESULTS {
+        let count = flags.files.len();
+        return Err(Error::Usage(format!(
+            "{count} results are too many for a page that can be read: give at most {MOST_RESULTS}"
+        )));
+    }
+    let reports = flags
+        .files
+        .iter()
+        .map(|path| {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            Ok((name, Report::read(path)?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let title = flags.title.as_deref().unwrap_or("Results of tbrdma-bench");
+    let text = page(title, &reports)?;
+    if flags.output.as_os_str() == "-" {
+        return crate::say(&text);
+    }
+    WholeFile::prepare("--output", &flags.output)?.write(&text)
+}
+
+/// The page of these results, each with the name it is to have.
+///
+/// # Errors
+/// Never in practice.
+pub fn page(title: &str, reports: &[(String, Report)]) -> Result<String> {
+    let sections: Vec<Section> =
+        (1..).zip(reports).map(|(number, (name, report))| Section::new(number, name, report)).collect();
+    let curves: Vec<_> =
+        (1..).zip(reports).filter(|(_, (_, report))| !report.distribution.is_empty()).collect();
+    let page = Page {
+        title,
+        count: reports.len(),
+        unverified: reports.iter().filter(|(_, report)| !report.verified).count(),
+        curves: (!curves.is_empty()).then(|| draw::curves(&curves)),
+        has_latencies: sections.iter().any(|section| section.latency.is_some()),
+        has_throughput: sections.iter().any(|section| section.throughput.is_some()),
+        environments: environments(reports),
+        sections,
+        release: env!("CARGO_PKG_VERSION"),
+    };
+    page.render().context(|| "make the page".into())
+}
+
+/// All of it.
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page<'r> {
+    title: &'r str,
+    count: usize,
+    /// Results that are not to be trusted.
+    unverified: usize,
+    /// The latencies of all runs in one chart.
+    curves: Option<Chart>,
+    has_latencies: bool,
+    has_throughput: bool,
+    sections: Vec<Section>,
+    environments: Vec<Place>,
+    release: &'static str,
+}
+
+/// Where some of the results come from.
+struct Place {
+    /// Their numbers.
+    results: String,
+    facts: Vec<Fact>,
+}
+
+/// The places, each once, with the results that come from there.
+fn environments(reports: &[(String, Report)]) -> Vec<Place> {
+    let mut places: BTreeMap<Vec<Fact>, Vec<String>> = BTreeMap::new();
+    for (number, (_, report)) in (1..).zip(reports) {
+        let number: u32 = number;
+        places.entry(section::place(&report.environment)).or_default().push(number.to_string());
+    }
+    let mut places: Vec<_> =
+        places.into_iter().map(|(facts, numbers)| Place { results: numbers.join(", "), facts }).collect();
+    places.sort_by(|a, b| a.results.cmp(&b.results));
+    places
+}
