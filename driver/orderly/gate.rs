@@ -56,3 +56,51 @@ impl<T: ?Sized> Gate<T> {
         object
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn closing_waits_for_who_is_inside_and_not_for_ever() {
+        let object = Arc::new(7);
+        let gate = Arc::new(Gate::new(&object));
+        let (entered, is_inside) = channel();
+        let (leave, may_leave) = channel::<()>();
+        let inside = {
+            let gate = Arc::clone(&gate);
+            std::thread::spawn(move || {
+                gate.with(|_| {
+                    entered.send(()).unwrap();
+                    may_leave.recv().unwrap();
+                });
+            })
+        };
+        is_inside.recv().unwrap();
+        assert!(gate.close(Instant::now() + Duration::from_millis(5)).is_none(), "somebody is inside");
+        leave.send(()).unwrap();
+        inside.join().unwrap();
+        assert_eq!(gate.close(Instant::now() + Duration::from_secs(20)), Some(object));
+    }
+
+    #[test]
+    fn nobody_comes_through_a_closed_gate() {
+        let gate = Arc::new(Gate::new(&Arc::new(7)));
+        gate.close(Instant::now() + Duration::from_secs(20)).unwrap();
+        let (passed, has_passed) = channel();
+        let late = Arc::clone(&gate);
+        // It waits until the process ends.
+        std::thread::spawn(move || passed.send(late.with(|value| *value)));
+        assert!(has_passed.recv_timeout(Duration::from_millis(50)).is_err());
+        assert!(gate.close(Instant::now()).is_none(), "it is closed for good");
+    }
+
+    #[test]
+    fn an_owner_takes_its_object_out() {
+        let mut gate = Gate::new(&Arc::new(7));
+        assert_eq!(gate.with(|value| *value), 7);
+        assert_eq!(gate.open().as_deref(), Some(&7));
+        assert!(gate.open().is_none());
+    }
+}

@@ -76,15 +76,20 @@ fn child() {
             raise(Signal::SIGTERM).expect("a signal");
             drop(held.qp);
         }
-        // Posting and polling when the signal comes.
+        // One thread posts and another polls when the signal comes.
         "busy" | "busy_without" => {
+            let Held { cq, mr, ref mut qp, .. } = held;
+            std::thread::spawn(move || {
+                let mut wcs = [tbrdma::WorkCompletion::default(); 4];
+                loop {
+                    cq.poll(&mut wcs);
+                }
+            });
             say("busy");
-            let mut wcs = [tbrdma::WorkCompletion::default(); 4];
             loop {
-                let _ = held.qp.post(|wr| {
-                    wr.send(held.mr.slice(0..4096));
+                let _ = qp.post(|wr| {
+                    wr.send(mr.slice(0..4096));
                 });
-                held.cq.poll(&mut wcs);
             }
         }
         other => panic!("{other}"),

@@ -93,3 +93,16 @@ fn read_all(folder: &Path, text: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::names_of_libc;
+
+    #[test]
+    fn names_are_found_where_code_has_them() {
+        let text = "// libc::comment\nuse nix::libc;\nlet x = unsafe { libc::mmap(libc::PROT_READ | nix::libc::MAP_ANON) };\n\
+                    const C: libc::c_int = libc::c_int::MAX;\nuse libc::{self};";
+        let names: Vec<_> = names_of_libc(text).collect();
+        assert_eq!(names, ["mmap", "PROT_READ", "MAP_ANON", "c_int", "c_int"]);
+    }
+}
