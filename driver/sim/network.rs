@@ -3,7 +3,7 @@
 use super::gate::Gate;
 use super::ports::{Port, Ports};
 use super::pump::Pump;
-use super::turns::{Actors, Seat};
+use super::turns::{Actors, Rest, Seat};
 use crate::sync::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tbrdma_proto::{Gid, Time};
 static NETWORKS: Mutex<Vec<(String, Weak<Network>)>> = Mutex::new(Vec::new());
 
 /// How far an empty poll lets time go on at least, if nothing happens before.
-const STEP: Duration = Duration::from_micros(1);
+pub(super) const STEP: Duration = Duration::from_micros(1);
 /// And how far at most.
 const LONGEST_STEP: Duration = Duration::from_millis(1);
 /// Between these it is this part of the time in which nothing has happened: who polls until an hour is over must not poll for hours.
@@ -35,7 +35,7 @@ pub(crate) struct Network {
     busy_at: AtomicU64,
     /// Counts what may give anybody something to do. Who has found nothing remembers it: time goes on when all have seen the latest.
     news: AtomicU64,
-    pub(super) gate: Arc<Gate>,
+    pub(super) gate: Gate,
     ports: RwLock<Ports>,
     drive: Mutex<Drive>,
     pump: Pump,
@@ -62,7 +62,7 @@ impl Network {
             now: AtomicU64::new(0),
             busy_at: AtomicU64::new(0),
             news: AtomicU64::new(0),
-            gate: Arc::default(),
+            gate: Gate::default(),
             ports: RwLock::default(),
             drive: Mutex::default(),
             pump: Pump::default(),
@@ -173,11 +173,11 @@ impl Network {
         let now = self.now();
         let lull = now.since(Time(self.busy_at.load(Ordering::Relaxed)));
         let until = now + (lull / STEPS_OF_A_LULL).clamp(STEP, LONGEST_STEP);
-        Seat::take(self).rest(until, false);
+        Seat::take(self).rest(until, Rest::Poll);
     }
 
-    /// What `look` finds, looked for now and whenever anything has happened, until this time on the network.
-    pub(crate) fn wait<T>(&self, until: Time, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    /// As [`wait_for`](Self::wait_for), until this time.
+    fn wait<T>(&self, until: Time, how: Rest, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         loop {
             let seat = Seat::take(self);
             let over = self.now() >= until;
@@ -187,7 +187,7 @@ impl Network {
             if over {
                 return None;
             }
-            seat.rest(until, true);
+            seat.rest(until, how);
         }
     }
 
@@ -199,7 +199,7 @@ impl Network {
         })
     }
 
-    /// As [`wait`](Self::wait), for at most so long; for ever if `None`. One that is to take no time is a poll: who does nothing else must get on, too.
+    /// What `look` finds, looked for now and whenever anything has happened, for at most so long; for ever if `None`. One that is to take no time is a poll: who does nothing else must get on, too.
     pub(crate) fn wait_for<T>(
         &self,
         timeout: Option<Duration>,
@@ -207,26 +207,19 @@ impl Network {
     ) -> Option<T> {
         match timeout {
             Some(Duration::ZERO) => self.try_look(look),
-            Some(timeout) => self.wait(self.now() + timeout, look),
-            None => self.wait(Time::NEVER, look),
+            Some(timeout) => self.wait(self.now() + timeout, Rest::Wait, look),
+            None => self.wait(Time::NEVER, Rest::Wait, look),
         }
     }
 
     /// Lets time go on by so much.
     pub(crate) fn sleep(&self, duration: Duration) {
         let until = self.now() + duration;
-        self.wait(until, || None::<()>);
+        self.wait(until, Rest::Sleep, || None::<()>);
     }
 
     /// Somebody will sleep in a descriptor from now on, where we do not see it.
     pub(crate) fn is_watched(self: &Arc<Self>) {
         self.pump.start(self);
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        // The pump sees that it is gone.
-        self.gate.open();
     }
 }

@@ -8,8 +8,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tbrdma_proto::Time;
 
-/// How long it sleeps at most, to see whether its network is still there.
-const NAP: Duration = Duration::from_millis(50);
+/// How long it sleeps at most between two looks.
+const NAP: Duration = Duration::from_millis(1);
+/// Events between two chances for others: a machine that is slow must not be kept busy with catching up.
+const EVENTS_IN_A_ROW: u32 = 64;
 
 /// Whether the thread was started.
 #[derive(Default)]
@@ -21,15 +23,13 @@ impl Pump {
         if self.0.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (weak, gate) = (Arc::downgrade(network), Arc::clone(&network.gate));
+        let weak = Arc::downgrade(network);
         let own = OwnThread::announce();
         let started = std::thread::Builder::new().name("tbrdma-sim".to_owned()).spawn(move || {
             own.begin();
             let mut pace = (Instant::now(), Time::ZERO);
-            loop {
-                let seen = gate.count();
-                let Some(nap) = turn(&weak, &mut pace) else { break };
-                gate.sleep(seen, Some(nap));
+            while let Some(nap) = turn(&weak, &mut pace) {
+                std::thread::sleep(nap);
             }
         });
         // Without it those who poll still make progress; the next who asks for a descriptor tries again.
@@ -41,13 +41,14 @@ impl Pump {
 fn turn(network: &Weak<Network>, pace: &mut (Instant, Time)) -> Option<Duration> {
     let network = network.upgrade()?;
     let drive = network.drive();
-    let mut allowed = pace.1 + pace.0.elapsed();
-    if network.now() > allowed {
-        // Others were faster.
-        *pace = (Instant::now(), network.now());
-        allowed = network.now();
-    }
+    let until = network.now().max(pace.1 + pace.0.elapsed());
     network.settle(&drive);
-    while network.next_event(&drive) <= allowed && network.advance(&drive, allowed) {}
-    Some(network.next_event(&drive).since(allowed).min(NAP))
+    for _ in 0..EVENTS_IN_A_ROW {
+        if !network.advance(&drive, until) {
+            break;
+        }
+    }
+    // If that was not enough, what is left of the time that has really passed is given up.
+    *pace = (Instant::now(), network.now());
+    Some(network.next_event(&drive).since(network.now()).min(NAP))
 }

@@ -1,15 +1,20 @@
-//! When time may go on: when every thread that takes part has looked at the latest news and found nothing.
+//! When time may go on for who waits: when every thread that takes part has looked at the latest news and found nothing.
 //!
 //! A thread takes part by polling or waiting. One that has found something, and computes, holds time up; but not for ever: while it is away, time goes
-//! on as fast as it really does, and after a while it counts as gone. In a program with one thread nothing of this happens.
+//! on as fast as it really does, and after a while it counts as gone. A wait that nothing on the network can end may be about to be ended by a thread that
+//! has not been here yet: where there are other threads, it lasts a while. In a program with one thread nothing of this happens. Polls wait for nobody.
 //!
 //! Threads that asked for it *take turns*: of those only one runs at a time, in the order in which they asked, until it polls in vain or waits. What such
 //! threads do follows from the seed as it does in a program with one.
 
-use super::network::{Drive, Network};
+use super::network::{Drive, Network, STEP};
+use crate::sys::threads;
 use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 use tbrdma_proto::Time;
+
+/// How long other threads are given to do something where nothing else can happen.
+const CHANCE: Duration = Duration::from_secs(1);
 
 /// A thread that has been away so long is gone, until it comes back.
 const GONE: Duration = Duration::from_millis(200);
@@ -38,6 +43,17 @@ struct Actor {
     asleep: bool,
     /// When it was last here.
     here: Instant,
+}
+
+/// What a thread does that has found nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It polls: it returns at once.
+    Poll,
+    /// It waits for something.
+    Wait,
+    /// It waits for a time.
+    Sleep,
 }
 
 /// The threads that take part.
@@ -121,9 +137,8 @@ impl<'a> Seat<'a> {
         Self { network, id, news }
     }
 
-    /// It has found nothing: does what is due now, or else lets time go on, as soon as nobody else has anything to do, but not beyond `until`.
-    /// Returns when it may be worth to look again, `patient` or not; one that is not patient returns at once if others are busy.
-    pub(super) fn rest(&self, until: Time, patient: bool) {
+    /// It has found nothing: does what is due now, or else lets time go on, but not beyond `until`. Returns when it may be worth to look again.
+    pub(super) fn rest(&self, until: Time, how: Rest) {
         let network = self.network;
         let mut drive = network.drive();
         if network.settle(&drive) {
@@ -137,20 +152,41 @@ impl<'a> Seat<'a> {
             self.await_turn(drive);
             return;
         }
-        loop {
-            let seen = network.gate.count();
-            if network.news() != self.news {
-                break;
-            }
-            let timeout = match self.go_on(&mut drive) {
-                Ok(()) => break,
-                Err(_) if !patient => break,
-                Err(timeout) => timeout,
-            };
-            drive = self.sleep(drive, seen, timeout);
+        if how == Rest::Poll {
+            let now = network.now();
+            // What others are about to do must not come after a long step.
+            let until = if drive.actors.all_rest(self.news) { drive.actors.until(now) } else { now + STEP };
+            network.advance(&drive, until);
+        } else {
+            drive = self.go_on_when_all_rest(drive, how == Rest::Wait);
         }
         if let Some(actor) = drive.actors.at(self.id) {
             actor.here = Instant::now();
+        }
+    }
+
+    /// Lets time go on as soon as it may, unless something else happens before; it may later if somebody may end this wait.
+    fn go_on_when_all_rest(
+        &self,
+        mut drive: MutexGuard<'a, Drive>,
+        is_for_something: bool,
+    ) -> MutexGuard<'a, Drive> {
+        let network = self.network;
+        let begun = Instant::now();
+        loop {
+            let seen = network.gate.count();
+            if network.news() != self.news {
+                return drive;
+            }
+            let chance = if is_for_something { self.chance(&drive, begun) } else { None };
+            let timeout = match chance {
+                Some(left) => Some(left),
+                None => match self.go_on(&mut drive) {
+                    Ok(()) => return drive,
+                    Err(timeout) => timeout,
+                },
+            };
+            drive = self.sleep(drive, seen, timeout);
         }
     }
 
@@ -160,6 +196,17 @@ impl<'a> Seat<'a> {
             actor.until = until;
             actor.here = Instant::now();
         }
+    }
+
+    /// For how much longer other threads have a chance, where nothing on the network will happen before somebody's patience is over.
+    fn chance(&self, drive: &Drive, begun: Instant) -> Option<Duration> {
+        let now = self.network.now();
+        let until = drive.actors.until(now);
+        if until == Time::NEVER || self.network.next_event(drive) <= until {
+            return None;
+        }
+        let left = until.since(now).min(CHANCE).checked_sub(begun.elapsed())?;
+        (!left.is_zero() && !threads::alone()).then_some(left)
     }
 
     /// Lets time go on if it may. If not: after which real time it may perhaps, `None` if only somebody's doing can change that.

@@ -136,6 +136,10 @@ impl Core {
     /// IPv6 the iCRC is checked whole, and sending is quicker.
     pub(crate) fn default_gid_index(&self) -> u8 {
         let gids = self.link.gids();
+        if self.network().is_some() {
+            // All are as good, and who says nothing of indices means the first.
+            return 0;
+        }
         if let Some(index) = gids.iter().position(|gid| *gid == Gid::from(Ipv6Addr::LOCALHOST)) {
             return index as u8;
         }

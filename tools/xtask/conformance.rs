@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 /// Runs the conformance suite on every device, and writes docs/conformance.md.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these devices, as `devices` of the table: shm, udp:lo, "native over shm".
+    /// Only these devices, as `devices` of the table: sim, shm, udp:lo, "native over shm".
     #[arg(long = "device", value_name = "DEVICE")]
     devices: Vec<String>,
     /// Write nothing; fail where a case does.
@@ -23,7 +23,8 @@ struct Run {
     below: Option<&'static str>,
 }
 
-const RUNS: [Run; 4] = [
+const RUNS: [Run; 5] = [
+    Run { label: "sim", device: "sim", below: None },
     Run { label: "shm", device: "shm", below: None },
     Run { label: "udp:lo", device: "udp:lo", below: None },
     Run { label: "native over shm", device: "native:shm", below: Some("shm=shm") },

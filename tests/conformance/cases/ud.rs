@@ -62,15 +62,15 @@ fn a_datagram_arrives_behind_a_global_route_header() {
     let _alone = alone();
     let ctx = tbrdma::open(common::device()).unwrap();
     let gids = (0..ctx.query_port(1).unwrap().gid_tbl_len).map(|index| ctx.query_gid(1, index).unwrap());
-    for (index, gid) in gids.enumerate().filter(|(_, gid)| !gid.is_zero()) {
-        // A context of the shm device is reached at an address of its own.
-        arrives_behind_a_header(index as u8, (!common::on_shm()).then_some(gid));
+    for (index, _) in gids.enumerate().filter(|(_, gid)| !gid.is_zero()) {
+        arrives_behind_a_header(index as u8);
     }
 }
 
-fn arrives_behind_a_header(sgid_index: u8, gid: Option<Gid>) {
+fn arrives_behind_a_header(sgid_index: u8) {
     let (mut a, mut b) = (node(), node());
-    let (from, to) = (gid.unwrap_or_else(|| a.qp.address().gid), gid.unwrap_or_else(|| b.qp.address().gid));
+    // Contexts of a device may have an address each.
+    let [from, to] = [&a, &b].map(|node| node.ctx.query_gid(1, sgid_index.into()).unwrap());
     let vector = AddressVector {
         flow_label: 0x000b_cdef,
         traffic_class: 0x5a,
