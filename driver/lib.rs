@@ -92,6 +92,7 @@ pub use {
     error::{Error, PostError, PostRefusal, Result},
     mem::{ForeignMemory, RawSge},
     profiled::ledger,
+    sys::counter::TickCounter,
     tbrdma_proto::*,
     verbs::address::{AddressHandle, ParseQpAddressError, QP_ADDRESS_BYTES, QpAddress},
     verbs::buffer::Buffer,

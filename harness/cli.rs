@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::clock::Source;
 use crate::doctor;
 use crate::error::{Error, Result, one_line};
 use crate::open_loop::{Pace, PaceFlags};
@@ -147,6 +148,9 @@ pub struct Flags {
     /// How to wait for completions [default: poll]
     #[arg(long, value_enum)]
     pub wait: Option<Wait>,
+    /// Which clock measures latencies [default: auto]
+    #[arg(long, value_enum)]
+    pub clock: Option<Source>,
     /// Whose memory messages leave from and arrive in [default: library]
     #[arg(long, value_enum)]
     pub memory: Option<Memory>,
@@ -256,6 +260,7 @@ impl Flags {
             ("--warmup", self.warmup.is_some()),
             ("--wait", self.wait.is_some()),
             ("--memory", self.memory.is_some()),
+            ("--clock", self.clock.is_some()),
             ("--inline", self.inline),
             ("--json", self.outputs.json.is_some()),
             ("--csv", self.outputs.csv.is_some()),

@@ -1,40 +1,193 @@
-//! The clock of every measurement, and what reading it costs.
+//! The clock of every measurement: which one it is, what reading it costs, how fine it is, and whether it agrees with the system's.
+//!
+//! The processor's time stamp counter is the better clock where it is invariant: a read costs less than one of the system's clock, and what a read
+//! costs is a part of every sample. It is used if the processor says that it is invariant *and* the kernel still lists it among its clock sources
+//! (it strikes it off when its watchdog finds it wrong). Its speed is found out beside the system's clock before the run, and compared with that
+//! again at the end. Nothing is ever subtracted from a sample: a report shows what a read costs.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-/// What the clock is called in reports.
-pub const SOURCE: &str = "CLOCK_MONOTONIC";
+use clap::ValueEnum;
+use tbrdma::TickCounter;
 
-/// Measures one read of the clock: the median over many short bursts of back-to-back reads, in nanoseconds.
-///
-/// A sample is the difference of two reads, so it holds about one such read. Nothing subtracts it: a report shows it.
-#[must_use]
-pub fn overhead_ns() -> f64 {
-    const BURSTS: usize = 201;
-    const READS: u32 = 200;
-    let mut bursts: Vec<f64> = (0..BURSTS)
-        .map(|_| {
-            let start = Instant::now();
-            for _ in 0..READS {
-                black_box(Instant::now());
-            }
-            start.elapsed().as_nanos() as f64 / f64::from(READS)
-        })
-        .collect();
-    bursts.sort_by(f64::total_cmp);
-    bursts.get(BURSTS / 2).copied().unwrap_or_default()
+/// How long the counter's speed is measured before a run.
+const CALIBRATION: Duration = Duration::from_millis(25);
+/// Readings of both clocks of which the closest counts.
+const TRIES: usize = 64;
+/// Where the kernel lists the clocks it trusts.
+const KERNELS: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+
+/// Which clock is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Source {
+    /// The processor's counter where it is invariant, the system's clock elsewhere
+    #[default]
+    Auto,
+    /// The system's (CLOCK_MONOTONIC)
+    Os,
 }
 
-/// The step in which the clock advances, in nanoseconds, as far as consecutive reads show it: the least distance between
-/// the intervals that are common among them. `None` if they show no step, as when the clock is finer than its own reading.
+/// A clock. Cheap to copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    counter: Option<TickCounter>,
+    ns_per_tick: f64,
+    /// Both clocks at the same moment, when the speed was found out.
+    base: Moment,
+    /// Why the counter is not used.
+    why_not: Option<&'static str>,
+}
+
+/// A reading of a clock: worth something only beside another of the same clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(u64);
+
+/// Both clocks, at moments at most so many ticks apart.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    ticks: u64,
+    system: Instant,
+}
+
+impl Moment {
+    fn now(counter: Option<TickCounter>) -> Self {
+        let Some(counter) = counter else { return Self { ticks: 0, system: Instant::now() } };
+        let look = |_| {
+            let before = counter.read();
+            let system = Instant::now();
+            let after = counter.read();
+            (after - before, Self { ticks: before + (after - before) / 2, system })
+        };
+        let closest = (0..TRIES).map(look).min_by_key(|(apart, _)| *apart);
+        closest.map_or_else(|| Self { ticks: counter.read(), system: Instant::now() }, |(_, moment)| moment)
+    }
+
+    /// Nanoseconds that a tick took between two moments.
+    fn ns_per_tick(self, later: Self) -> f64 {
+        let ns = later.system.duration_since(self.system).as_nanos() as f64;
+        ns / (later.ticks.saturating_sub(self.ticks)).max(1) as f64
+    }
+}
+
+static CHOSEN: OnceLock<Clock> = OnceLock::new();
+
+/// Chooses the clock of this process; the first choice holds.
+pub fn choose(source: Source) -> Clock {
+    *CHOSEN.get_or_init(|| Clock::new(source))
+}
+
+/// The clock of this process.
 #[must_use]
-pub fn step_ns() -> Option<u64> {
-    const READS: usize = 20_000;
-    let reads: Vec<Instant> = (0..READS).map(|_| Instant::now()).collect();
-    let intervals =
-        reads.iter().zip(reads.iter().skip(1)).map(|(a, b)| b.duration_since(*a).as_nanos() as u64);
-    step_of(intervals)
+pub fn chosen() -> Clock {
+    choose(Source::Auto)
+}
+
+impl Clock {
+    fn new(source: Source) -> Self {
+        let kernels = std::fs::read_to_string(KERNELS).unwrap_or_default();
+        let trusted = kernels.split_whitespace().any(|name| name == "tsc");
+        let (counter, why_not) = match (source, TickCounter::invariant()) {
+            (Source::Os, _) => (None, Some("asked for by --clock os")),
+            (Source::Auto, None) => (None, Some("the processor does not say that its counter is invariant")),
+            (Source::Auto, Some(_)) if !trusted => {
+                (None, Some("the kernel does not trust the processor's counter"))
+            }
+            (Source::Auto, Some(counter)) => (Some(counter), None),
+        };
+        let base = Moment::now(counter);
+        let ns_per_tick = match counter {
+            Some(_) => {
+                while base.system.elapsed() < CALIBRATION {
+                    std::hint::spin_loop();
+                }
+                base.ns_per_tick(Moment::now(counter))
+            }
+            None => 1.0,
+        };
+        Self { counter, ns_per_tick, base, why_not }
+    }
+
+    /// Reads it.
+    #[inline(always)]
+    #[must_use]
+    pub fn now(&self) -> Stamp {
+        match self.counter {
+            Some(counter) => Stamp(counter.read()),
+            None => Stamp(self.base.system.elapsed().as_nanos() as u64),
+        }
+    }
+
+    /// The time between two readings; none if they are the wrong way round.
+    #[inline]
+    #[must_use]
+    pub fn between(&self, earlier: Stamp, later: Stamp) -> Duration {
+        Duration::from_nanos((later.0.saturating_sub(earlier.0) as f64 * self.ns_per_tick) as u64)
+    }
+
+    /// What it will read so much later.
+    #[inline]
+    #[must_use]
+    pub fn after(&self, stamp: Stamp, time: Duration) -> Stamp {
+        Stamp(stamp.0 + (time.as_nanos() as f64 / self.ns_per_tick) as u64)
+    }
+
+    /// What it is called in reports.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        if self.counter.is_some() { "TSC" } else { "CLOCK_MONOTONIC" }
+    }
+
+    /// Why the processor's counter is not used; `None` if it is.
+    #[must_use]
+    pub fn why_not_counter(&self) -> Option<&'static str> {
+        self.why_not
+    }
+
+    /// Ticks of the counter a second; `None` if it is not used.
+    #[must_use]
+    pub fn frequency_hz(&self) -> Option<f64> {
+        self.counter.map(|_| 1e9 / self.ns_per_tick)
+    }
+
+    /// By how many millionths its seconds are longer than the system's since it was chosen; `None` if it is the system's.
+    #[must_use]
+    pub fn drift_ppm(&self) -> Option<f64> {
+        self.counter?;
+        let since = self.base.ns_per_tick(Moment::now(self.counter));
+        Some((self.ns_per_tick / since - 1.0) * 1e6)
+    }
+
+    /// Measures one read: the median over many short bursts of back-to-back reads, in nanoseconds.
+    ///
+    /// A sample is the difference of two reads, so it holds about one such read.
+    #[must_use]
+    pub fn overhead_ns(&self) -> f64 {
+        const BURSTS: usize = 201;
+        const READS: u32 = 200;
+        let mut bursts: Vec<f64> = (0..BURSTS)
+            .map(|_| {
+                let start = Instant::now();
+                for _ in 0..READS {
+                    black_box(self.now());
+                }
+                start.elapsed().as_nanos() as f64 / f64::from(READS)
+            })
+            .collect();
+        bursts.sort_by(f64::total_cmp);
+        bursts.get(BURSTS / 2).copied().unwrap_or_default()
+    }
+
+    /// The step in which it advances, in nanoseconds, as far as consecutive reads show it: the least distance between the intervals that are
+    /// common among them. `None` if they show no step, as when the clock is finer than its own reading.
+    #[must_use]
+    pub fn step_ns(&self) -> Option<u64> {
+        const READS: usize = 20_000;
+        let reads: Vec<Stamp> = (0..READS).map(|_| self.now()).collect();
+        let intervals = reads.iter().zip(reads.iter().skip(1));
+        step_of(intervals.map(|(a, b)| self.between(*a, *b).as_nanos() as u64))
+    }
 }
 
 fn step_of(intervals: impl Iterator<Item = u64>) -> Option<u64> {
@@ -61,6 +214,9 @@ fn step_of(intervals: impl Iterator<Item = u64>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::{Clock, Source};
+    use std::time::{Duration, Instant};
+
     #[test]
     fn the_step_is_seen_through_rounding_and_rare_interruptions() {
         let step = |counts: &[(u64, usize)]| {
@@ -73,7 +229,33 @@ mod tests {
 
     #[test]
     fn a_read_costs_something_but_not_much() {
-        let cost = super::overhead_ns();
-        assert!(cost > 0.0 && cost < 1e6, "{cost}");
+        for source in [Source::Auto, Source::Os] {
+            let cost = Clock::new(source).overhead_ns();
+            assert!(cost > 0.0 && cost < 1e6, "{source:?}: {cost}");
+        }
+    }
+
+    #[test]
+    fn both_clocks_tell_the_same_time() {
+        for source in [Source::Auto, Source::Os] {
+            let clock = Clock::new(source);
+            let (outer, first, inner) = (Instant::now(), clock.now(), Instant::now());
+            while inner.elapsed() < Duration::from_millis(20) {}
+            let (inside, last, around) = (inner.elapsed(), clock.now(), outer.elapsed());
+            // The thread may lose its core between two reads, so the order of all is what is certain; but for the speed, which is measured.
+            let told = clock.between(first, last);
+            assert!(
+                told >= inside.mul_f64(0.99) && told <= around.mul_f64(1.01),
+                "{clock:?}: {inside:?} {told:?} {around:?}"
+            );
+            assert_eq!(clock.between(last, first), Duration::ZERO);
+            let later = clock.after(first, Duration::from_millis(5));
+            let told = clock.between(first, later).as_nanos();
+            assert!((4_999_900..=5_000_100).contains(&told), "{told}");
+            let drift = clock.drift_ppm();
+            assert_eq!(drift.is_some(), clock.frequency_hz().is_some());
+            assert!(drift.unwrap_or_default().abs() < 1e5, "{drift:?}");
+            assert_eq!(clock.why_not_counter().is_some(), clock.source() == "CLOCK_MONOTONIC");
+        }
     }
 }

@@ -100,6 +100,12 @@ pub struct ClockReport {
     pub overhead_ns: f64,
     /// The step in which it advances, where consecutive reads show one: no sample is finer.
     pub step_ns: Option<u64>,
+    /// Ticks of the processor's counter a second, beside the system's clock before the run; null where that is not used.
+    pub frequency_hz: Option<f64>,
+    /// By how many millionths its seconds are longer than those of the system's clock, over the whole run.
+    pub drift_ppm: Option<f64>,
+    /// Why the processor's counter is not used.
+    pub why_not_tsc: Option<String>,
 }
 
 impl Environment {
@@ -108,6 +114,7 @@ impl Environment {
     pub fn survey(pinned: Option<usize>, allowed: &[usize]) -> Self {
         let cpuinfo = read_to_string("/proc/cpuinfo").unwrap_or_default();
         let core = pinned.unwrap_or(0);
+        let clock = clock::chosen();
         Self {
             cpu_model: cpuinfo_field(&cpuinfo, "model name").unwrap_or_else(|| "unknown".into()),
             architecture: std::env::consts::ARCH.into(),
@@ -118,10 +125,13 @@ impl Environment {
                 .is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
             governor: first_line(&format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor")),
             clock: ClockReport {
-                source: clock::SOURCE.into(),
+                source: clock.source().into(),
                 hardware: first_line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-                overhead_ns: clock::overhead_ns(),
-                step_ns: clock::step_ns(),
+                overhead_ns: clock.overhead_ns(),
+                step_ns: clock.step_ns(),
+                frequency_hz: clock.frequency_hz(),
+                drift_ppm: None,
+                why_not_tsc: clock.why_not_counter().map(str::to_owned),
             },
             load_average: first_line("/proc/loadavg").and_then(|line| line.split(' ').next()?.parse().ok()),
             involuntary_context_switches: BothSides::default(),

@@ -5,7 +5,7 @@
 //! moment when it is due. Its *service time* runs from being posted to its answer, as in a closed loop; its *response time* from being due to its
 //! answer, so what it waited because its predecessors were slow is in it. One message is under way at a time: who is due waits for its turn.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
@@ -92,8 +92,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 pub struct OpenLoop {
     pace: Pace,
     dice: fastrand::Rng,
-    /// When this stretch began, and how many nanoseconds later the last message was due.
-    began: Instant,
+    /// When the last message was due, in nanoseconds from the begin of this stretch.
     due_ns: f64,
     services: Latencies,
     responses: Latencies,
@@ -113,7 +112,6 @@ impl OpenLoop {
         Ok(Self {
             pace,
             dice: fastrand::Rng::with_seed(pace.seed),
-            began: Instant::now(),
             due_ns: 0.0,
             services: latencies.clone(),
             responses: latencies,
@@ -137,38 +135,36 @@ impl OpenLoop {
     }
 
     /// A stretch of messages begins now.
-    pub fn begin(&mut self, now: Instant) {
-        self.began = now;
+    pub fn begin(&mut self) {
         self.due_ns = 0.0;
     }
 
-    /// When the next message is due.
+    /// When the next message is due, from the begin of the stretch.
     #[inline]
-    pub fn next_due(&mut self) -> Instant {
+    pub fn next_due(&mut self) -> Duration {
         let mean = 1e9 / self.pace.rate;
         self.due_ns += match self.pace.arrivals {
             Arrivals::Fixed => mean,
             // 1 - f64() is above 0, so its logarithm is a number.
             Arrivals::Poisson => -(1.0 - self.dice.f64()).ln() * mean,
         };
-        self.began + Duration::from_nanos(self.due_ns as u64)
+        Duration::from_nanos(self.due_ns as u64)
     }
 
-    /// A message was due, was posted, and was answered at these times.
+    /// A message was posted so long after it was due, and answered so long after it was posted.
     #[inline]
-    pub fn record(&mut self, due: Instant, posted: Instant, answered: Instant) {
-        let waited = posted.saturating_duration_since(due);
-        self.services.record(answered.duration_since(posted));
-        self.responses.record(answered.saturating_duration_since(due));
+    pub fn record(&mut self, waited: Duration, service: Duration) {
+        self.services.record(service);
+        self.responses.record(waited + service);
         self.waits.saturating_record(waited.as_nanos() as u64);
         // Later than its successor was due.
         self.late += u64::from(waited.as_secs_f64() * self.pace.rate > 1.0);
     }
 
-    /// The last message of a stretch was answered.
-    pub fn end(&mut self, now: Instant) {
+    /// The last message of a stretch was answered so long after its begin.
+    pub fn end(&mut self, took: Duration) {
         self.scheduled += Duration::from_nanos(self.due_ns as u64);
-        self.took += now.saturating_duration_since(self.began);
+        self.took += took;
     }
 
     /// The responses.
@@ -228,20 +224,20 @@ pub struct OpenLoopReport {
 #[cfg(test)]
 mod tests {
     use super::{Arrivals, OpenLoop, OpenLoopReport, Pace, PaceFlags, parse_rate};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     /// A server that takes 10 us a message, and stops for `stall` before message `at`: in virtual time.
     fn served(pace: Pace, count: u64, at: u64, stall: Duration) -> OpenLoopReport {
         let mut open = OpenLoop::new(pace).unwrap();
-        let start = Instant::now();
-        open.begin(start);
-        let mut now = start;
+        open.begin();
+        let mut now = Duration::ZERO;
         for message in 0..count {
             let due = open.next_due();
             let posted = now.max(due);
             let stalled = if message == at { stall } else { Duration::ZERO };
-            now = posted + Duration::from_micros(10) + stalled;
-            open.record(due, posted, now);
+            let service = Duration::from_micros(10) + stalled;
+            open.record(posted - due, service);
+            now = posted + service;
         }
         open.end(now);
         open.report().unwrap()
@@ -282,10 +278,9 @@ mod tests {
         assert!(waits > 1e3, "{report:?}");
         assert_eq!(report, served(pace(1e3, Arrivals::Poisson), 100_000, 0, Duration::ZERO));
         let mut open = OpenLoop::new(pace(1e6, Arrivals::Poisson)).unwrap();
-        let start = Instant::now();
-        open.begin(start);
+        open.begin();
         let last = (0..100_000).map(|_| open.next_due()).last().unwrap();
-        let mean_ns = last.duration_since(start).as_nanos() as f64 / 1e5;
+        let mean_ns = last.as_nanos() as f64 / 1e5;
         assert!((980.0..1020.0).contains(&mean_ns), "{mean_ns}");
     }
 

@@ -11,6 +11,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cli::Extent;
+use crate::clock::{self, Clock, Stamp};
 use crate::control::{Account, Channel, Go, Message, Phase};
 use crate::error::Result;
 use crate::histogram::{Latencies, Measures};
@@ -145,10 +146,10 @@ impl Pingpong {
 
     /// Waits, awake, until a message is due; the time when that was seen.
     #[inline]
-    fn await_turn(&self, due: Instant) -> Result<Instant> {
+    fn await_turn(&self, clock: &Clock, due: Stamp) -> Result<Stamp> {
         let mut spins = Spins::default();
         loop {
-            let now = Instant::now();
+            let now = clock.now();
             if now >= due {
                 return Ok(now);
             }
@@ -173,39 +174,40 @@ impl Pingpong {
         if answered {
             channel.send(&Message::Go(Go { phase: Phase::Run, first: self.next, count }))?;
         }
-        let mut since = Instant::now();
+        let clock = clock::chosen();
+        let mut since = clock.now();
         for sequence in self.next..end {
             self.prepare(sequence)?;
             if sequence == recorded_from {
-                since = Instant::now();
+                since = clock.now();
                 if let Some(open) = &mut open {
-                    open.begin(since);
+                    open.begin();
                 }
             }
             let due = match &mut open {
-                Some(open) if sequence >= recorded_from => Some(open.next_due()),
+                Some(open) if sequence >= recorded_from => Some(clock.after(since, open.next_due())),
                 _ => None,
             };
             let before = match due {
-                Some(due) => self.await_turn(due)?,
-                None => Instant::now(),
+                Some(due) => self.await_turn(&clock, due)?,
+                None => clock.now(),
             };
             self.wire.ring()?;
             let arrival = self.arrival(sequence)?;
-            let after = Instant::now();
+            let after = clock.now();
             if sequence >= recorded_from {
-                latencies.record(after.duration_since(before));
+                let service = clock.between(before, after);
+                latencies.record(service);
                 if let (Some(open), Some(due)) = (&mut open, due) {
-                    open.record(due, before, after);
+                    open.record(clock.between(due, before), service);
                 }
             }
             self.settle(sequence, &arrival)?;
         }
-        let now = Instant::now();
+        let elapsed = clock.between(since, clock.now());
         if let Some(open) = open {
-            open.end(now);
+            open.end(elapsed);
         }
-        let elapsed = now.duration_since(since);
         self.next = end;
         if answered {
             self.account.add(&receive_account(channel, self.timeout())?);

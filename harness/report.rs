@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::environment::ClockReport;
 use crate::histogram::nanoseconds;
 use crate::interference::Interference;
 use crate::open_loop::{Arrivals, OpenLoopReport};
@@ -11,6 +12,8 @@ use crate::words::fold;
 
 /// Involuntary context switches in so many messages are worth a warning.
 const SWITCHES_WORTH_A_WORD: u64 = 100;
+/// The system's clock is steered by up to 500 ppm (adjtimex); more apart than that, one of two clocks is wrong.
+const DRIFT_WORTH_A_WORD_PPM: f64 = 600.0;
 /// A core that became faster or slower by so much during a run is worth a warning.
 const SPEED_WORTH_A_WORD: f64 = 1.1;
 
@@ -126,18 +129,7 @@ fn head(text: &mut String, report: &Report) {
         ),
         (None, None) => {}
     }
-    let clock = &report.environment.clock;
-    entry(
-        text,
-        "clock",
-        &format!(
-            "{}{}, {:.1} ns a read, not subtracted{}",
-            clock.source,
-            clock.hardware.as_ref().map(|name| format!(" ({name})")).unwrap_or_default(),
-            clock.overhead_ns,
-            clock.step_ns.map(|step| format!("; steps of {step} ns")).unwrap_or_default()
-        ),
-    );
+    entry(text, "clock", &clock(&report.environment.clock));
     let lead_in = match report.lead_in {
         0 => String::new(),
         some => format!(" and {some} between batches"),
@@ -183,6 +175,28 @@ fn latencies(text: &mut String, report: &Report, picture: &str) {
     if let Some(open) = &report.open_loop {
         responses(text, open);
     }
+}
+
+/// The clock, and why it may be believed.
+fn clock(clock: &ClockReport) -> String {
+    let mut told = clock.source.clone();
+    let mut add = |part: String| told.push_str(&part);
+    match (clock.frequency_hz, &clock.hardware) {
+        (Some(hz), _) => add(format!(", invariant by processor and kernel, {:.3} GHz", hz / 1e9)),
+        (None, Some(name)) => add(format!(" ({name})")),
+        (None, None) => {}
+    }
+    add(format!(", {:.1} ns a read, not subtracted", clock.overhead_ns));
+    if let Some(step) = clock.step_ns {
+        add(format!("; steps of {step} ns"));
+    }
+    if let Some(ppm) = clock.drift_ppm {
+        add(format!("; {ppm:+.1} ppm beside CLOCK_MONOTONIC over the run"));
+    }
+    if let Some(why) = &clock.why_not_tsc {
+        add(format!("; not the processor's counter: {why}"));
+    }
+    told
 }
 
 /// When messages of an open loop were due.
@@ -382,6 +396,12 @@ pub fn warnings(report: &Report) -> Vec<String> {
             "the schedule could not be kept: {:.0} messages/s were asked for and {:.0} came about. Responses grow with \
              the length of such a run, and say only that it was too much",
             open.rate_per_s, open.achieved_per_s
+        ));
+    }
+    if let Some(ppm) = environment.clock.drift_ppm.filter(|ppm| ppm.abs() > DRIFT_WORTH_A_WORD_PPM) {
+        warnings.push(format!(
+            "the processor's counter went {ppm:+.0} ppm beside the system's clock: one of them is wrong, and --clock os \
+             measures by the other"
         ));
     }
     if environment.steal_ms > 100 {

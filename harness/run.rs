@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::affinity;
 use crate::cli::{Command, Flags};
+use crate::clock;
 use crate::control::{Account, Channel, Endpoint, Message};
 use crate::environment::{BothSides, Environment, Host};
 use crate::error::{Error, Result};
@@ -166,6 +167,7 @@ fn initiate(
     if let Some(core) = own_core {
         affinity::pin(core)?;
     }
+    clock::choose(flags.clock.unwrap_or_default());
     let mut environment = Environment::survey(own_core, allowed);
     let (session, _) = Session::establish(open, plan, Role::Initiator, channel)?;
     let memory = session.incoming.says();
@@ -208,6 +210,7 @@ fn initiate(
     };
     let (interference, steal_ms) = reading.until_now(switches);
     environment.steal_ms = steal_ms;
+    environment.clock.drift_ppm = clock::chosen().drift_ppm();
     environment.pinned.responder = pinned;
     environment.involuntary_context_switches =
         BothSides { initiator: interference.initiator.involuntary, responder: switches.involuntary };

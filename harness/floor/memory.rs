@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tbrdma::floor::Shared;
 
@@ -50,13 +50,14 @@ pub(super) fn bounce(
     }
     let lines =
         Lines::of(shared.words(), size).ok_or_else(|| Miss::None("the shared memory is too short".into()))?;
+    let clock = crate::clock::chosen();
     for number in 1..=count {
-        let before = Instant::now();
+        let before = clock.now();
         lines.say(Side::Ping, number);
         lines.hear(Side::Pong, number, watch)?;
-        let after = Instant::now();
+        let after = clock.now();
         if number > warmup {
-            latencies.record(after.duration_since(before));
+            latencies.record(clock.between(before, after));
         }
     }
     match channel.receive(timeout)? {

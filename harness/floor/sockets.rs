@@ -191,17 +191,18 @@ pub(super) fn bounce(
     let count = WARMUP + count;
     let mut socket = meet(channel, timeout, way, size, count, 0)?;
     let message = vec![0x5a; size];
+    let clock = crate::clock::chosen();
     for number in 1..=count {
-        let before = Instant::now();
+        let before = clock.now();
         if !socket.send(&message)? || !hear(&mut socket, size, watch)? {
             let reason =
                 format!("bounce {number} of {count} on plain sockets did not come back within {LOST:?}");
             end(channel, timeout)?;
             return Err(Miss::None(reason));
         }
-        let after = Instant::now();
+        let after = clock.now();
         if number > WARMUP {
-            latencies.record(after.duration_since(before));
+            latencies.record(clock.between(before, after));
         }
     }
     end(channel, timeout)?;

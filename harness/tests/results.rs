@@ -115,6 +115,23 @@ fn an_open_loop_tells_responses_beside_services() {
 }
 
 #[test]
+fn the_clock_is_named_and_checked_against_the_systems() {
+    let system = measured(&["pingpong", "--clock", "os"])["environment"]["clock"].clone();
+    assert_eq!(system["source"], "CLOCK_MONOTONIC");
+    assert!(system["why_not_tsc"].as_str().unwrap().contains("--clock os"), "{system:#}");
+    assert!(system["drift_ppm"].is_null() && system["frequency_hz"].is_null(), "{system:#}");
+    let clock = measured(&["pingpong"])["environment"]["clock"].clone();
+    if clock["why_not_tsc"].is_null() {
+        assert_eq!(clock["source"], "TSC");
+        assert!(clock["frequency_hz"].as_f64().unwrap() > 1e8, "{clock:#}");
+        // A tenth: a machine that takes the core away spoils the comparison, and nothing else.
+        assert!(clock["drift_ppm"].as_f64().unwrap().abs() < 1e5, "{clock:#}");
+    } else {
+        assert_eq!(clock["source"], "CLOCK_MONOTONIC");
+    }
+}
+
+#[test]
 fn rows_of_csv_and_percentiles() {
     let (csv, hgrm) = (scratch("all.csv"), scratch("this.hgrm"));
     let files = ["--csv", csv.to_str().unwrap(), "--hgrm", hgrm.to_str().unwrap()];
