@@ -6,12 +6,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::clock::Source;
-use crate::doctor;
 use crate::error::{Error, Result, one_line};
 use crate::open_loop::{Pace, PaceFlags};
 use crate::outputs::OutputFlags;
 use crate::page;
 use crate::plan::{Benchmark, Memory, Op, Plan, Transport, Wait};
+use crate::{compare, doctor, gate};
 
 /// The address of `--server` without a value, and the port of an address without one.
 pub const DEFAULT_HOST: &str = "127.0.0.1";
@@ -57,6 +57,31 @@ Examples:
 
 Exit codes: 0 nothing that is there is hindered; 1 something is (a PROBLEM); 2 wrong flags.";
 
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  tbrdma-bench compare before.json after.json
+  for i in 1 2 3 4 5; do                        in turns, so that what moves the machine moves both
+    old/tbrdma-bench pingpong --quiet --json base/$i.json
+    new/tbrdma-bench pingpong --quiet --json new/$i.json
+  done
+  tbrdma-bench compare base new
+
+Exit codes: 0 improvement, or noise; 1 regression; 2 the results cannot be compared.";
+
+const GATE_EXAMPLES: &str = "\
+Examples:
+  tbrdma-bench gate limits.toml result.json
+  tbrdma-bench gate limits.toml results/ --baseline main/ --junit gate.xml
+
+A plan:
+  [[limit]]
+  metric = \"p50\"              # p50, p99 or bytes_per_s
+  at_most = 1.5               # or at_least
+  of = \"floor\"               # or \"baseline\"
+  where = { op = \"send\", size = 64 }
+
+Exit codes: 0 all limits are kept; 1 one is not; 2 one cannot be measured.";
+
 /// Latency distributions and throughput of RDMA verbs, beside the machine's physical floor.
 #[derive(Debug, Parser)]
 #[command(name = "tbrdma-bench", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -93,6 +118,12 @@ pub enum Command {
     /// Results as one page for a browser, whole in its file
     #[command(after_help = REPORT_EXAMPLES)]
     Report(page::Flags),
+    /// Whether one result is better than another, worse, or the same but for noise
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(compare::Flags),
+    /// Whether results keep the limits of a plan
+    #[command(after_help = GATE_EXAMPLES)]
+    Gate(gate::Flags),
     /// What programs hold of devices with the profile switch ledger=on, also such as were killed
     Ledger {
         /// Give back what is left of programs that are dead

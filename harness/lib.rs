@@ -15,6 +15,7 @@
 //! | [`histogram`], [`timeline`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
 //! | [`outputs`], [`csv`] | files that results go to |
 //! | [`environment`], [`affinity`], [`clock`], [`interference`] | where and with what it was measured, and what disturbed it |
+//! | [`compare`], [`gate`] | results against each other, and against limits |
 //! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`mod@run`] | the order of it all |
 //!
@@ -26,6 +27,7 @@
 pub mod affinity;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod completions;
 pub mod control;
 #[cfg_attr(not(tbrdma_linux), path = "portable/cores.rs")]
@@ -36,6 +38,7 @@ pub mod doctor;
 pub mod environment;
 pub mod error;
 pub mod floor;
+pub mod gate;
 pub mod histogram;
 pub mod interference;
 pub mod ledger;

@@ -25,7 +25,7 @@ use crate::report;
 use crate::result::{Bandwidth, FloorLatency, FloorReport, Ratio, Report, SCHEMA, Spread};
 use crate::session::{self, OpenDevice, Role, Session};
 use crate::stream::{self, Stream};
-use crate::{complain, devices, doctor, ledger, say, signals};
+use crate::{compare, complain, devices, doctor, gate, ledger, say, signals};
 
 /// How long a side waits for the other where that one may be busy measuring something on its own.
 const BETWEEN_BATCHES: Duration = Duration::from_secs(60);
@@ -44,6 +44,8 @@ pub fn command(command: Command) -> Result<u8> {
         Command::Ledger { clear } => ledger::show(clear).and_then(|text| say(&text)).map(|()| 0),
         Command::Doctor(flags) => doctor::run(&flags),
         Command::Report(flags) => page::run(&flags).map(|()| 0),
+        Command::Compare(flags) => compare::run(&flags),
+        Command::Gate(flags) => gate::run(&flags),
         Command::ReadProcess { pid, address } => {
             say(&format!("{}\n", doctor::kernel::read_process(pid, address))).map(|()| 0)
         }
