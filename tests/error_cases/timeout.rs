@@ -32,7 +32,12 @@ fn as_requester_below_the_limit_it_asks_again_and_succeeds() {
         let mut copies = 0;
         let ctx = node.ctx.clone();
         let wc = hand.serve(&node, |hand, heard| {
-            assert_eq!((hand.at(heard.psn()), &heard.payload), (id as i32, &bytes), "the same packet");
+            let at = hand.at(heard.psn());
+            if at < id as i32 {
+                // A late copy of the one before.
+                return vec![hand.ack(at)];
+            }
+            assert_eq!((at, &heard.payload), (id as i32, &bytes), "the same packet");
             copies += 1;
             if counter(&ctx, "ack_timeout_err") < wanted { vec![] } else { vec![hand.ack(id as i32)] }
         });
