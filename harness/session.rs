@@ -293,8 +293,7 @@ fn connect(
         return Ok(None);
     }
     qp.activate_ud(QKEY).context(|| "activate the UD queue pair".into())?;
-    let handle =
-        pd.create_ah(&peer.address_vector()).context(|| format!("create an address handle for {peer}"))?;
+    let handle = pd.create_ah_to(peer).context(|| format!("create an address handle for {peer}"))?;
     Ok(Some(Destination { handle, qpn: peer.qpn }))
 }
 

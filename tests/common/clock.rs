@@ -1,6 +1,7 @@
 //! The time that the device under test goes by, and how long tests wait in it.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tbrdma::Context;
 
@@ -45,24 +46,36 @@ pub(crate) fn pass_time() {
 }
 
 /// By how much all waits are longer on a machine that is that much slower (`TBRDMA_TEST_PATIENCE`).
-fn factor() -> u32 {
-    static FACTOR: OnceLock<u32> = OnceLock::new();
+fn factor() -> f64 {
+    static FACTOR: OnceLock<f64> = OnceLock::new();
     *FACTOR.get_or_init(|| {
-        std::env::var("TBRDMA_TEST_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+        std::env::var("TBRDMA_TEST_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0)
     })
+}
+
+/// Whether what is waited for is not expected to come.
+static DOUBT: AtomicBool = AtomicBool::new(false);
+
+/// Has the tests of this process wait for little from now on, or not any more: for what a device is declared not to do.
+pub(crate) fn doubt(doubt: bool) {
+    DOUBT.store(doubt, Ordering::Relaxed);
 }
 
 /// How long anything may take on a loaded machine.
 pub(crate) fn patience() -> Duration {
-    Duration::from_secs(20) * factor()
+    if DOUBT.load(Ordering::Relaxed) {
+        Duration::from_millis(300)
+    } else {
+        Duration::from_secs(20).mul_f64(factor())
+    }
 }
 
 /// How long is watched for something that must not happen. Too short a watch never fails a right program.
 pub(crate) fn quiet() -> Duration {
-    Duration::from_millis(20) * factor()
+    Duration::from_millis(20).mul_f64(factor())
 }
 
 /// After so long a datagram counts as lost, over a network at whose address other tests open and close devices.
 pub(crate) fn lost() -> Duration {
-    Duration::from_secs(3) * factor()
+    Duration::from_secs(3).mul_f64(factor())
 }

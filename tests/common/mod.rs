@@ -16,7 +16,7 @@ mod clock;
 mod patient;
 mod skip;
 #[allow(unused_imports, reason = "each test file uses its own part")]
-pub(crate) use clock::{Moment, lost, patience, quiet};
+pub(crate) use clock::{Moment, doubt, lost, patience, quiet};
 #[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use skip::skip;
 

@@ -31,6 +31,9 @@ struct Arguments {
     table: Vec<PathBuf>,
     /// Only cases whose names contain one of these.
     filters: Vec<String>,
+    /// Not these cases, by their whole names.
+    #[arg(long, value_name = "CASE", num_args = 1.., value_delimiter = ',')]
+    without: Vec<String>,
     /// Play the far party at this address and port, for whoever comes, until ended. Such lines are obeyed from anyone who can connect.
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["far", "filters"])]
     serve: Option<String>,
@@ -54,7 +57,8 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let wanted = |name: &str| {
-        arguments.filters.is_empty() || arguments.filters.iter().any(|filter| name.contains(filter))
+        !arguments.without.iter().any(|without| without == name)
+            && (arguments.filters.is_empty() || arguments.filters.iter().any(|filter| name.contains(filter)))
     };
     let far = arguments.far.as_deref();
     let cases = || all().filter(|case| (case.two_party || far.is_none()) && wanted(&case.name()));

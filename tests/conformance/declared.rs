@@ -1,6 +1,7 @@
 //! What each device is declared not to do, or to do otherwise, beyond what its attributes say: with the reason, which the table shows.
 
 use crate::case::Need;
+use crate::rxe;
 
 /// What is declared of a device.
 #[derive(Debug)]
@@ -9,6 +10,8 @@ pub struct Declaration {
     pub cannot: &'static [(Need, &'static str)],
     /// Cases that fail there, with the evidence. They are run, and one that passes is a failure of its declaration.
     pub deviates: &'static [(&'static str, &'static str)],
+    /// Cases that fail there on some runs only: either is as declared.
+    pub sometimes: &'static [(&'static str, &'static str)],
 }
 
 /// All that is declared of a device, by its name.
@@ -16,8 +19,9 @@ pub fn declaration(device: &str) -> &'static [&'static Declaration] {
     ALL.iter().find(|(prefix, _)| device.starts_with(prefix)).map_or(&[], |(_, all)| *all)
 }
 
-/// Beginnings of names, and what holds for these devices: those over the system's library are as what is below it.
-const ALL: &[(&str, &[&Declaration])] = &[("shm", &[&SHM]), ("native:shm", &[&SHM])];
+/// Beginnings of names, and what holds for these devices: those over the system's library are as what is below it. Longer beginnings come first.
+const ALL: &[(&str, &[&Declaration])] =
+    &[("shm", &[&SHM]), ("native:shm", &[&SHM]), ("rxe-udp", &[&rxe::WITH_US]), ("rxe", &[&rxe::ALONE])];
 
 /// Shared memory.
 const SHM: Declaration = Declaration {
@@ -26,4 +30,5 @@ const SHM: Declaration = Declaration {
         "completions lie where they are made, so a completion queue cannot overflow",
     )],
     deviates: &[],
+    sometimes: &[],
 };

@@ -13,6 +13,7 @@ mod common;
 pub mod declared;
 pub mod far;
 pub mod runner;
+mod rxe;
 pub mod table;
 pub mod target;
 

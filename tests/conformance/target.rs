@@ -54,11 +54,14 @@ impl Target {
         case.needs.iter().find_map(|need| Some(format!("no {need}: {}", self.lacks(*need)?)))
     }
 
-    /// Why the device is declared to do otherwise than this case says.
-    pub fn deviates(&self, case: &Case) -> Option<&'static str> {
+    /// Why the device is declared to do otherwise than this case says, and whether it always does.
+    pub fn deviates(&self, case: &Case) -> Option<(&'static str, bool)> {
         let name = case.name();
-        let all = self.declared.iter().flat_map(|declaration| declaration.deviates);
-        all.into_iter().find(|(of, _)| *of == name).map(|(_, why)| *why)
+        self.declared.iter().find_map(|declaration| {
+            [(declaration.deviates, true), (declaration.sometimes, false)].into_iter().find_map(
+                |(list, always)| list.iter().find(|(of, _)| *of == name).map(|(_, why)| (*why, always)),
+            )
+        })
     }
 
     /// Why it lacks something: by its attributes, or by declaration.

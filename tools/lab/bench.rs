@@ -1,5 +1,6 @@
 //! A guest and our side, wired together: what every check works on.
 
+use crate::cache::Cache;
 use crate::device::Device;
 use crate::guest::Guest;
 use crate::party::Party;
@@ -69,4 +70,5 @@ pub(crate) struct Bench {
     pub(crate) ours: Ours,
     pub(crate) control: Control,
     pub(crate) programs: Programs,
+    pub(crate) cache: Cache,
 }

@@ -101,6 +101,11 @@ impl Cache {
         self.0.path(MODULES)
     }
 
+    /// A file of results, which stays until the next run.
+    pub(crate) fn results(&self, name: &str) -> PathBuf {
+        self.0.path(format!("conformance-{name}.json"))
+    }
+
     /// A file of this run.
     pub(crate) fn scratch(&self, name: &str) -> PathBuf {
         self.0.scratch(name)

@@ -86,7 +86,7 @@ impl Guest {
         let begun = Instant::now();
         let socket = std::env::temp_dir().join(format!("tbrdma-lab-{}.sock", std::process::id()));
         let mut child = qemu(cache)
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "pc", "-smp", "1", "-m", "512"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "pc", "-smp", "1", "-m", "1024"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
             .arg("-chardev")
             .arg(format!("socket,id=orders,path={},server=on,wait=off", socket.display()))

@@ -39,6 +39,8 @@ pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
     checks::refusals::run(&mut bench, report);
     checks::faults::run(&mut bench, report);
     checks::own::run(&bench, report);
+    checks::own::run_native(&bench, report);
+    checks::conformance::run(&bench, report);
     report.always("the guest's end", || bench.guest.finish());
     Ok(())
 }
@@ -87,7 +89,7 @@ fn wired(verbose: bool) -> Result<Bench> {
     };
     let verbs = Verbs::start(&guest, &control.listener()?, &control.host)?;
     let wire = Wire::start(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, guests)))?;
-    Ok(Bench { guest, verbs, ours: Ours::Wire(Box::new(wire)), control, programs })
+    Ok(Bench { guest, verbs, ours: Ours::Wire(Box::new(wire)), control, programs, cache })
 }
 
 fn nic(netdev: &str) -> String {
@@ -173,11 +175,13 @@ pub(crate) fn in_namespace(report: &mut Report, capture: Option<&Path>, verbose:
     let name = format!("udp:{TAP}");
     let options = capture.map_or_else(OpenOptions::new, |file| OpenOptions::new().capture(file));
     let device = Device::open(&name, &options)?;
-    let mut bench = Bench { guest, verbs, ours: Ours::Device(Box::new(device)), control, programs };
+    let mut bench = Bench { guest, verbs, ours: Ours::Device(Box::new(device)), control, programs, cache };
     checks::pingpong::run(&mut bench, report);
     checks::operations::run(&mut bench, report);
     checks::refusals::run(&mut bench, report);
-    checks::perftest::run(&bench, report, &cache);
+    checks::perftest::run(&bench, report);
+    checks::own::run_between(&bench, report);
+    checks::conformance::run_far(&bench, report);
     // A context of its own beside the first one.
     let faulty = OpenOptions::new().fault("loss=4%,corrupt=2%,dup=4%,reorder=4%:500us").seed(3);
     bench.ours = Ours::Device(Box::new(Device::open(&name, &faulty)?));

@@ -16,7 +16,9 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> ExitCode {
     // For Debian's programs on our device, against those in the guest; and what the guest runs of ours.
-    let Some(programs) = build(&[&RUN, &["tbrdma-bench"][..]].concat()) else { return ExitCode::FAILURE };
+    let Some(programs) = build(&[&RUN, &["tbrdma-bench", "tbrdma-conformance"][..]].concat()) else {
+        return ExitCode::FAILURE;
+    };
     chore(
         &["run", "--quiet", "--package", "tbrdma-lab", "--"],
         &args.arguments,

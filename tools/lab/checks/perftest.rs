@@ -1,7 +1,6 @@
 //! Debian's own perftest, unmodified, at both ends: in the guest on rxe, and here under `tbrdma-run` on the library's device. Each way round.
 
 use crate::bench::{Bench, Control};
-use crate::cache::Cache;
 use crate::modes::TAP;
 use crate::party::{Family, PATIENCE};
 use crate::wire::frame::OUR_V4;
@@ -31,7 +30,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("ib_send_bw -q 4", "RC"),
 ];
 
-pub(crate) fn run(bench: &Bench, report: &mut Report, cache: &Cache) {
+pub(crate) fn run(bench: &Bench, report: &mut Report) {
     for (program, transport) in PROGRAMS {
         // A slow guest loses what comes faster than it takes it, and without retransmission that is lost: few messages then, and small.
         let size = if program.starts_with("ib_atomic") {
@@ -43,13 +42,13 @@ pub(crate) fn run(bench: &Bench, report: &mut Report, cache: &Cache) {
         };
         let command = format!("{program} -F -c {transport} -n 20 {size}");
         let name = format!("{program} {transport} under tbrdma-run");
-        report.check(&format!("{name}, guest is client"), || guest_is_client(bench, cache, &command));
-        report.check(&format!("{name}, guest is server"), || guest_is_server(bench, cache, &command));
+        report.check(&format!("{name}, guest is client"), || guest_is_client(bench, &command));
+        report.check(&format!("{name}, guest is server"), || guest_is_server(bench, &command));
     }
 }
 
-fn guest_is_client(bench: &Bench, cache: &Cache, command: &str) -> Result<String> {
-    let mut ours = start(bench, cache, &format!("{command} -p {PORT}"))?;
+fn guest_is_client(bench: &Bench, command: &str) -> Result<String> {
+    let mut ours = start(bench, &format!("{command} -p {PORT}"))?;
     ours.until_listening(PORT)?;
     let guests = guests(bench, &format!("{command} -p {PORT}"))?;
     let outcome = bench.guest.run(&format!("{guests} {OUR_V4}"), PATIENCE)?;
@@ -59,7 +58,7 @@ fn guest_is_client(bench: &Bench, cache: &Cache, command: &str) -> Result<String
     figures(&said)
 }
 
-fn guest_is_server(bench: &Bench, cache: &Cache, command: &str) -> Result<String> {
+fn guest_is_server(bench: &Bench, command: &str) -> Result<String> {
     let command = format!("{command} -p {}", Control::PORT);
     let running = bench.guest.spawn(&guests(bench, &command)?, PATIENCE)?;
     let until = Instant::now() + PATIENCE;
@@ -67,7 +66,7 @@ fn guest_is_server(bench: &Bench, cache: &Cache, command: &str) -> Result<String
     while bench.guest.run(&is_up, Duration::from_secs(10))?.status != 0 {
         anyhow::ensure!(Instant::now() < until, "the guest's program does not listen");
     }
-    let said = start(bench, cache, &format!("{command} {}", bench.control.guest.ip()))?.succeed();
+    let said = start(bench, &format!("{command} {}", bench.control.guest.ip()))?.succeed();
     if said.is_err() {
         // It would wait for us.
         let program = command.split(' ').next().unwrap_or_default();
@@ -85,9 +84,9 @@ fn guests(bench: &Bench, command: &str) -> Result<String> {
 }
 
 /// Starts our side.
-fn start(bench: &Bench, cache: &Cache, command: &str) -> Result<Process> {
+fn start(bench: &Bench, command: &str) -> Result<Process> {
     let mut words = command.split(' ').filter(|word| !word.is_empty());
-    let program = cache.guest("usr/bin").join(words.next().unwrap_or_default());
+    let program = bench.cache.guest("usr/bin").join(words.next().unwrap_or_default());
     let mut child = Command::new(bench.programs.path("tbrdma-run")?);
     // GID 1 is the IPv4 address.
     child
@@ -97,9 +96,9 @@ fn start(bench: &Bench, cache: &Cache, command: &str) -> Result<Process> {
         .arg(program)
         .args(words)
         .args(["-d", "tap", "-x", "1"]);
-    child.env("LD_LIBRARY_PATH", cache.host_libraries());
+    child.env("LD_LIBRARY_PATH", bench.cache.host_libraries());
     let line = format!("tbrdma-run --device tap=udp:{TAP} -- {command}");
-    Process::start(child, line, cache.scratch("perftest"), false)
+    Process::start(child, line, bench.cache.scratch("perftest"), false)
 }
 
 /// The line of figures below its heading. They are not judged.
