@@ -16,6 +16,7 @@ mod loopback;
 mod memory_protection;
 mod memory_window;
 mod not_ready;
+mod ordering;
 mod other_way;
 mod raw_posting;
 mod rc_send_recv;
@@ -50,6 +51,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         memory_protection::CASES,
         memory_window::CASES,
         not_ready::CASES,
+        ordering::CASES,
         other_way::CASES,
         raw_posting::CASES,
         rc_send_recv::CASES,

@@ -82,6 +82,13 @@ pub(super) const STEPS: &[Step] = &[
         310,
     ),
     step(
+        "conformance through the C face",
+        "cargo xtask conformance --check --device native-over-shm --device native-over-udp",
+        "that every case of the suite holds on the `native` device over our own libibverbs",
+        false,
+        60,
+    ),
+    step(
         "swarm",
         "cargo xtask swarm --seeds 500",
         "the promises of the transport on 500 simulated networks",
