@@ -130,7 +130,9 @@ fn four_threads_exchange_messages_within_one_context() {
 
 fn writes_and_sends_may_go_on_while_receives_are_posted_elsewhere() {
     // One queue of completions for both halves, polled by a third thread.
-    let (a, mut b) = common::pair("rc");
+    // The thread that posts receives may have to wait for a core.
+    let with = connection(|with| with.rnr_retry = 7);
+    let (a, mut b) = common::pair_with("rc", |init| init, &with);
     let stop = Arc::new(AtomicBool::new(false));
     let (mut send, mut recv) = a.qp.split();
     let poster = {
