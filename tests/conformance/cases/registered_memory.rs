@@ -199,12 +199,12 @@ fn deregistering_while_a_peer_writes_stops_it() {
 }
 
 fn deregistering_behind_a_send_that_waited_stops_the_writes() {
-    const LEN: usize = 4 << 20;
+    const LEN: usize = 2 << 20;
     let with = common::connection(|with| {
         with.rnr_retry = 7;
         with.min_rnr_timer = 12;
     });
-    for round in 0..30 {
+    for round in 0..20 {
         let (mut a, mut b) = common::pair_with("rc", |init| init, &with);
         let source = a.pd.alloc(LEN, all_access()).unwrap();
         source.write(0, &vec![0xff; LEN]);
