@@ -202,7 +202,7 @@ fn writes_apart_are_as_many_writes_as_packets() {
     assert_eq!(opcodes, [P::RcWriteOnly, P::RcWriteOnly, P::RcWriteOnly, P::RcWriteOnly, P::RcSendOnly]);
     let reths: Vec<_> = sent.iter().map(|transmit| transmit.headers.reth).collect();
     let reth = |offset, length| Some(Reth { addr: REMOTE + offset, rkey: RKEY, length });
-    assert_eq!(reths, [reth(0, 1024), reth(1024, 1024), reth(2048, 1024), reth(3072, 428), None]);
+    assert_eq!(reths, [reth(0, 3500), reth(1024, 2476), reth(2048, 1452), reth(3072, 428), None]);
     let wanted: Vec<_> = sent.iter().map(|transmit| transmit.headers.bth.ack_req).collect();
     assert_eq!(wanted, [false, false, false, true, true], "it is one work request all the same");
     rig.ack(2);

@@ -66,6 +66,31 @@ fn a_write_goes_where_its_header_says_and_nobody_is_told() {
 }
 
 #[test]
+fn a_write_taken_apart_is_refused_before_its_first_byte_if_it_runs_out() {
+    let bytes = pattern(4, 256);
+    let mut side = Side::rc();
+    side.qp.write_apart(true);
+    let mr = side.region(ALL, 600);
+    side.request(RcWriteOnly).reth(mr, 0, 600).payload(&bytes).go();
+    side.request(RcWriteOnly).reth(mr, 256, 344).payload(&bytes).go();
+    side.request(RcWriteOnly).reth(mr, 512, 88).payload(&bytes[..88]).ack().go();
+    assert_eq!(side.bytes(mr, 0, 600), [&bytes[..], &bytes, &bytes[..88]].concat());
+    side.request(RcWriteOnly).reth(mr, 1, 600).payload(&[0xee; 256]).go();
+    side.expect_refused(
+        wire::NakCode::RemoteAccessError,
+        side.psn.get() - 1,
+        Some(AsyncEventKind::QpAccessErr),
+    );
+    assert_eq!(side.bytes(mr, 1, 10), bytes[1..11]);
+    // Who was not told so takes a length that is not the payload's for a fault.
+    let mut side = Side::rc();
+    let mr = side.region(ALL, 600);
+    side.request(RcWriteOnly).reth(mr, 0, 600).payload(&bytes).go();
+    side.expect_refused(wire::NakCode::InvalidRequest, side.psn.get() - 1, Some(AsyncEventKind::QpReqErr));
+    assert_eq!(side.bytes(mr, 0, 10), [0; 10]);
+}
+
+#[test]
 fn immediate_data_and_the_wish_to_be_woken_come_with_the_completion() {
     let mut side = Side::rc();
     let mr = side.region(ALL, 1000);

@@ -150,8 +150,9 @@ impl Qp {
     /// Whether each packet of a WRITE of four packets and more, without immediate data, is to be a WRITE of its own, on a reliable connection;
     /// at first it is not. Say so before anything is posted.
     ///
-    /// Then all full packets of long WRITEs are equally long, as those of SENDs are, and links have a quicker way for such. To any peer the
-    /// bytes arrive the same. Only of a WRITE that runs out of its region, what lies inside may be placed before the rest is refused.
+    /// Then all full packets of long WRITEs are equally long, as those of SENDs are, and links have a quicker way for such. Each says in its header how
+    /// many bytes there are with all that follow, so that a WRITE which runs out of its region is refused before its first byte is placed. Only a
+    /// peer that was told the same understands that.
     pub const fn write_apart(&mut self, apart: bool) {
         self.shared.writes_apart = apart && matches!(self.shared.qp_type, QpType::Rc);
     }

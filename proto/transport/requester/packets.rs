@@ -45,9 +45,10 @@ impl Requester {
         headers.bth.pad = (len.wrapping_neg() & 3) as u8;
         headers.bth.solicited = last && wqe.flags.contains(SendFlags::SOLICITED);
         if opcode.has_reth() {
-            let (ahead, length) = if apart { (offset, len) } else { (0, wqe.length) };
+            // The length of all that is still to come: so that the responder refuses a WRITE before its first byte, not in the middle.
+            let ahead = if apart { offset } else { 0 };
             let addr = wqe.remote.addr.wrapping_add(ahead.into());
-            headers.reth = Some(Reth { addr, rkey: wqe.remote.rkey, length });
+            headers.reth = Some(Reth { addr, rkey: wqe.remote.rkey, length: wqe.length - ahead });
         }
         if opcode.has_imm() {
             headers.imm = Some(wqe.imm_data);

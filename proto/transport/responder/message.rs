@@ -126,7 +126,14 @@ impl Responder {
             }
             _ => return Err(Refusal::Invalid),
         };
-        let whole = if opcode.is_last() { len == write.left } else { len < write.left };
+        // A part of a WRITE that was taken apart says how much there is with all that follow.
+        let is_part =
+            ctx.writes_apart && opcode.is_first() && opcode.is_last() && !opcode.has_imm() && len == ctx.mtu;
+        let whole = match (opcode.is_last(), is_part) {
+            (true, false) => len == write.left,
+            (true, true) => len <= write.left,
+            (false, _) => len < write.left,
+        };
         if !whole || !length_fits(headers, len, ctx.mtu) || u64::from(write.length) > ctx.max_msg_size {
             return Err(Refusal::Invalid);
         }

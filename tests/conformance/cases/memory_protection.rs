@@ -16,6 +16,7 @@ cases! {
         a_region_of_another_protection_domain_is_refused: "A region is reached only through queue pairs of its protection domain", needs [Rc] as two_party;
         a_right_that_the_region_does_not_grant_is_refused: "A right that the region lacks is a remote access error", needs [Rc, Atomics] as two_party;
         one_byte_beyond_either_end_is_refused: "A single byte beyond either end of the region is refused", needs [Rc, Atomics] as two_party;
+        a_long_write_that_runs_out_is_refused_before_its_first_byte: "A WRITE of many packets that ends beyond the region places nothing", needs [Rc] as two_party;
         an_address_that_overflows_is_refused: "An address and length that overflow 64 bits are refused", needs [Rc, Atomics] as two_party;
         a_deregistered_region_is_refused_and_its_key_does_not_come_back_soon:
             "A deregistered region's key is out of use at once", by "ibv_dereg_mr(3)", needs [Rc] as two_party;
@@ -144,6 +145,15 @@ fn one_byte_beyond_either_end_is_refused() {
     let (one_more, at) = (a.mr.slice(0..4097), region.remote.at(0));
     refused(&mut a, &b, |wr| _ = wr.write(one_more, at));
     assert_eq!(b.bytes_of(&region, 4080..4096), [0; 16]);
+}
+
+fn a_long_write_that_runs_out_is_refused_before_its_first_byte() {
+    const LONG: usize = 64 << 10;
+    for missing in [1, LONG / 2] {
+        let (mut a, b) = far::pair("rc");
+        let (slice, remote) = (a.mr.slice(0..LONG), b.remote().at((MEMORY - LONG + missing) as u64));
+        refused(&mut a, &b, |wr| _ = wr.write(slice, remote));
+    }
 }
 
 fn an_address_that_overflows_is_refused() {
