@@ -145,7 +145,7 @@ What each device does and does not do as the InfiniBand specification and rdma-c
 Specification.
 
 *native over ...* is the device that loads the system's libibverbs, here our own drop-in library on top of the device named. *rxe* is the same over the kernel's
-`rdma_rxe` and Debian's libibverbs, in the virtual machine of `cargo xtask lab`; *rxe to udp* has the near end there and the far one on our `udp` device,
-for the cases of two parties.
+`rdma_rxe` and Debian's libibverbs, in the virtual machine of `cargo xtask lab`; *rxe-udp* has the near end there and the far one on our `udp` device,
+for the cases of two parties. An empty cell is a case that was not run there.
 
 ";

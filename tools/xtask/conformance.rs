@@ -37,8 +37,8 @@ const RUNS: [Run; 5] = [
     },
 ];
 
-/// Results that the lab leaves, if it has run.
-const LAB: [&str; 2] = ["target/lab/conformance-rxe.json", "target/lab/conformance-rxe-udp.json"];
+/// Results that the lab leaves in its folder, if it has run.
+const LAB: [&str; 2] = ["conformance-rxe.json", "conformance-rxe-udp.json"];
 
 pub(crate) fn main(args: &Args) -> ExitCode {
     match run(args) {
@@ -78,7 +78,8 @@ fn run(args: &Args) -> Result<ExitCode, String> {
     if !args.check {
         // Of devices that were not run now, what they did last.
         let mut results: Vec<PathBuf> = RUNS.iter().map(file_of).filter(|file| file.exists()).collect();
-        for file in LAB.map(PathBuf::from) {
+        let lab = std::env::var_os("TBRDMA_LAB_DIR").map_or_else(|| "target/lab".into(), PathBuf::from);
+        for file in LAB.map(|name| lab.join(name)) {
             if file.exists() {
                 results.push(file);
             } else {

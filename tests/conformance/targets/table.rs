@@ -8,6 +8,7 @@ use std::fs;
 fn the_table_has_every_case_with_its_statement_and_no_other() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/conformance.md");
     let text = fs::read_to_string(path).unwrap();
+    let (_, text) = text.split_once("## The cases").unwrap();
     let cases = tbrdma_conformance::all();
     let expected: BTreeSet<String> =
         cases.map(|case| format!("| {} ({}) | `{}` |", case.statement, case.source, case.name())).collect();

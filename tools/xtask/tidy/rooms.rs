@@ -68,7 +68,7 @@ const MAY_DEPEND: [(&str, &[&str]); 5] = [
     ("tbrdma-conformance", &["tbrdma"]),
 ];
 /// Those that nobody depends on.
-const ENDS: [&str; 3] = ["tbrdma-bench", "xtask", "tbrdma-conformance"];
+const ENDS: [&str; 2] = ["tbrdma-bench", "xtask"];
 
 /// A package depends on those of ours that it may.
 pub(crate) fn crates(tree: &Tree, findings: &mut Vec<Finding>) {
