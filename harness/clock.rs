@@ -4,13 +4,15 @@
 //! costs is a part of every sample. It is used if the processor says that it is invariant *and* the kernel still lists it among its clock sources
 //! (it strikes it off when its watchdog finds it wrong). Its speed is found out beside the system's clock before the run, and compared with that
 //! again at the end. Nothing is ever subtracted from a sample: a report shows what a read costs.
+//!
+//! Where the device is in a simulated network, the clock is that network's, and time is virtual.
 
 use std::hint::black_box;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use tbrdma::TickCounter;
+use tbrdma::{Context as Device, TickCounter};
 
 /// How long the counter's speed is measured before a run.
 const CALIBRATION: Duration = Duration::from_millis(25);
@@ -73,6 +75,45 @@ impl Moment {
 
 static CHOSEN: OnceLock<Clock> = OnceLock::new();
 
+/// The simulated network whose time it is, by a device there, and the moment that its beginning is taken for.
+static SIMULATED: OnceLock<(Device, Instant)> = OnceLock::new();
+
+/// From now on this process measures in the time of the device's network, if that is a simulated one. To be said before a clock is chosen.
+pub fn follow(device: &Device) {
+    if device.has_virtual_time() {
+        // Another device of the same process has the same network.
+        let _ = SIMULATED.set((device.clone(), Instant::now()));
+    }
+}
+
+/// Whether time is virtual.
+#[must_use]
+pub fn is_simulated() -> bool {
+    SIMULATED.get().is_some()
+}
+
+/// This moment, of the system's clock or of virtual time: for whatever is no sample.
+#[must_use]
+pub fn now() -> Instant {
+    match SIMULATED.get() {
+        None => Instant::now(),
+        Some((device, origin)) => *origin + device.raw_clock(),
+    }
+}
+
+/// Lets so much time go on where that takes a call; elsewhere it does so by itself.
+pub fn pass(time: Duration) {
+    match SIMULATED.get() {
+        None => std::hint::spin_loop(),
+        Some((device, _)) => device.sleep(time),
+    }
+}
+
+/// What `look` finds within this time, where it is virtual; `None` where it is not, and the caller waits by its own means.
+pub fn wait_in_turn<T>(timeout: Duration, look: impl FnMut() -> Option<T>) -> Option<Option<T>> {
+    SIMULATED.get().map(|(device, _)| device.wait_for(Some(timeout), look))
+}
+
 /// Chooses the clock of this process; the first choice holds.
 pub fn choose(source: Source) -> Clock {
     *CHOSEN.get_or_init(|| Clock::new(source))
@@ -89,6 +130,7 @@ impl Clock {
         let kernels = std::fs::read_to_string(KERNELS).unwrap_or_default();
         let trusted = kernels.split_whitespace().any(|name| name == "tsc");
         let (counter, why_not) = match (source, TickCounter::invariant()) {
+            _ if is_simulated() => (None, Some("time is virtual")),
             (Source::Os, _) => (None, Some("asked for by --clock os")),
             (Source::Auto, None) => (None, Some("the processor does not say that its counter is invariant")),
             (Source::Auto, Some(_)) if !trusted => {
@@ -96,7 +138,10 @@ impl Clock {
             }
             (Source::Auto, Some(counter)) => (Some(counter), None),
         };
-        let base = Moment::now(counter);
+        let mut base = Moment::now(counter);
+        if let Some((_, origin)) = SIMULATED.get() {
+            base.system = *origin;
+        }
         let ns_per_tick = match counter {
             Some(_) => {
                 while base.system.elapsed() < CALIBRATION {
@@ -115,7 +160,7 @@ impl Clock {
     pub fn now(&self) -> Stamp {
         match self.counter {
             Some(counter) => Stamp(counter.read()),
-            None => Stamp(self.base.system.elapsed().as_nanos() as u64),
+            None => Stamp(now().saturating_duration_since(self.base.system).as_nanos() as u64),
         }
     }
 
@@ -136,7 +181,11 @@ impl Clock {
     /// What it is called in reports.
     #[must_use]
     pub fn source(&self) -> &'static str {
-        if self.counter.is_some() { "TSC" } else { "CLOCK_MONOTONIC" }
+        match self.counter {
+            Some(_) => "TSC",
+            None if is_simulated() => "virtual time of a simulated network",
+            None => "CLOCK_MONOTONIC",
+        }
     }
 
     /// Why the processor's counter is not used; `None` if it is.
@@ -164,6 +213,10 @@ impl Clock {
     /// A sample is the difference of two reads, so it holds about one such read.
     #[must_use]
     pub fn overhead_ns(&self) -> f64 {
+        if is_simulated() {
+            // It stands still while it is read.
+            return 0.0;
+        }
         const BURSTS: usize = 201;
         const READS: u32 = 200;
         let mut bursts: Vec<f64> = (0..BURSTS)
@@ -183,6 +236,9 @@ impl Clock {
     /// common among them. `None` if they show no step, as when the clock is finer than its own reading.
     #[must_use]
     pub fn step_ns(&self) -> Option<u64> {
+        if is_simulated() {
+            return Some(1);
+        }
         const READS: usize = 20_000;
         let reads: Vec<Stamp> = (0..READS).map(|_| self.now()).collect();
         let intervals = reads.iter().zip(reads.iter().skip(1));

@@ -126,7 +126,9 @@ impl Environment {
             governor: first_line(&format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor")),
             clock: ClockReport {
                 source: clock.source().into(),
-                hardware: first_line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+                hardware: (!clock::is_simulated())
+                    .then(|| first_line("/sys/devices/system/clocksource/clocksource0/current_clocksource"))
+                    .flatten(),
                 overhead_ns: clock.overhead_ns(),
                 step_ns: clock.step_ns(),
                 frequency_hz: clock.frequency_hz(),

@@ -386,7 +386,8 @@ pub fn warnings(report: &Report) -> Vec<String> {
     let mut warnings = Vec::new();
     let switches = environment.involuntary_context_switches;
     let total = switches.initiator + switches.responder;
-    if total > SWITCHES_WORTH_A_WORD.max(report.samples / 10_000) {
+    // Virtual time stands still while a side is interrupted.
+    if report.sides != crate::run::IN_TURNS && total > SWITCHES_WORTH_A_WORD.max(report.samples / 10_000) {
         warnings.push(format!(
             "the scheduler interrupted the two sides {total} times: others want these cores, and the tail shows it"
         ));

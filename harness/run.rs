@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::affinity;
-use crate::cli::{Command, Flags};
+use crate::cli::{Command, Extent, Flags};
 use crate::clock;
 use crate::control::{Account, Channel, Endpoint, Message};
 use crate::environment::{BothSides, Environment, Host};
@@ -31,6 +31,13 @@ use crate::{compare, complain, devices, doctor, gate, ledger, say, signals};
 const BETWEEN_BATCHES: Duration = Duration::from_secs(60);
 /// How the two sides of a run without `--server` and `--connect` were started.
 pub const BY_THE_HARNESS: &str = "started by the harness";
+/// The same in a simulated network.
+pub const IN_TURNS: &str = "threads of one process in virtual time, taking turns";
+/// Messages of a run there, and before it.
+const SIMULATED_MESSAGES: u64 = 1000;
+const SIMULATED_WARMUP: u64 = 64;
+/// Why there is no floor there.
+const NO_FLOOR: &str = "virtual time has no machine below it";
 
 /// Does what the command line asks; the exit code.
 ///
@@ -86,6 +93,9 @@ fn measure(flags: &Flags, mut plan: Plan, pace: Option<Pace>) -> Result<u8> {
     let allowed = affinity::allowed()?;
     let own_core = choose_cores(flags, &mut plan, &allowed)?;
     let open = session::open(&plan.device, &plan, Role::Initiator, flags.capture.as_deref())?;
+    if open.device.has_virtual_time() {
+        return simulate(flags, plan, pace, &open, outputs, &allowed);
+    }
     let (child, mut channel) = match &flags.connect {
         Some(address) => (None, peer::connect(address, flags.timeout())?),
         None => Responder::start().map(|(child, channel)| (Some(child), channel))?,
@@ -103,7 +113,66 @@ fn measure(flags: &Flags, mut plan: Plan, pace: Option<Pace>) -> Result<u8> {
     drop(channel);
     drop(child);
     let sides = if flags.connect.is_some() { "two programs" } else { BY_THE_HARNESS };
-    let (report, latencies, picture) = assemble(&plan, &open, found, environment, memory, sides);
+    conclude(flags, outputs, assemble(&plan, &open, found, environment, memory, sides))
+}
+
+/// How long to measure. A second of virtual time may be as many messages as anybody cares to compute: without a wish, it is a thousand.
+fn extent(flags: &Flags) -> Extent {
+    let wished = flags.iters.is_some() || flags.duration.is_some();
+    if clock::is_simulated() && !wished { Extent::Messages(SIMULATED_MESSAGES) } else { flags.extent() }
+}
+
+/// Messages before those that are recorded. In virtual time nothing gets warm but the connection.
+fn warmup(flags: &Flags) -> Option<u64> {
+    flags.warmup.or_else(|| clock::is_simulated().then_some(SIMULATED_WARMUP))
+}
+
+/// Both sides in a simulated network: threads of this process that take turns, so that what is found follows from the seed.
+fn simulate(
+    flags: &Flags,
+    mut plan: Plan,
+    pace: Option<Pace>,
+    open: &OpenDevice,
+    outputs: Outputs,
+    allowed: &[usize],
+) -> Result<u8> {
+    if flags.connect.is_some() {
+        return Err(Error::Usage(format!(
+            "--connect leads nowhere from --device {}: a simulated network is inside one process, with both sides",
+            open.name
+        )));
+    }
+    clock::follow(&open.device);
+    // Virtual time does not care where threads run.
+    plan.pin_responder = None;
+    let [mut ours, mut theirs] = Channel::pair(["the responder", "the initiator"].map(str::to_owned));
+    let (our_turn, their_turn) = (open.device.take_turns(), open.device.take_turns());
+    let found = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let _turn = their_turn.begin();
+            if let Err(error) = respond(&mut theirs, &Choices::default(), BETWEEN_BATCHES) {
+                give_up(&mut theirs, error);
+            }
+        });
+        let _turn = our_turn.begin();
+        let found = initiate(flags, &plan, pace, open, None, allowed, &mut ours);
+        let found = found.map_err(|error| give_up(&mut ours, error));
+        // The other side hears of the end, and leaves.
+        drop(ours);
+        found
+    });
+    let (found, environment, memory) = found?;
+    let mut assembled = assemble(&plan, open, found, environment, memory, IN_TURNS);
+    assembled.0.floor_missing = Some(NO_FLOOR.into());
+    conclude(flags, outputs, assembled)
+}
+
+/// Tells of a run; the exit code.
+fn conclude(
+    flags: &Flags,
+    outputs: Outputs,
+    (report, latencies, picture): (Report, Option<Latencies>, String),
+) -> Result<u8> {
     match (outputs.write(&report, latencies.as_ref())?, flags.quiet) {
         (Some(asked_for), _) => say(&asked_for)?,
         (None, true) => say(&report::line(&report))?,
@@ -183,11 +252,14 @@ fn initiate(
                 floor.missing =
                     Some("the two sides are not on one host, or do not see each other's processes".into());
             }
+            if clock::is_simulated() {
+                floor.missing = Some(NO_FLOOR.into());
+            }
             let watch = session.watch.clone();
             let mut pingpong = Pingpong::new(session)?;
             pingpong.session().meet(channel)?;
             let visit = |channel: &mut Channel| floor.visit(channel, &watch, timeout);
-            let outcome = pingpong.measure(channel, flags.extent(), flags.warmup, pace, &progress, visit)?;
+            let outcome = pingpong.measure(channel, extent(flags), warmup(flags), pace, &progress, visit)?;
             Found::Pingpong(Box::new(outcome), floor)
         }
         Benchmark::Bw | Benchmark::Rate => {
@@ -199,10 +271,11 @@ fn initiate(
             let mut stream = Stream::new(session)?;
             stream.session().meet(channel)?;
             let measure = |channel: &mut Channel| match &mut beside {
+                _ if clock::is_simulated() => Ok(None),
                 Beside::Memcpy(memcpy) => memcpy.measure().map(Some),
                 Beside::Sockets(flood) => flood.measure(channel, &watch, timeout),
             };
-            let outcome = stream.measure(channel, flags.extent(), flags.warmup, &progress, measure)?;
+            let outcome = stream.measure(channel, extent(flags), warmup(flags), &progress, measure)?;
             Found::Stream(outcome, beside)
         }
     };

@@ -9,9 +9,10 @@
 //! stream is over (each message carries its number, so that this must be the last one sent there); and then, untimed, further
 //! messages whose bytes are all different and all checked.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::cli::Extent;
+use crate::clock;
 use crate::control::{Account, Channel, Go, Message, Phase};
 use crate::error::{Context, Result};
 use crate::pattern::{PING, Pattern, READ};
@@ -140,12 +141,12 @@ impl Stream {
             }
         }
         let stamped = !self.op().is_one_sided();
-        let start = Instant::now();
+        let start = clock::now();
         self.push(end, stamped)?;
         while taken_by_receiver && self.granted < end {
             self.take_credits()?;
         }
-        let elapsed = start.elapsed();
+        let elapsed = clock::now().duration_since(start);
         if taken_by_receiver {
             self.account.add(&receive_account(channel, self.timeout())?);
         }
@@ -239,7 +240,7 @@ impl Stream {
             outcome.elapsed += elapsed;
             let bytes = count as f64 * self.wire.layout.size as f64;
             let rate = bytes / elapsed.as_secs_f64().max(1e-9);
-            let ended = Instant::now();
+            let ended = clock::now();
             let machine_after = machine(channel)?;
             let beside = beside(machine_before, machine_after);
             timeline.batch(ended, elapsed, count, beside).bytes(bytes);
@@ -395,10 +396,11 @@ impl Stream {
         // More than there are slots would be nonsense from a peer.
         let count = go.count.min(self.wire.layout.target_slots);
         let reliable = self.wire.session.plan.transport == Transport::Rc;
-        let deadline = Instant::now() + SETTLE_TIME;
+        let deadline = clock::now() + SETTLE_TIME;
         for sequence in go.first..go.first.saturating_add(count) {
             let mut found = check(self, sequence);
-            while found.is_err() && !reliable && Instant::now() < deadline {
+            while found.is_err() && !reliable && clock::now() < deadline {
+                clock::pass(Duration::from_micros(1));
                 found = check(self, sequence);
             }
             self.account.count(found);

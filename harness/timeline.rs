@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Extent;
+use crate::clock;
 use crate::histogram::Latencies;
 
 /// About as many stretches are told of a run, however long it is.
@@ -67,7 +68,7 @@ impl Timeline {
                 per_message.saturating_mul(u32::try_from(messages).unwrap_or(u32::MAX))
             }
         };
-        Self { begun: Instant::now(), whole: expected / STRETCHES, open: None, done: Vec::new() }
+        Self { begun: clock::now(), whole: expected / STRETCHES, open: None, done: Vec::new() }
     }
 
     /// A batch that took `lasted` until `ended`; `floor` is what the machine itself does beside it.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::error::{Error, Result};
 use crate::signals;
 
@@ -64,8 +65,8 @@ impl Watch {
         if self.alarm.load(Ordering::Acquire) {
             return Err(Error::Alarm);
         }
-        let since = *spins.since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= self.timeout {
+        let since = *spins.since.get_or_insert_with(clock::now);
+        if clock::now().duration_since(since) >= self.timeout {
             return Err(Error::Run(format!(
                 "no {waiting_for} from {} within {} s: it is stuck, stopped or the message was lost; --timeout waits longer",
                 self.peer,

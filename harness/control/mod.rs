@@ -9,11 +9,12 @@ mod message;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 pub use message::{Account, Endpoint, FloorOffer, Go, Hello, MAGIC, Message, Phase, SocketOffer, VERSION};
 
+use crate::clock;
 use crate::error::{Error, Result, one_line};
 use crate::signals;
 
@@ -28,6 +29,56 @@ enum Incoming {
     Message(Box<Message>),
     Garbage(String),
     Closed,
+}
+
+impl Incoming {
+    fn of_line(line: &[u8]) -> Self {
+        match serde_json::from_slice(line) {
+            Ok(message) => Self::Message(Box::new(message)),
+            Err(error) => Self::Garbage(format!("{error} in {}", shown(line))),
+        }
+    }
+
+    /// Nothing that makes sense comes after it.
+    fn is_last(&self) -> bool {
+        !matches!(self, Self::Message(message) if !matches!(**message, Message::Fail { .. }))
+    }
+}
+
+/// The way to a peer inside this process.
+struct Inside {
+    line: Vec<u8>,
+    inbox: Sender<Incoming>,
+    /// The peer's.
+    alarm: Arc<AtomicBool>,
+}
+
+impl Inside {
+    fn deliver(&self, incoming: Incoming) -> std::io::Result<()> {
+        if incoming.is_last() {
+            self.alarm.store(true, Ordering::Release);
+        }
+        self.inbox.send(incoming).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for Inside {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let line = std::mem::take(&mut self.line);
+        self.deliver(Incoming::of_line(&line))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // If nobody listens any more, nobody has to be told.
+        let _ = self.deliver(Incoming::Closed);
+    }
 }
 
 /// One side's end of the control channel.
@@ -61,6 +112,25 @@ impl Channel {
             })
             .map_err(|error| Error::Run(format!("start the thread of the control channel: {error}")))?;
         Ok(Self { writer: Box::new(writer), inbox, alarm, peer })
+    }
+
+    /// Both ends of a channel inside this process. What is sent is there: no thread has a part in it.
+    #[must_use]
+    pub fn pair(peers: [String; 2]) -> [Self; 2] {
+        let ends = peers.map(|peer| (peer, channel(), Arc::new(AtomicBool::new(false))));
+        let to = [&ends[1], &ends[0]].map(|(_, (sender, _), alarm)| Inside {
+            line: Vec::new(),
+            inbox: sender.clone(),
+            alarm: Arc::clone(alarm),
+        });
+        let mut to = to.into_iter();
+        ends.map(|(peer, (_, inbox), alarm)| {
+            let writer: Box<dyn Write + Send> = match to.next() {
+                Some(inside) => Box::new(inside),
+                None => Box::new(std::io::sink()),
+            };
+            Self { writer, inbox, alarm, peer }
+        })
     }
 
     /// Who is at the other end.
@@ -102,6 +172,18 @@ impl Channel {
     /// Nothing came within `timeout`, the peer went away or gave up, what came is no control message, or the user
     /// interrupted.
     pub fn receive(&mut self, timeout: Duration) -> Result<Message> {
+        let told = clock::wait_in_turn(timeout, || match self.inbox.try_recv() {
+            Err(TryRecvError::Empty) if !signals::interrupted() => None,
+            found => Some(found),
+        });
+        if let Some(found) = told {
+            signals::check()?;
+            return match found {
+                Some(Ok(incoming)) => self.accept(incoming),
+                Some(Err(_)) => Err(self.gone()),
+                None => Err(self.silent(timeout)),
+            };
+        }
         let deadline = Instant::now() + timeout;
         loop {
             signals::check()?;
@@ -110,15 +192,19 @@ impl Channel {
                 Ok(incoming) => return self.accept(incoming),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.gone()),
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
-                    return Err(Error::Run(format!(
-                        "no control message from {} within {} s: it is stuck or stopped; --timeout waits longer",
-                        self.peer,
-                        timeout.as_secs_f64()
-                    )));
+                    return Err(self.silent(timeout));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+
+    fn silent(&self, timeout: Duration) -> Error {
+        Error::Run(format!(
+            "no control message from {} within {} s: it is stuck or stopped; --timeout waits longer",
+            self.peer,
+            timeout.as_secs_f64()
+        ))
     }
 
     fn accept(&self, incoming: Incoming) -> Result<Message> {
@@ -208,13 +294,9 @@ fn read_lines(mut reader: impl BufRead, inbox: &Sender<Incoming>, alarm: &Atomic
             Ok(_) if line.last() != Some(&b'\n') && line.len() as u64 == MAX_LINE => {
                 Incoming::Garbage(format!("a line longer than {MAX_LINE} bytes"))
             }
-            Ok(_) => match serde_json::from_slice(&line) {
-                Ok(message) => Incoming::Message(Box::new(message)),
-                Err(error) => Incoming::Garbage(format!("{error} in {}", shown(&line))),
-            },
+            Ok(_) => Incoming::of_line(&line),
         };
-        let last =
-            !matches!(&incoming, Incoming::Message(message) if !matches!(**message, Message::Fail { .. }));
+        let last = incoming.is_last();
         let unheard = inbox.send(incoming).is_err();
         if last {
             alarm.store(true, Ordering::Release);
