@@ -4,10 +4,12 @@
 //! different numbers of rounds, and the difference of the counts by the difference of the rounds is what one round takes: what happens once
 //! falls out. It fails when a case is over its ceiling. Who makes a case cheaper lowers its ceiling, who makes it dearer says why.
 
+#[path = "common/callgrind.rs"]
+mod callgrind;
 mod common;
 
 use common::Loopback;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 /// Rounds of the shorter run; the longer one has twice as many.
 const ROUNDS: u64 = 5_000;
@@ -103,22 +105,15 @@ fn main() -> ExitCode {
         count(case.parse().expect("a case"), rounds.parse().expect("a number"));
         return ExitCode::SUCCESS;
     }
-    if cfg!(debug_assertions) || !arguments.iter().any(|argument| argument == "--bench") {
-        println!("instructions: counted by `cargo bench -p tbrdma --bench instructions` only");
-        return ExitCode::SUCCESS;
-    }
-    if !cfg!(target_arch = "x86_64") {
-        return skip("the ceilings are those of x86-64");
-    }
-    if Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_err() {
-        return skip("no valgrind");
+    if let Some(code) = callgrind::cannot(&arguments) {
+        return code;
     }
     println!("{:40} {:>12} {:>8}", "instructions of a message", "counted", "ceiling");
     let mut over = 0;
     for (index, case) in CASES.iter().enumerate() {
-        let counted = match (callgrind(index, ROUNDS), callgrind(index, 2 * ROUNDS)) {
-            (Ok(fewer), Ok(more)) => more.saturating_sub(fewer) as f64 / (ROUNDS * case.messages) as f64,
-            (Err(error), _) | (_, Err(error)) => {
+        let counted = match callgrind::of_a_round(&index.to_string(), ROUNDS, &[]) {
+            Ok(counted) => counted / case.messages as f64,
+            Err(error) => {
                 eprintln!("{}: {error}", case.name);
                 return ExitCode::FAILURE;
             }
@@ -136,33 +131,5 @@ fn count(case: usize, rounds: u64) {
     let mut pair = Loopback::new(CASES[case].device);
     for _ in 0..rounds {
         (CASES[case].round)(&mut pair);
-    }
-}
-
-/// Instructions of a whole run of this program with so many rounds.
-fn callgrind(case: usize, rounds: u64) -> Result<u64, String> {
-    let program = std::env::current_exe().map_err(|error| format!("where am I? {error}"))?;
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(program)
-        .args(["--count", &case.to_string(), &rounds.to_string()])
-        .output()
-        .map_err(|error| format!("valgrind: {error}"))?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        return Err(format!("the counted run failed ({}):\n{told}", output.status));
-    }
-    let collected = told.lines().find_map(|line| line.split_once("Collected : "));
-    let (_, number) = collected.ok_or_else(|| format!("no count in what callgrind says:\n{told}"))?;
-    number.trim().parse().map_err(|error| format!("{number:?} is not a count: {error}"))
-}
-
-/// What the machine lacks: said, and a failure where nothing may be skipped.
-fn skip(reason: &str) -> ExitCode {
-    println!("skipped: {reason}");
-    if std::env::var_os("TBRDMA_REQUIRE").is_some_and(|value| value == "1") {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
     }
 }

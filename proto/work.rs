@@ -372,7 +372,10 @@ impl SendWr {
 ///
 /// If `status` is not [`WcStatus::Success`], only `wr_id`, `status`, `qp_num` and `vendor_err` mean something
 /// (`ibv_poll_cq(3)`); `wq_index` always does.
+///
+/// Its fields lie as those of `struct ibv_wc` do, so that what an adapter's library gives is copied in a few moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct WorkCompletion {
     /// The number the application gave to the work request.
     pub wr_id: u64,

@@ -144,21 +144,22 @@ impl DeviceCq for NativeCq {
 
     #[inline]
     fn poll(&self, out: &mut [WorkCompletion]) -> usize {
+        let mut wcs = [const { MaybeUninit::<ibv_wc>::uninit() }; BATCH];
         let mut taken = 0;
-        for places in out.chunks_mut(BATCH) {
-            let mut wcs = [const { MaybeUninit::<ibv_wc>::uninit() }; BATCH];
-            let asked = places.len();
+        while taken < out.len() {
+            let asked = (out.len() - taken).min(BATCH);
             // SAFETY: a live queue, and room for so many completions: no more than `BATCH` are asked for.
             let found = unsafe { (self.poll)(self.as_ptr(), asked as c_int, wcs.as_mut_ptr().cast()) };
-            let Ok(found) = usize::try_from(found) else {
+            if found < 0 {
                 self.has_failed();
                 break;
-            };
-            for (place, wc) in places.iter_mut().zip(&wcs).take(found) {
-                // SAFETY: the library has filled so many of them.
-                *place = completion(unsafe { wc.assume_init_ref() });
             }
-            taken += found.min(asked);
+            let found = (found as usize).min(asked);
+            for wc in &wcs[..found] {
+                // SAFETY: the library has filled so many of them.
+                out[taken] = completion(unsafe { wc.assume_init_ref() });
+                taken += 1;
+            }
             if found < asked {
                 break;
             }

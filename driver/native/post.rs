@@ -73,6 +73,8 @@ pub(super) enum Extra {
 fn in_c(wr: &SendWr, wr_id: u64, sg_list: *mut Sge, num_sge: usize, extra: Extra) -> ibv_send_wr {
     let imm_data = match wr.opcode {
         Opcode::SendWithImm | Opcode::RdmaWriteWithImm => wr.imm_data.to_be(),
+        // rdma_rxe refuses one that has any.
+        Opcode::BindMw => 0,
         _ => wr.imm_data,
     };
     let to = match extra {
@@ -117,11 +119,25 @@ pub(super) struct SendCall {
 }
 
 impl SendCall {
-    /// Posts a list of one plain work request, as most are.
+    /// Posts a list of one plain work request, as most are: no bytes inline, no atomic, no binding, no datagram.
     #[inline(always)]
     pub(super) fn post_one(&self, batch: &SendBatch, wr: &SendWr) -> Result<(), io::Error> {
         let (sg_list, num_sge) = entries(batch, wr);
-        let mut only = in_c(wr, wr.wr_id, sg_list, num_sge, Extra::None);
+        let has_imm = wr.opcode.has_imm();
+        let mut only = ibv_send_wr {
+            wr_id: wr.wr_id,
+            next: null_mut(),
+            sg_list,
+            num_sge: num_sge as c_int,
+            opcode: wr.opcode.raw(),
+            send_flags: wr.flags.bits(),
+            imm_data: MaybeUninit::new(if has_imm { wr.imm_data.to_be() } else { wr.imm_data }),
+            wr: ibv_send_wr_to {
+                rdma: ibv_send_wr_rdma { remote_addr: wr.remote.addr, rkey: wr.remote.rkey },
+            },
+            remote_srqn: MaybeUninit::uninit(),
+            more: ibv_send_wr_more { nothing: () },
+        };
         let mut bad = null_mut();
         // SAFETY: a live queue pair whose only poster we are, and a list of one whose entries the batch keeps meanwhile.
         let returned = unsafe { (self.post)(self.qp.as_ptr(), &raw mut only, &raw mut bad) };

@@ -287,7 +287,7 @@ impl DeviceQp for NativeQp {
         if let [wr] = &batch.wrs[..]
             && !batch.numbered
             && !wr.flags.contains(SendFlags::INLINE)
-            && wr.opcode != Opcode::BindMw
+            && !matches!(wr.opcode, Opcode::BindMw | Opcode::AtomicCmpAndSwp | Opcode::AtomicFetchAndAdd)
             && self.qp_type != QpType::Ud
         {
             let outcome = self.send.post_one(batch, wr);
