@@ -37,8 +37,8 @@ pub struct ConnectionSpec {
     pub retry_cnt: u8,
     /// Retries after RNR NAKs.
     pub rnr_retry: u8,
-    /// Whether each end makes every packet of a WRITE one of its own.
-    pub apart: [bool; 2],
+    /// Whether the ends have every packet of a long WRITE be one of its own.
+    pub apart: bool,
 }
 
 /// Which kinds of trouble a run has, besides those of its links.
@@ -234,7 +234,7 @@ fn connection(random: &mut Random, nodes: usize, plan: &FaultPlan) -> Connection
         // Few retries only where they are used up for a reason.
         retry_cnt: if random.one_in(3) { random.within(1, 7) as u8 } else { 7 },
         rnr_retry: if random.one_in(3) { random.below(7) as u8 } else { 7 },
-        apart: [random.one_in(4), random.one_in(4)],
+        apart: random.one_in(4),
     }
 }
 

@@ -170,8 +170,8 @@ impl Side {
                     return wrong("immediate data missing, or where there is none");
                 }
                 let reth = headers.reth.map(|reth| (reth.addr, reth.length));
-                let (ahead, length) = if apart { (done, payload) } else { (0, record.len) };
-                if opcode.has_reth() && reth != Some((record.addr + u64::from(ahead), length)) {
+                let ahead = if apart { done } else { 0 };
+                if opcode.has_reth() && reth != Some((record.addr + u64::from(ahead), record.len - ahead)) {
                     return wrong("it writes to somewhere else");
                 }
             }

@@ -272,10 +272,6 @@ impl World {
                 };
                 let beyond = match opcode {
                     _ if opcode.is_atomic() => 8,
-                    // Or what lies inside might be written.
-                    _ if self.sides[number].attributes.writes_apart && opcode == Opcode::RdmaWrite => {
-                        draft.len as usize
-                    }
                     _ => 1,
                 };
                 draft.wr.remote =

@@ -117,7 +117,7 @@ impl World {
                         timeout: spec.timeout,
                         retry_cnt: spec.retry_cnt,
                         rnr_retry: spec.rnr_retry,
-                        writes_apart: spec.apart[end],
+                        writes_apart: spec.apart,
                         ..Connection::default()
                     },
                     target: Area::default(),
