@@ -210,7 +210,7 @@ fn two_hosts_talk_over_every_gid() {
         let Some(mut hosts) = Hosts::new(mtu) else { return };
         for (index, host) in hosts.0.iter_mut().enumerate() {
             let number = index + 1;
-            assert_eq!(host.ask("devices"), "shm udp:lo udp:tb0");
+            assert_eq!(host.ask("devices"), "shm udp:lo udp:tb0 sim");
             let expected = format!("{active} fe80::{number} ::ffff:192.0.2.{number} 2001:db8::{number}");
             assert_eq!(host.ask("describe udp:tb0"), expected);
         }

@@ -49,6 +49,7 @@ fn hold() -> Held {
 #[test]
 fn child() {
     let Some(role) = role() else { return };
+    program::signals_are_as_usual();
     // A test that fails must not leave this behind.
     alarm::set(60);
     let mut held = hold();

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[test]
 fn child() {
     let Some(role) = role() else { return };
+    program::signals_are_as_usual();
     no_core();
     match role.as_str() {
         "write" => write(),

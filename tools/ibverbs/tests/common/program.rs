@@ -2,11 +2,20 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use crate::common::process::PATIENCE;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+
+/// In the child: signals do what they do to a program that was started in a terminal. Who runs the tests in the background may have some ignored, and what
+/// is ignored is left alone.
+pub(crate) fn signals_are_as_usual() {
+    for each in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP] {
+        // SAFETY: no handler.
+        unsafe { signal(each, SigHandler::SigDfl) }.expect("a signal");
+    }
+}
 
 /// A program of this file in a process of its own, and what it says on stderr.
 pub(crate) struct Program {
