@@ -15,14 +15,16 @@ use tbrdma_kit::Report;
 /// How the suite is started in the guest, where a case takes longer than elsewhere.
 const SUITE: &str = "tbrdma-conformance --device native:rxe0 --timeout 60";
 
-/// Cases of many thousand messages, or of many waits, which take a slow guest ten seconds and more each; on rxe they pass.
-const SLOW: [&str; 6] = [
+/// Cases of many thousand messages, or of many waits, which take a slow guest ten seconds and more each; on rxe they pass. The last is of the kernel's
+/// making: destroying a queue pair that has bound a window of type 2 waits for 50 s in `rxe_destroy_qp`, and ends with a warning in its log.
+const LEFT_OUT: [&str; 7] = [
     "rnr::a_receiver_that_is_always_late_loses_nothing",
     "registered_memory::deregistering_behind_a_send_that_waited_stops_the_writes",
     "halves::four_threads_exchange_messages_between_two_contexts",
     "halves::four_threads_exchange_messages_within_one_context",
     "halves::writes_and_sends_may_go_on_while_receives_are_posted_elsewhere",
     "ud::handles_lead_where_they_were_made_to_lead_however_many_there_have_been",
+    "memory_window::a_queue_pair_that_ends_lets_go_of_its_windows",
 ];
 
 /// How long all of it may take.
@@ -36,7 +38,7 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) {
     let name = "conformance on rxe";
     let mut verdicts = Vec::new();
     report.check(name, || {
-        verdicts = suite(bench, "rxe", &format!("--without {}", SLOW.join(",")))?;
+        verdicts = suite(bench, "rxe", &format!("--without {}", LEFT_OUT.join(",")))?;
         summary(&verdicts, 150)
     });
     areas(report, name, &verdicts);

@@ -86,7 +86,7 @@ pub(super) const STEPS: &[Step] = &[
         "cargo xtask conformance --check --device native-over-shm --device native-over-udp",
         "that every case of the suite holds on the `native` device over our own libibverbs",
         false,
-        60,
+        95,
     ),
     step(
         "swarm",
@@ -107,7 +107,7 @@ pub(super) const STEPS: &[Step] = &[
         "cargo xtask lab",
         "interoperation with the kernel's RoCEv2, in a virtual machine",
         false,
-        75,
+        200,
     ),
     step(
         "Debian's programs on our devices",
@@ -124,10 +124,10 @@ pub(super) const STEPS: &[Step] = &[
         60,
     ),
     step(
-        "fuzzing, a third of a minute each",
-        ".ci/fuzz 20",
+        "fuzzing, ten seconds each",
+        ".ci/fuzz 10",
         "what parses or judges anything from outside, with inputs nobody thought of",
         false,
-        200,
+        150,
     ),
 ];
