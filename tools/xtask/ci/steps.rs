@@ -107,14 +107,14 @@ pub(super) const STEPS: &[Step] = &[
         "cargo xtask lab",
         "interoperation with the kernel's RoCEv2, in a virtual machine",
         false,
-        190,
+        160,
     ),
     step(
         "Debian's programs on our devices",
         "cargo xtask programs --quick",
         "that programs run unmodified on `shm` and `udp`, and leave nothing behind",
         false,
-        120,
+        50,
     ),
     step(
         "the part for other systems",
