@@ -1,0 +1,141 @@
+//! The command line: subcommands, and what is said when it makes no sense.
+
+mod examples;
+mod flags;
+mod units;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Result, one_line};
+use crate::{compare, doctor, gate, page};
+use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
+pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
+pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
+
+/// Latency distributions and throughput of RDMA verbs, beside the machine's physical floor.
+#[derive(Debug, Parser)]
+#[command(name = "tbrdma-bench", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Latency: one message at a time, there and back
+    #[command(after_help = EXAMPLES)]
+    Pingpong(PingpongFlags),
+    /// Bandwidth in one direction, many messages under way
+    #[command(after_help = EXAMPLES)]
+    Bw(StreamFlags),
+    /// Message rate in one direction, many messages under way
+    #[command(after_help = EXAMPLES)]
+    Rate(StreamFlags),
+    /// List devices, ports and limits, as ibv_devinfo -v does
+    Devices {
+        /// Only this device
+        #[arg(long, value_name = "NAME")]
+        device: Option<String>,
+        /// What they pretend to be
+        #[arg(long, value_name = "PROFILE")]
+        profile: Option<String>,
+    },
+    /// What RDMA this host has, and why not more
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(doctor::Flags),
+    /// Results as one page for a browser, whole in its file
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(page::Flags),
+    /// Whether one result is better than another, worse, or the same but for noise
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(compare::Flags),
+    /// Whether results keep the limits of a plan
+    #[command(after_help = GATE_EXAMPLES)]
+    Gate(gate::Flags),
+    /// What programs hold of devices with the profile switch ledger=on, also such as were killed
+    Ledger {
+        /// Give back what is left of programs that are dead
+        #[arg(long)]
+        clear: bool,
+    },
+    /// The second process of a run: speaks the control protocol on its standard streams
+    #[command(hide = true)]
+    Responder,
+    /// A part of doctor: reads a word of another process, and says what came of it
+    #[command(hide = true)]
+    ReadProcess {
+        /// Its number
+        pid: i32,
+        /// Where the word is
+        address: usize,
+    },
+    /// A part of doctor: opens each device, and says what came of it
+    #[command(hide = true)]
+    TryDevices,
+}
+
+/// Reads the command line; `Err` holds the text to print and the exit code.
+///
+/// # Errors
+/// Wrong flags, as one line with exit code 2; or the help or version that was asked for, with exit code 0.
+pub fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Cli, (String, u8)> {
+    use clap::error::ErrorKind;
+    Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => (error.render().to_string(), 0),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => (error.render().to_string(), 2),
+        _ => {
+            let text = error.render().to_string();
+            let told =
+                text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+            let told = told.collect::<Vec<_>>().join("\n");
+            let line = one_line(told.strip_prefix("error: ").unwrap_or(&told));
+            (format!("tbrdma-bench: {line} (see tbrdma-bench --help)\n"), 2)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Command, parse};
+    use clap::CommandFactory;
+
+    fn line(arguments: &[&str]) -> (String, u8) {
+        let all = std::iter::once("tbrdma-bench").chain(arguments.iter().copied()).map(Into::into);
+        parse(all).map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_flags_are_one_line() {
+        let wrong: [&[&str]; 8] = [
+            &["pingpong", "--op", "frobnicate"],
+            &["pingpong", "--size", "many"],
+            &["pingpong", "--iters", "0"],
+            &["pingpong", "--iters", "5", "--duration", "2s"],
+            &["pingpong", "--depth", "3"],
+            &["pingpong", "--server", "--connect", "x"],
+            &["pingpong", "--pin", "1,1"],
+            &["nonsense"],
+        ];
+        for arguments in wrong {
+            let (text, code) = line(arguments);
+            assert_eq!((code, text.lines().count()), (2, 1), "{arguments:?}: {text}");
+        }
+        assert!(line(&["pingpong", "--op", "x"]).0.contains("write-imm"), "names what is possible");
+        assert_eq!(line(&["--help"]).1, 0);
+        assert_eq!(line(&["--version"]).1, 0);
+    }
+
+    #[test]
+    fn a_server_needs_no_address() {
+        let all = ["tbrdma-bench", "pingpong", "--server"].map(Into::into);
+        let Command::Pingpong(flags) = parse(all).unwrap().command else { panic!("not a pingpong") };
+        assert_eq!(flags.flags.server.as_deref(), Some("127.0.0.1"));
+    }
+}

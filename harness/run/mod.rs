@@ -1,0 +1,86 @@
+//! The order of a run, on both sides.
+
+mod assemble;
+mod initiate;
+mod respond;
+
+use std::time::Duration;
+
+use crate::cli::{Command, Flags};
+use crate::error::{Error, Result};
+use crate::open_loop::Pace;
+use crate::outputs::Outputs;
+use crate::plan::{Benchmark, Plan};
+use crate::{compare, devices, doctor, gate, ledger, page, report, say, signals};
+pub use initiate::{Measured, in_turns, measure_once, with_peer};
+use respond::{responder_process, serve};
+
+/// How long a side waits for the other where that one may be busy measuring something on its own.
+const BETWEEN_BATCHES: Duration = Duration::from_secs(60);
+/// How the two sides of a run without `--server` and `--connect` were started.
+pub const BY_THE_HARNESS: &str = "started by the harness";
+/// The same in a simulated network.
+pub const IN_TURNS: &str = "threads of one process in virtual time, taking turns";
+/// Messages of a run there, and before it.
+const SIMULATED_MESSAGES: u64 = 1000;
+const SIMULATED_WARMUP: u64 = 64;
+/// Why there is no floor there.
+const NO_FLOOR: &str = "virtual time has no machine below it";
+
+/// Does what the command line asks; the exit code.
+///
+/// # Errors
+/// Whatever went wrong.
+pub fn command(command: Command) -> Result<u8> {
+    match command {
+        Command::Devices { device, profile } => {
+            devices::list(device.as_deref(), profile.as_deref()).and_then(|text| say(&text)).map(|()| 0)
+        }
+        Command::Ledger { clear } => ledger::show(clear).and_then(|text| say(&text)).map(|()| 0),
+        Command::Doctor(flags) => doctor::run(&flags),
+        Command::Report(flags) => page::run(&flags).map(|()| 0),
+        Command::Compare(flags) => compare::run(&flags),
+        Command::Gate(flags) => gate::run(&flags),
+        Command::ReadProcess { pid, address } => {
+            say(&format!("{}\n", doctor::kernel::read_process(pid, address))).map(|()| 0)
+        }
+        Command::TryDevices => doctor::probes::try_devices().map(|()| 0),
+        Command::Responder => responder_process(),
+        Command::Pingpong(pingpong) if pingpong.flags.server.is_some() => {
+            serve(&pingpong.flags, pingpong.pace.rate.map(|_| "--rate"))
+        }
+        Command::Pingpong(pingpong) => measure(&pingpong.flags, pingpong.plan()?, pingpong.pace()?),
+        Command::Bw(stream) if stream.flags.server.is_some() => serve(&stream.flags, None),
+        Command::Bw(stream) => measure(&stream.flags, stream.plan(Benchmark::Bw)?, None),
+        Command::Rate(stream) if stream.flags.server.is_some() => serve(&stream.flags, None),
+        Command::Rate(stream) => measure(&stream.flags, stream.plan(Benchmark::Rate)?, None),
+    }
+}
+
+/// The initiator: a run, and what is told of it.
+fn measure(flags: &Flags, plan: Plan, pace: Option<Pace>) -> Result<u8> {
+    signals::install()?;
+    let outputs = Outputs::prepare(&flags.outputs, plan.benchmark)?;
+    conclude(flags, outputs, &measure_once(flags, plan, pace)?)
+}
+
+/// Tells of a run; the exit code.
+///
+/// # Errors
+/// Results cannot be written, or bytes were wrong.
+pub fn conclude(flags: &Flags, outputs: Outputs, measured: &Measured) -> Result<u8> {
+    let Measured { report, latencies, picture } = measured;
+    match (outputs.write(report, latencies.as_ref())?, flags.quiet) {
+        (Some(asked_for), _) => say(&asked_for)?,
+        (None, true) => say(&report::line(report))?,
+        (None, false) => say(&report::full(report, picture))?,
+    }
+    if report.verified {
+        return Ok(0);
+    }
+    let first = report.first_error.as_deref().unwrap_or("not all messages were checked");
+    Err(Error::Run(format!(
+        "{} of {} checked messages were wrong: {first}",
+        report.errors, report.messages_checked
+    )))
+}
