@@ -16,7 +16,8 @@ pub fn row(report: &Report) -> String {
 }
 
 /// Quotes what would otherwise be several values.
-fn quoted(value: &str) -> String {
+#[must_use]
+pub fn quoted(value: &str) -> String {
     match value.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", value.replace('"', "\"\"")),
         false => value.to_owned(),

@@ -15,6 +15,7 @@
 //! | [`histogram`], [`timeline`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
 //! | [`outputs`], [`csv`] | files that results go to |
 //! | [`environment`], [`affinity`], [`clock`], [`interference`] | where and with what it was measured, and what disturbed it |
+//! | [`sweep`], [`child`], [`columns`], [`container`] | many results: measured one after the other, as a table, in one file |
 //! | [`compare`], [`gate`] | results against each other, and against limits |
 //! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`mod@run`] | the order of it all |
@@ -25,10 +26,13 @@
 #![warn(clippy::unwrap_used, clippy::panic)]
 
 pub mod affinity;
+pub mod child;
 pub mod cli;
 pub mod clock;
+pub mod columns;
 pub mod compare;
 pub mod completions;
+pub mod container;
 pub mod control;
 #[cfg_attr(not(tbrdma_linux), path = "portable/cores.rs")]
 mod cores;
@@ -58,6 +62,7 @@ pub mod run;
 pub mod session;
 pub mod signals;
 pub mod stream;
+pub mod sweep;
 pub mod timeline;
 pub mod watch;
 pub mod wire;

@@ -17,6 +17,12 @@ impl Progress {
     /// A bar for a run, if somebody looks.
     #[must_use]
     pub fn new(benchmark: Benchmark, quiet: bool) -> Self {
+        Self::called(&benchmark.to_string(), quiet)
+    }
+
+    /// A bar with this name, if somebody looks.
+    #[must_use]
+    pub fn called(name: &str, quiet: bool) -> Self {
         if quiet || !std::io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
@@ -24,12 +30,18 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:40}] {percent:>3} % {msg}") {
             bar.set_style(style.progress_chars("#> "));
         }
-        bar.set_prefix(benchmark.to_string());
+        bar.set_prefix(name.to_owned());
         Self(bar)
     }
 
     /// What is going on now.
     pub fn stage(&self, what: &'static str) {
+        self.0.set_message(what);
+        self.0.tick();
+    }
+
+    /// The same, of what is known only now.
+    pub fn note(&self, what: String) {
         self.0.set_message(what);
         self.0.tick();
     }

@@ -7,7 +7,7 @@ mod units;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Result, one_line};
-use crate::{compare, doctor, gate, page};
+use crate::{compare, doctor, gate, page, sweep};
 use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
 pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
@@ -51,6 +51,9 @@ pub enum Command {
     /// Whether one result is better than another, worse, or the same but for noise
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(compare::Flags),
+    /// A measurement with every combination of sizes, depths or anything, as one table
+    #[command(after_help = sweep::EXAMPLES)]
+    Sweep(sweep::Flags),
     /// Whether results keep the limits of a plan
     #[command(after_help = GATE_EXAMPLES)]
     Gate(gate::Flags),

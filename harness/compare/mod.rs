@@ -11,6 +11,7 @@ pub mod statistics;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::container;
 use crate::error::{Context, Error, Result};
 use crate::plan::Benchmark;
 use crate::result::{FloorReport, Report};
@@ -272,7 +273,7 @@ pub(crate) fn differences(one: &Report, other: &Report) -> Vec<String> {
 /// One cannot be read, or the folder has none.
 pub fn read(path: &Path) -> Result<Vec<Report>> {
     if !path.is_dir() {
-        return Ok(vec![Report::read(path)?]);
+        return of_file(path);
     }
     let entries = std::fs::read_dir(path).context(|| format!("read the folder {}", path.display()))?;
     let mut files: Vec<PathBuf> = entries
@@ -283,7 +284,12 @@ pub fn read(path: &Path) -> Result<Vec<Report>> {
     if files.is_empty() {
         return Err(Error::Usage(format!("{} has no files of --json in it", path.display())));
     }
-    files.iter().map(|file| Report::read(file)).collect()
+    Ok(files.iter().map(|file| of_file(file)).collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// The results of a file, without their names.
+fn of_file(path: &Path) -> Result<Vec<Report>> {
+    Ok(container::read(path)?.into_iter().map(|(_, report)| report).collect())
 }
 
 /// Does what the flags ask: exit code 1 for a regression.

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use askama::Template;
 use clap::Args;
 
+use crate::container;
 use crate::error::{Context, Error, Result};
 use crate::outputs::WholeFile;
 use crate::result::Report;
@@ -25,7 +26,7 @@ const MOST_RESULTS: usize = 64;
 /// The flags.
 #[derive(Debug, Clone, Args)]
 pub struct Flags {
-    /// Results, as --json wrote them
+    /// Results, as --json wrote them; all of those that a sweep wrote into one file
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Where the page goes; - is standard output
@@ -41,20 +42,14 @@ pub struct Flags {
 /// # Errors
 /// A result cannot be read, there are too many, or the page cannot be written.
 pub fn run(flags: &Flags) -> Result<()> {
-    if flags.files.len() > MOST_RESULTS {
-        let count = flags.files.len();
+    let read = flags.files.iter().map(|path| container::read(path)).collect::<Result<Vec<_>>>()?;
+    let reports = read.concat();
+    if reports.len() > MOST_RESULTS {
+        let count = reports.len();
         return Err(Error::Usage(format!(
             "{count} results are too many for a page that can be read: give at most {MOST_RESULTS}"
         )));
     }
-    let reports = flags
-        .files
-        .iter()
-        .map(|path| {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            Ok((name, Report::read(path)?))
-        })
-        .collect::<Result<Vec<_>>>()?;
     let title = flags.title.as_deref().unwrap_or("Results of tbrdma-bench");
     let text = page(title, &reports)?;
     if flags.output.as_os_str() == "-" {

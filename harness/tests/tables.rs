@@ -1,0 +1,121 @@
+//! Modes that make many measurements one after the other, and what they write.
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+
+mod common;
+
+use common::{run, scratch, stderr, stdout};
+use serde_json::Value;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
+}
+
+/// Fails unless the value is by the schema, in which results are by theirs.
+fn conforms(value: &Value, schema: &str) {
+    let result = json(include_str!("../schema/tbrdma-bench-1.json"));
+    let schema = json(schema);
+    let registry = jsonschema::Registry::new()
+        .add(result["$id"].as_str().unwrap(), result.clone())
+        .and_then(jsonschema::RegistryBuilder::prepare)
+        .expect("the schema of a result is one");
+    let validator =
+        jsonschema::options().with_registry(&registry).build(&schema).expect("the schema is a schema");
+    // What is wrong within a result is told by its own schema.
+    let of_result = jsonschema::validator_for(&result).expect("the schema of a result is one");
+    for report in reports(value) {
+        let errors: Vec<String> = of_result.iter_errors(report).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+    }
+    let errors: Vec<String> =
+        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+}
+
+/// All results in a value.
+fn reports(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(reports).collect(),
+        Value::Object(fields) => {
+            let own = fields.get("report").filter(|report| report.is_object());
+            fields.values().flat_map(reports).chain(own).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_sweep_is_a_table_of_results_and_of_reasons() {
+    let (file, table, page) = (scratch("sweep.json"), scratch("sweep.csv"), scratch("page.html"));
+    let output = run(&[
+        "sweep",
+        "pingpong",
+        "--device",
+        "sim",
+        "--sizes",
+        "64..128",
+        "--ops",
+        "send,read",
+        "--transports",
+        "rc,uc",
+        "--iters",
+        "50",
+        "--vary",
+        "link=10us",
+        "--json",
+        file.to_str().unwrap(),
+        "--csv",
+        table.to_str().unwrap(),
+        "--",
+        "--seed",
+        "3",
+    ]);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    let text = stdout(&output);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    // The p50, p99, p99.9 and max of four cells one way, and of two whole operations.
+    let told = |time: &str| text.matches(time).count();
+    assert_eq!((told("10.0 us"), told("20.0 us")), (16, 8), "{text}");
+    let sweep = json(&std::fs::read_to_string(&file).unwrap());
+    conforms(&sweep, include_str!("../schema/tbrdma-bench-sweep-1.json"));
+    let cells = sweep["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 8);
+    for cell in cells {
+        let impossible = cell["name"].as_str().unwrap().contains("read uc");
+        assert_eq!(cell["report"].is_null(), impossible, "{cell:#}");
+        assert_eq!(cell["reason"].as_str().is_some_and(|why| why.contains("does not exist")), impossible);
+        assert!(impossible || cell["report"]["samples"] == 50);
+    }
+    let csv = std::fs::read_to_string(&table).unwrap();
+    assert_eq!(csv.lines().count(), 9);
+    let refused = csv.lines().find(|line| line.contains("does not exist")).unwrap();
+    assert!(refused.contains(",pingpong,read,uc,sim,"), "{refused}");
+    // The page takes all of them, and so does the comparison.
+    let output = run(&["report", file.to_str().unwrap(), "-o", page.to_str().unwrap()]);
+    assert_eq!(stderr(&output), "");
+    let page_text = std::fs::read_to_string(&page).unwrap();
+    assert!(page_text.contains("sim send rc 128 10us") && !page_text.contains("read uc"));
+    for path in [file, table, page] {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn a_sweep_that_makes_no_sense_is_refused_before_anything_is_measured() {
+    let wrong: [(&[&str], &str); 5] = [
+        (&["pingpong", "--sizes", "64..8"], "no range"),
+        (&["pingpong", "--ops", "send,frobnicate"], "frobnicate"),
+        (&["pingpong", "--depths", "8"], "--depth"),
+        (&["bw", "--vary", "memory"], "names no values"),
+        (&["bw", "--json", "-", "--csv", "-"], "standard output"),
+    ];
+    for (arguments, why) in wrong {
+        let output = run(&[&["sweep"], arguments].concat());
+        let text = stderr(&output);
+        assert_eq!((output.status.code(), text.lines().count()), (Some(2), 1), "{arguments:?}: {text}");
+        assert!(text.contains(why), "{arguments:?}: {text}");
+    }
+    // Of what cannot be measured at all, the first reason is told.
+    let output = run(&["sweep", "pingpong", "--device", "nonsense", "--quiet"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("nonsense"), "{}", stderr(&output));
+}
