@@ -65,8 +65,8 @@ impl OpenOptions {
         Ok(Self { fault: text("TBRDMA_FAULT"), seed, link: text("TBRDMA_LINK"), capture, profile, devices })
     }
 
-    /// What is wrong with the wire, for what this context sends: a fault plan such as `loss=1%,delay=50us~20us`. It is looked at when the device
-    /// is opened. Only `udp` and `sim` devices have packets for it.
+    /// What is wrong with the wire, for what this context sends: a [fault plan](crate::fault::FaultPlan) such as `loss=1%,delay=50us~20us`, perhaps
+    /// another one from some time on, counted from the first packet: `none; 2s: loss=100%; 3s: none`. It is looked at when the device is opened. Only `udp` and `sim` devices have packets for it.
     pub fn fault(mut self, plan: impl Into<String>) -> Self {
         self.fault = Some(plan.into());
         self
@@ -225,8 +225,11 @@ impl OpenOptions {
         // Adapters that are given the same seed must not have the same luck.
         let random = Random::new(self.seed.unwrap_or_default()).stream(link.node().into());
         let mut plan = self.read_fault()?.unwrap_or_default();
-        if plan.delay.is_zero() && plan.jitter.is_zero() {
-            plan.delay = SIMULATED_LATENCY;
+        let later = plan.stages.iter_mut().map(|stage| (&mut stage.plan.delay, stage.plan.jitter));
+        for (delay, jitter) in later.chain([(&mut plan.delay, plan.jitter)]) {
+            if delay.is_zero() && jitter.is_zero() {
+                *delay = SIMULATED_LATENCY;
+            }
         }
         let seed = random.clone().next_u64();
         let link = link::wrap(Box::new(link), Some((plan, seed)), self.capture.as_deref())?;

@@ -38,7 +38,10 @@ impl LinkModel {
     ///
     /// # Errors
     /// [`LinkModelError::Twice`].
-    pub fn with_faults(self, plan: FaultPlan) -> Result<FaultPlan, LinkModelError> {
+    pub fn with_faults(self, mut plan: FaultPlan) -> Result<FaultPlan, LinkModelError> {
+        for stage in &mut plan.stages {
+            stage.plan = self.with_faults(std::mem::take(&mut stage.plan))?;
+        }
         if plan.rate.is_some() && self.rate.is_some() || !plan.delay.is_zero() && !self.latency.is_zero() {
             return Err(LinkModelError::Twice(plan.to_string()));
         }

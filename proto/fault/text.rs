@@ -5,7 +5,7 @@ use core::ops::Range;
 use core::str::FromStr;
 use core::time::Duration;
 
-use super::{Burst, Chance, Duplicate, FaultPlan, Reorder};
+use super::{Burst, Chance, Duplicate, FaultPlan, Reorder, Sleep, Spread, Stage};
 
 /// A text that is not a [`FaultPlan`], or not a [`VerbsPlan`](super::VerbsPlan).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ pub(super) struct Form {
     pub(super) example: &'static str,
 }
 
-const FORMS: [Form; 9] = [
+const FORMS: [Form; 10] = [
     Form { name: "loss", expected: "a percentage", example: "loss=1%" },
     Form {
         name: "burst",
@@ -37,7 +37,7 @@ const FORMS: [Form; 9] = [
     },
     Form {
         name: "delay",
-        expected: "a time (ns, us, ms, s), and perhaps ~ and another",
+        expected: "a time (ns, us, ms, s), and perhaps ~ and another, and behind that perhaps :normal or :pareto",
         example: "delay=50us~20us",
     },
     Form { name: "reorder", expected: "a percentage, a colon, and a time", example: "reorder=2%:100us" },
@@ -54,6 +54,11 @@ const FORMS: [Form; 9] = [
         example: "rate=1Gbps,queue=256",
     },
     Form {
+        name: "sleep",
+        expected: "after how long without a packet, a colon, and how long it takes to wake",
+        example: "sleep=1ms:50us",
+    },
+    Form {
         name: "partition",
         expected: "FROM..TO, TO after FROM or left out for ever, more of them after a +",
         example: "partition=1s..1.5s+3s..",
@@ -62,8 +67,14 @@ const FORMS: [Form; 9] = [
 
 const UNKNOWN: Form = Form {
     name: "",
-    expected: "loss, burst, delay, reorder, dup, corrupt, rate, queue or partition, = and a value, each at most once",
+    expected: "loss, burst, delay, reorder, dup, corrupt, rate, queue, sleep or partition, = and a value, each at most once",
     example: "loss=1%,delay=50us~20us",
+};
+
+const STAGE: Form = Form {
+    name: "",
+    expected: "behind each ; a time later than the one before, a colon, and what goes wrong from then on",
+    example: "none; 2s: loss=100%; 2.5s: none",
 };
 
 impl Form {
@@ -101,6 +112,24 @@ impl FromStr for FaultPlan {
     type Err = FaultPlanError;
 
     fn from_str(text: &str) -> Result<Self, FaultPlanError> {
+        let (first, later) = text.split_once(';').map_or((text, None), |(first, later)| (first, Some(later)));
+        let mut plan = Self::read_one(first)?;
+        for part in later.into_iter().flat_map(|later| later.split(';')).map(str::trim) {
+            let (from, text) = part.split_once(':').ok_or_else(|| STAGE.error(part, "no time"))?;
+            let from =
+                duration(from.trim()).ok_or_else(|| STAGE.error(part, "a time that cannot be read"))?;
+            if from <= plan.stages.last().map_or(Duration::ZERO, |last| last.from) {
+                return Err(STAGE.error(part, "a time that is not later than the one before"));
+            }
+            plan.stages.push(Stage { from, plan: Self::read_one(text)? });
+        }
+        Ok(plan)
+    }
+}
+
+impl FaultPlan {
+    /// Reads a plan that does not change.
+    fn read_one(text: &str) -> Result<Self, FaultPlanError> {
         let mut plan = Self::default();
         read(text, &FORMS, &UNKNOWN, |name, value| plan.set(name, value))?;
         if plan.queue.is_some() && plan.rate.is_none() {
@@ -109,9 +138,7 @@ impl FromStr for FaultPlan {
         }
         Ok(plan)
     }
-}
 
-impl FaultPlan {
     /// Reads the value of one kind; `None` if it cannot be read.
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
         match name {
@@ -123,8 +150,14 @@ impl FaultPlan {
                 self.burst = Some(Burst { chance: chance(how_often)?, mean_packets });
             }
             "delay" => {
-                let (mean, spread) = value.split_once('~').unwrap_or((value, "0s"));
-                (self.delay, self.jitter) = (duration(mean)?, duration(spread)?);
+                let (mean, jitter) = value.split_once('~').unwrap_or((value, "0s"));
+                let (jitter, spread) = match jitter.split_once(':') {
+                    None => (jitter, Spread::Uniform),
+                    Some((jitter, "normal")) => (jitter, Spread::Normal),
+                    Some((jitter, "pareto")) => (jitter, Spread::Pareto),
+                    Some(_) => return None,
+                };
+                (self.delay, self.jitter, self.spread) = (duration(mean)?, duration(jitter)?, spread);
             }
             "reorder" => {
                 let (how_often, by) = value.split_once(':')?;
@@ -137,6 +170,10 @@ impl FaultPlan {
             "rate" => self.rate = Some(rate(value).filter(|&rate| rate > 0)?),
             "queue" => {
                 self.queue = Some(value.parse().ok().filter(|&queue| (1..=Self::MAX_QUEUE).contains(&queue))?)
+            }
+            "sleep" => {
+                let (after, wake) = value.split_once(':')?;
+                self.sleep = Some(Sleep { after: duration(after)?, wake: duration(wake)? });
             }
             "partition" => self.partitions = value.split('+').map(interval).collect::<Option<_>>()?,
             _ => return None,
@@ -271,8 +308,14 @@ impl fmt::Display for FaultPlan {
         if let Some(Burst { chance, mean_packets }) = self.burst {
             part(format_args!("burst={}:{mean_packets}", show_chance(chance)))?;
         }
-        if !self.jitter.is_zero() {
-            part(format_args!("delay={}~{}", show_duration(self.delay), show_duration(self.jitter)))?;
+        let spread = match self.spread {
+            Spread::Uniform => "",
+            Spread::Normal => ":normal",
+            Spread::Pareto => ":pareto",
+        };
+        if !self.jitter.is_zero() || !spread.is_empty() {
+            let (delay, jitter) = (show_duration(self.delay), show_duration(self.jitter));
+            part(format_args!("delay={delay}~{jitter}{spread}"))?;
         } else if !self.delay.is_zero() {
             part(format_args!("delay={}", show_duration(self.delay)))?;
         }
@@ -297,9 +340,15 @@ impl fmt::Display for FaultPlan {
         if let Some(queue) = self.queue {
             part(format_args!("queue={queue}"))?;
         }
+        if let Some(Sleep { after, wake }) = self.sleep {
+            part(format_args!("sleep={}:{}", show_duration(after), show_duration(wake)))?;
+        }
         if !self.partitions.is_empty() {
             part(format_args!("partition={}", Intervals(&self.partitions)))?;
         }
-        if separator.is_empty() { f.write_str("none") } else { Ok(()) }
+        if separator.is_empty() {
+            f.write_str("none")?;
+        }
+        self.stages.iter().try_for_each(|stage| write!(f, "; {}: {}", show_duration(stage.from), stage.plan))
     }
 }

@@ -182,3 +182,65 @@ fn times_near_the_end_saturate() {
     }
     assert_eq!(Duration::from_nanos(u64::MAX), Time::NEVER.since(Time::ZERO));
 }
+
+#[test]
+fn a_plan_changes_when_it_says_so_and_its_dice_roll_on() {
+    let mut changing = faults("none; 1ms: loss=50%; 2ms: delay=1us,partition=10us..20us", 1);
+    let mut always = faults("loss=50%", 1);
+    for micro in 0..3000_u64 {
+        let now = Time(micro * 1000);
+        let fate = changing.apply(now, 100);
+        let whole = |at| Fate::Delivered { first: Delivery { at, flip: None }, second: None };
+        match micro {
+            0..1000 => assert_eq!(fate, whole(now)),
+            1000..2000 => assert_eq!(fate, always.apply(now, 100)),
+            // Partitions count from where their part begins.
+            2010..2020 => assert_eq!(fate, Fate::Dropped(DropCause::Partition)),
+            _ => assert_eq!(fate, whole(now + Duration::from_micros(1))),
+        }
+    }
+}
+
+#[test]
+fn times_are_spread_as_the_plan_says() {
+    let extra = |plan: &str| {
+        let mut faults = faults(plan, 9);
+        // Far apart, so that none waits for its predecessor.
+        let mut times: Vec<u64> = (0..PACKETS)
+            .map(|number| {
+                let now = Time(number * 100_000_000);
+                first(&faults.apply(now, 100)).unwrap().at.since(now).as_nanos() as u64
+            })
+            .collect();
+        times.sort_unstable();
+        times
+    };
+    let at = |times: &[u64], part: f64| times[(times.len() as f64 * part) as usize] as f64;
+    let near = |is: f64, wanted: f64| assert!((is / wanted - 1.0).abs() < 0.05, "{is} for {wanted}");
+    let mean = |times: &[u64]| times.iter().sum::<u64>() as f64 / times.len() as f64;
+
+    let normal = extra("delay=1ms~300us:normal");
+    near(mean(&normal), 1e6);
+    near(at(&normal, 0.841), 1.1e6);
+    near(at(&normal, 0.9987), 1.3e6);
+    assert!(at(&normal, 0.0) > 0.4e6);
+
+    let tail = extra("delay=1ms~100us:pareto");
+    assert_eq!(tail[0], 1_000_000);
+    near(at(&tail, 0.5) - 1e6, 0.414 * 1e5);
+    near(at(&tail, 0.99) - 1e6, 9.0 * 1e5);
+    near(mean(&tail) - 1e6, 1e5);
+    assert!(*tail.last().unwrap() <= 11_000_000);
+}
+
+#[test]
+fn a_link_that_sleeps_makes_the_first_and_those_beside_it_wait() {
+    let mut faults = faults("sleep=100us:30us", 1);
+    let mut at = |micro: u64| {
+        let now = Time(micro * 1000);
+        first(&faults.apply(now, 100)).unwrap().at.since(now).as_micros()
+    };
+    assert_eq!([at(0), at(50), at(149)], [0, 0, 0]);
+    assert_eq!([at(249), at(250), at(278), at(279), at(378)], [30, 29, 1, 0, 0]);
+    assert_eq!([at(600), at(700), at(729), at(730)], [30, 0, 0, 0]);
+}

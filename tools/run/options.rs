@@ -19,8 +19,8 @@ pub(crate) struct Options {
     /// What the devices pretend to be: plain, rxe, connectx or apple-tb5, and perhaps switches, as in apple-tb5,qps=3 (TBRDMA_PROFILE).
     #[arg(long, value_name = "NAME")]
     profile: Option<OsString>,
-    /// What goes wrong, with packets (loss, burst, delay, reorder, dup, corrupt, rate, queue, partition), as in loss=1%,delay=50us~20us, and in verbs
-    /// (wc, wc_delay, qp_err, drop, rnr, refuse, event, remove: see below), as in wc=5:RETRY_EXC_ERR,refuse=create_qp:3:ENOMEM (TBRDMA_FAULT).
+    /// What goes wrong, with packets (loss, burst, delay, reorder, dup, corrupt, rate, queue, sleep, partition), as in loss=1%,delay=50us~20us, perhaps
+    /// changing in the course of time, as in 'none; 2s: loss=100%; 3s: none', and in verbs (wc, wc_delay, qp_err, drop, rnr, refuse, event, remove: see below), as in wc=5:RETRY_EXC_ERR,refuse=create_qp:3:ENOMEM (TBRDMA_FAULT).
     #[arg(long, value_name = "PLAN")]
     fault: Option<OsString>,
     /// The seed of the faults; without one it is drawn, and told (TBRDMA_SEED).

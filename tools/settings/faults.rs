@@ -20,7 +20,7 @@ impl FromStr for Faults {
         let (verbs, wire): (Vec<_>, Vec<_>) = text.split(',').partition(|part| VerbsPlan::is_meant_by(part));
         let say = |error: &dyn fmt::Display| {
             format!(
-                "{error} (of packets: loss, burst, delay, reorder, dup, corrupt, rate, queue, partition; of verbs: wc, wc_delay, qp_err, drop, rnr, refuse, event, remove)"
+                "{error} (of packets: loss, burst, delay, reorder, dup, corrupt, rate, queue, sleep, partition; of verbs: wc, wc_delay, qp_err, drop, rnr, refuse, event, remove)"
             )
         };
         Ok(Self {

@@ -70,6 +70,8 @@ fn faults_of_packets_and_of_verbs_are_one_plan() {
     let both = faults("udp:lo", "qp_err=7,loss=1%,wc=5:GENERAL_ERR").expect("right");
     assert_eq!(both.to_string(), "loss=1%,wc=5:GENERAL_ERR,qp_err=7");
     assert_eq!(both.wire.to_string(), "loss=1%");
+    let later = faults("udp:lo", "qp_err=7,loss=1%; 2s: loss=5%,delay=1us").expect("right");
+    assert_eq!(later.to_string(), "loss=1%; 2s: loss=5%,delay=1us,qp_err=7");
     assert_eq!(faults("shm", "qp_err=7").expect("verbs need no packets").to_string(), "qp_err=7");
     let unknown = refusal(&[(Key::Devices, "udp:lo"), (Key::Fault, "los=1%")]);
     assert!(unknown.contains("of verbs: wc, wc_delay, qp_err"), "{unknown}");
