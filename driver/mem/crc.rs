@@ -47,6 +47,9 @@ pub(crate) fn continue_crc(crc: u32, bytes: &[u8]) -> u32 {
 }
 
 fn compute(crc: u32, bytes: &[u8]) -> u32 {
+    if bytes.is_empty() {
+        return crc;
+    }
     let mut hasher = Hasher::new_with_initial(crc);
     hasher.update(bytes);
     hasher.finalize()

@@ -282,7 +282,7 @@ impl Node for Core {
 
     fn work(&self, now: Time) -> bool {
         // No acknowledgement waits for a ride: its way is virtual.
-        self.pass(now, Who::Service)
+        self.pass(now, Who::Service).is_some()
     }
 }
 

@@ -70,9 +70,9 @@ impl Core {
         self.pass(self.now(), Who::Application);
     }
 
-    /// One pass, unless somebody else is at it. True if it found anything to do.
-    pub(crate) fn pass(&self, now: Time, who: Who) -> bool {
-        let Ok(mut receiver) = self.receiver.try_lock() else { return false };
+    /// One pass, unless somebody else is at it. If it found anything to do, how many packets came.
+    pub(crate) fn pass(&self, now: Time, who: Who) -> Option<usize> {
+        let Ok(mut receiver) = self.receiver.try_lock() else { return None };
         if self.arms.load(Ordering::SeqCst) == 0 {
             return self.pass_through(&mut receiver, now, who);
         }
@@ -83,7 +83,7 @@ impl Core {
     }
 
     /// The pass itself. If it may raise an event, no acknowledgement is put aside: it shall leave before the event wakes the program.
-    fn pass_through(&self, receiver: &mut Receiver, now: Time, who: Who) -> bool {
+    fn pass_through(&self, receiver: &mut Receiver, now: Time, who: Who) -> Option<usize> {
         let arms = self.arms.load(Ordering::SeqCst);
         let was_armed = self.armed.load(Ordering::SeqCst) != 0;
         let somebody_waits = || was_armed || self.arms.load(Ordering::SeqCst) != arms;
@@ -136,7 +136,7 @@ impl Core {
                 busy |= qp.time_has_come(now);
             }
         }
-        busy || !unfinished.is_empty()
+        (busy || !unfinished.is_empty()).then_some(received)
     }
 
     /// Takes what has arrived to its queue pairs; how many packets.

@@ -27,6 +27,7 @@ pub(crate) mod execute;
 pub(crate) mod host;
 pub(crate) mod ledger;
 pub(crate) mod memory;
+mod moderation;
 pub(crate) mod path;
 pub(crate) mod post;
 pub(crate) mod qp;

@@ -2,17 +2,18 @@
 //! completion events.
 //!
 //! It sleeps in `epoll`. While the application polls it steps aside: it does not watch the network then, and looks up once a millisecond
-//! whether the application still does. It never spins: on a busy machine, who gives the core away between two looks gets it back after
+//! whether the application still does. While very much comes it does not watch either, but [naps](super::moderation). It never spins: on a busy machine, who gives the core away between two looks gets it back after
 //! milliseconds, and who sleeps is woken at once.
 
 use super::core::{Core, lock};
 use super::engine::Who;
+use super::moderation::{Moderation, NAP};
 use crate::link::{Link, LinkState};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::sys::poll::AnyOf;
 use crate::sys::process::yield_now;
-use crate::sys::threads::OwnThread;
+use crate::sys::threads::{OwnThread, wake_sharply};
 use crate::sys::wait::wait_one;
 use crate::verbs::event::{AsyncEvent, EventSource};
 use std::io;
@@ -69,6 +70,7 @@ pub(crate) fn start(core: &Arc<Core>) -> io::Result<std::thread::JoinHandle<()>>
     let own = OwnThread::announce();
     std::thread::Builder::new().name("tbrdma-soft".to_owned()).spawn(move || {
         own.begin();
+        wake_sharply();
         core.serve();
     })
 }
@@ -117,6 +119,7 @@ impl Core {
         let service = &self.service;
         let mut in_a_row = 0_u32;
         let mut watches = true;
+        let mut moderation = Moderation::default();
         while !service.stop.load(Ordering::SeqCst) {
             let now = self.now();
             let is_polled = self.polled.load(Ordering::Relaxed);
@@ -125,14 +128,18 @@ impl Core {
             }
             let kicked = if is_polled && !self.is_waited_for(now) {
                 watches &= self.link.watch(false).is_err();
-                self.sleep_aside()
-            } else if self.pass(now, Who::Service) {
+                self.sleep_aside(TICK)
+            } else if let Some(packets) = self.pass(now, Who::Service) {
+                moderation.took(packets);
                 in_a_row += 1;
                 if in_a_row.is_multiple_of(PASSES_IN_A_ROW) {
                     self.look_at_port();
                     yield_now();
                 }
                 continue;
+            } else if moderation.naps(now) && !self.is_waited_for(now) {
+                watches &= self.link.watch(false).is_err();
+                self.sleep_aside(NAP)
             } else if !watches && self.link.watch(true).is_err() {
                 // Nobody would wake us.
                 std::thread::sleep(TICK);
@@ -178,13 +185,13 @@ impl Core {
         kicked
     }
 
-    /// Sleeps for a tick, whatever arrives; whether it was kicked.
-    fn sleep_aside(&self) -> bool {
+    /// Sleeps for so long, whatever arrives; whether it was kicked.
+    fn sleep_aside(&self, how_long: Duration) -> bool {
         let service = &self.service;
         service.steps_aside.store(true, Ordering::SeqCst);
         // Whoever waits from here on sees that we do not watch; whoever did before is seen now.
-        let kicked =
-            self.armed.load(Ordering::SeqCst) == 0 && or_a_tick(wait_one(service.kick.as_fd(), Some(TICK)));
+        let kicked = self.armed.load(Ordering::SeqCst) == 0
+            && or_a_tick(wait_one(service.kick.as_fd(), Some(how_long)));
         service.steps_aside.store(false, Ordering::SeqCst);
         kicked
     }

@@ -21,7 +21,7 @@ use tbrdma_proto::{Gid, Time};
 
 /// Packets that one queue pair may send before others get their turn: an answer to a large READ would otherwise fill every buffer on
 /// the way.
-const BUDGET: u32 = 128;
+const BUDGET: u32 = 240;
 /// Bytes from which on it pays to ask for what lies behind.
 const LONG: u32 = 1024;
 /// Times that a full socket is tried again before its packets count as lost.

@@ -258,7 +258,7 @@ impl UdpLink {
         if train.len() > 1 {
             envelope.segment = train.packet(0).len() as u16;
         }
-        send_from(socket, train.source_port(), envelope, train.packets(0..train.len()))?;
+        self.send_from(socket, train.source_port(), envelope, train.packets(0..train.len()))?;
         self.counters.sent_trains.add(1);
         train.sent = train.len();
         Ok(())
@@ -280,22 +280,30 @@ impl UdpLink {
                 let _ = seal(flow, 0, &mut resealed);
                 packet = &resealed;
             }
-            send_from(socket, train.source_port(), envelope, packet)?;
+            self.send_from(socket, train.source_port(), envelope, packet)?;
             self.counters.sent_trains.add(1);
             train.sent += 1;
         }
         Ok(())
     }
-}
 
-/// Sends from the socket that has a port.
-fn send_from(socket: &Socket, port: u16, mut envelope: Envelope, bytes: &[u8]) -> io::Result<()> {
-    let (fd, connected) = socket.sender(port);
-    envelope.connected = connected;
-    match udp::send(fd, &envelope, bytes) {
-        // A connected socket says so once when an earlier packet has found nobody. That is not this one's fault.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => udp::send(fd, &envelope, bytes),
-        result => result,
+    /// Sends from the socket that has a port.
+    fn send_from(&self, socket: &Socket, port: u16, mut envelope: Envelope, bytes: &[u8]) -> io::Result<()> {
+        let mut fd = socket.as_fd();
+        if let Some(sender) = socket.sender(port) {
+            envelope.connected = true;
+            fd = sender.fd.as_fd();
+            if let Some(splitting) = sender.splitting(socket.address, envelope.segment, self.interface.index)
+            {
+                envelope.segment = 0;
+                fd = splitting;
+            }
+        }
+        match udp::send(fd, &envelope, bytes) {
+            // A connected socket says so once when an earlier packet has found nobody. That is not this one's fault.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => udp::send(fd, &envelope, bytes),
+            result => result,
+        }
     }
 }
 

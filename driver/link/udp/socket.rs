@@ -17,6 +17,9 @@ use tbrdma_proto::Gid;
 /// The most peers that a GID has a connected socket for.
 const MAX_SENDERS: usize = 64;
 
+/// From so many bytes on packets are long, and more of the same length will come.
+const LONG: u16 = 1024;
+
 /// A GID's socket.
 #[derive(Debug)]
 pub(super) struct Socket {
@@ -34,10 +37,42 @@ pub(super) struct Socket {
 
 /// A socket connected to a peer.
 #[derive(Debug)]
-struct Sender {
+pub(super) struct Sender {
     to: Gid,
     port: u16,
+    pub(super) fd: OwnedFd,
+    /// Another at the same port, for trains of packets of one length.
+    splitting: OnceLock<Option<Splitting>>,
+}
+
+/// A socket that splits what it is given.
+#[derive(Debug)]
+struct Splitting {
     fd: OwnedFd,
+    segment: u16,
+}
+
+impl Sender {
+    /// The socket for trains of packets of `segment` bytes, if this is the length that it splits them in: it is that of the first long ones.
+    #[inline]
+    pub(super) fn splitting(
+        &self,
+        from: Address,
+        segment: u16,
+        interface_index: u32,
+    ) -> Option<BorrowedFd<'_>> {
+        if segment < LONG {
+            return None;
+        }
+        let open = || {
+            let IpAddr::V6(from) = from.ip else { return None };
+            let (fd, _) = udp::connect(from, self.port, address(self.to, interface_index)).ok()?;
+            udp::split(fd.as_fd(), segment).ok()?;
+            Some(Splitting { fd, segment })
+        };
+        let known = self.splitting.get_or_init(open).as_ref();
+        known.filter(|known| known.segment == segment).map(|known| known.fd.as_fd())
+    }
 }
 
 impl Socket {
@@ -78,9 +113,9 @@ impl Socket {
                 Some(sender) if sender.to == to => return sender.port,
                 Some(_) => {}
                 None => {
-                    let Ok((fd, port)) = udp::connect(from, address(to, interface_index)) else { break };
+                    let Ok((fd, port)) = udp::connect(from, 0, address(to, interface_index)) else { break };
                     // Nobody else sets it while we hold the lock.
-                    let _ = place.set(Sender { to, port, fd });
+                    let _ = place.set(Sender { to, port, fd, splitting: OnceLock::new() });
                     return port;
                 }
             }
@@ -89,16 +124,13 @@ impl Socket {
         ROCE_PORT
     }
 
-    /// The socket whose packets leave from a port, and whether it is connected.
+    /// The connected socket whose packets leave from a port; none if it is this one's own, which is not connected.
     #[inline]
-    pub(super) fn sender(&self, port: u16) -> (BorrowedFd<'_>, bool) {
-        if port != ROCE_PORT {
-            let senders = self.senders.iter().map_while(OnceLock::get);
-            if let Some(sender) = senders.into_iter().find(|sender| sender.port == port) {
-                return (sender.fd.as_fd(), true);
-            }
+    pub(super) fn sender(&self, port: u16) -> Option<&Sender> {
+        if port == ROCE_PORT {
+            return None;
         }
-        (self.fd.as_fd(), false)
+        self.senders.iter().map_while(OnceLock::get).find(|sender| sender.port == port)
     }
 
     /// Sets what it tells of each message.
