@@ -1,47 +1,58 @@
 //! Files with results: one as `--json` of a run wrote it, or many as a mode wrote them that makes many.
 //!
 //! Such a mode has a schema of its own, named `tbrdma-bench-MODE/VERSION`. All have in common that a result is the field `report` of an object whose
-//! field `name` says which it is, wherever that stands; so whoever wants results need not know the modes.
+//! field `name` says which it is, wherever that stands; so whoever wants results need not know the modes. `tables`, where it has them, say in text what all of them say together.
 
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::error::{Context, Error, Result};
+use crate::grid::Grid;
 use crate::result::{Report, SCHEMA};
 
 /// What the schemas of files with many results begin with.
 const MANY: &str = "tbrdma-bench-";
 
-/// The results of a file, each with its name: that of the file, and what tells it from the others of the file.
+/// What a file holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Contents {
+    /// Its results, each with its name: that of the file, and what tells it from the others of the file.
+    pub results: Vec<(String, Report)>,
+    /// What is told of all of them together, in tables.
+    pub tables: Vec<Grid>,
+}
+
+/// Reads a file.
 ///
 /// # Errors
-/// The file cannot be read, is none of ours, or has no result.
-pub fn read(path: &Path) -> Result<Vec<(String, Report)>> {
+/// It cannot be read, or is none of ours.
+pub fn read(path: &Path) -> Result<Contents> {
     let shown = path.display();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let text = std::fs::read_to_string(path).context(|| format!("read the result {shown}"))?;
-    let Some(value) = serde_json::from_str::<Value>(&text).ok().filter(is_of_many) else {
-        return Ok(vec![(stem, Report::read(path)?)]);
+    let Some(mut value) = serde_json::from_str::<Value>(&text).ok().filter(is_of_many) else {
+        return Ok(Contents { results: vec![(stem, Report::read(path)?)], tables: Vec::new() });
     };
+    let tables = value.get_mut("tables").map(Value::take).unwrap_or_else(|| Value::Array(Vec::new()));
+    let mut tables: Vec<Grid> =
+        serde_json::from_value(tables).context(|| format!("read the tables of {shown}"))?;
+    for table in &mut tables {
+        table.caption = format!("{stem}: {}", table.caption);
+    }
     let mut found = Vec::new();
     collect(value, &mut found);
-    if found.is_empty() {
-        return Err(Error::Usage(format!("{shown} has no result in it: nothing of it could be measured")));
-    }
-    found
-        .into_iter()
-        .map(|(name, report)| {
-            let named = report.get("schema").and_then(Value::as_str).unwrap_or_default();
-            if named != SCHEMA {
-                return Err(Error::Usage(format!(
-                    "{shown} has a result of the schema {named:?}: this release reads {SCHEMA:?}"
-                )));
-            }
-            let report = serde_json::from_value(report).context(|| format!("read a result of {shown}"))?;
-            Ok((format!("{stem} {name}"), report))
-        })
-        .collect()
+    let named = |(name, report): (String, Value)| {
+        let schema = report.get("schema").and_then(Value::as_str).unwrap_or_default();
+        if schema != SCHEMA {
+            return Err(Error::Usage(format!(
+                "{shown} has a result of the schema {schema:?}: this release reads {SCHEMA:?}"
+            )));
+        }
+        let report = serde_json::from_value(report).context(|| format!("read a result of {shown}"))?;
+        Ok((format!("{stem} {name}"), report))
+    };
+    Ok(Contents { results: found.into_iter().map(named).collect::<Result<_>>()?, tables })
 }
 
 fn is_of_many(value: &Value) -> bool {

@@ -15,7 +15,7 @@
 //! | [`histogram`], [`timeline`], [`result`], [`report`], [`words`] | figures, the JSON contract, the terminal |
 //! | [`outputs`], [`csv`] | files that results go to |
 //! | [`environment`], [`affinity`], [`clock`], [`interference`] | where and with what it was measured, and what disturbed it |
-//! | [`sweep`], [`child`], [`columns`], [`container`] | many results: measured one after the other, as a table, in one file |
+//! | [`sweep`], [`peers`], [`child`], [`columns`], [`container`], [`grid`], [`many`] | many results: measured one after the other, as a table, in one file |
 //! | [`compare`], [`gate`] | results against each other, and against limits |
 //! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`mod@run`] | the order of it all |
@@ -43,9 +43,11 @@ pub mod environment;
 pub mod error;
 pub mod floor;
 pub mod gate;
+pub mod grid;
 pub mod histogram;
 pub mod interference;
 pub mod ledger;
+pub mod many;
 pub mod memcpy;
 pub mod memory;
 pub mod open_loop;
@@ -53,6 +55,7 @@ pub mod outputs;
 pub mod page;
 pub mod pattern;
 pub mod peer;
+pub mod peers;
 pub mod pingpong;
 pub mod plan;
 pub mod progress;

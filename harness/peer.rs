@@ -1,5 +1,6 @@
 //! Finding the other side of a run: a child process, a server to connect to, or a client to wait for.
 
+use std::ffi::OsStr;
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::{Child, Command, Stdio};
@@ -25,10 +26,18 @@ impl Responder {
     /// # Errors
     /// The program cannot be found or started.
     pub fn start() -> Result<(Self, Channel)> {
+        Self::start_as(&["responder"])
+    }
+
+    /// The same of another side, which these arguments make of it.
+    ///
+    /// # Errors
+    /// The program cannot be found or started.
+    pub fn start_as(arguments: &[impl AsRef<OsStr>]) -> Result<(Self, Channel)> {
         let program =
             std::env::current_exe().context(|| "find this program to start the second process".into())?;
         let mut child = Command::new(&program)
-            .arg("responder")
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,6 +1,7 @@
 //! The progress bar: on a terminal only, and moved between batches of messages, never within one.
 
 use std::io::IsTerminal;
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -40,9 +41,15 @@ impl Progress {
         self.0.tick();
     }
 
-    /// The same, of what is known only now.
-    pub fn note(&self, what: String) {
-        self.0.set_message(what);
+    /// `done` of `total` measurements were made since `begun`, and this is the next one. Says about how long the rest takes.
+    pub fn step(&self, done: usize, total: usize, begun: Instant, next: &str) {
+        let each = u32::try_from(done).ok().and_then(|done| begun.elapsed().checked_div(done));
+        let left = each.map_or_else(String::new, |each| {
+            let left = each.saturating_mul(u32::try_from(total - done).unwrap_or(u32::MAX)).as_secs();
+            format!(", about {}:{:02} left", left / 60, left % 60)
+        });
+        self.done(done as f64 / total.max(1) as f64);
+        self.0.set_message(format!("{} of {total}: {next}{left}", done + 1));
         self.0.tick();
     }
 

@@ -7,7 +7,7 @@ mod units;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Result, one_line};
-use crate::{compare, doctor, gate, page, sweep};
+use crate::{compare, doctor, gate, page, peers, sweep};
 use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
 pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
@@ -54,6 +54,9 @@ pub enum Command {
     /// A measurement with every combination of sizes, depths or anything, as one table
     #[command(after_help = sweep::EXAMPLES)]
     Sweep(sweep::Flags),
+    /// The same sizes over TCP, UDP, a Unix socket and each device: what RDMA buys here
+    #[command(after_help = peers::EXAMPLES)]
+    Peers(peers::Flags),
     /// Whether results keep the limits of a plan
     #[command(after_help = GATE_EXAMPLES)]
     Gate(gate::Flags),
@@ -66,6 +69,9 @@ pub enum Command {
     /// The second process of a run: speaks the control protocol on its standard streams
     #[command(hide = true)]
     Responder,
+    /// The second process of peers, over plain sockets
+    #[command(hide = true)]
+    PlainResponder(peers::PlainFlags),
     /// A part of doctor: reads a word of another process, and says what came of it
     #[command(hide = true)]
     ReadProcess {

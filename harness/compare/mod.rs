@@ -289,7 +289,11 @@ pub fn read(path: &Path) -> Result<Vec<Report>> {
 
 /// The results of a file, without their names.
 fn of_file(path: &Path) -> Result<Vec<Report>> {
-    Ok(container::read(path)?.into_iter().map(|(_, report)| report).collect())
+    let results: Vec<Report> = container::read(path)?.results.into_iter().map(|(_, report)| report).collect();
+    match results.is_empty() {
+        true => Err(Error::Usage(format!("{} has no result of verbs in it", path.display()))),
+        false => Ok(results),
+    }
 }
 
 /// Does what the flags ask: exit code 1 for a regression.

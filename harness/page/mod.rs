@@ -15,6 +15,7 @@ use clap::Args;
 
 use crate::container;
 use crate::error::{Context, Error, Result};
+use crate::grid::Grid;
 use crate::outputs::WholeFile;
 use crate::result::Report;
 use chart::Chart;
@@ -43,7 +44,11 @@ pub struct Flags {
 /// A result cannot be read, there are too many, or the page cannot be written.
 pub fn run(flags: &Flags) -> Result<()> {
     let read = flags.files.iter().map(|path| container::read(path)).collect::<Result<Vec<_>>>()?;
-    let reports = read.concat();
+    let (mut reports, mut tables) = (Vec::new(), Vec::new());
+    for mut contents in read {
+        reports.append(&mut contents.results);
+        tables.append(&mut contents.tables);
+    }
     if reports.len() > MOST_RESULTS {
         let count = reports.len();
         return Err(Error::Usage(format!(
@@ -51,7 +56,7 @@ pub fn run(flags: &Flags) -> Result<()> {
         )));
     }
     let title = flags.title.as_deref().unwrap_or("Results of tbrdma-bench");
-    let text = page(title, &reports)?;
+    let text = page(title, &reports, &tables)?;
     if flags.output.as_os_str() == "-" {
         return crate::say(&text);
     }
@@ -62,7 +67,7 @@ pub fn run(flags: &Flags) -> Result<()> {
 ///
 /// # Errors
 /// Never in practice.
-pub fn page(title: &str, reports: &[(String, Report)]) -> Result<String> {
+pub fn page(title: &str, reports: &[(String, Report)], tables: &[Grid]) -> Result<String> {
     let sections: Vec<Section> =
         (1..).zip(reports).map(|(number, (name, report))| Section::new(number, name, report)).collect();
     let curves: Vec<_> =
@@ -75,6 +80,7 @@ pub fn page(title: &str, reports: &[(String, Report)]) -> Result<String> {
         has_latencies: sections.iter().any(|section| section.latency.is_some()),
         has_throughput: sections.iter().any(|section| section.throughput.is_some()),
         environments: environments(reports),
+        tables,
         sections,
         release: env!("CARGO_PKG_VERSION"),
     };
@@ -93,6 +99,8 @@ struct Page<'r> {
     curves: Option<Chart>,
     has_latencies: bool,
     has_throughput: bool,
+    /// What is told of many results together.
+    tables: &'r [Grid],
     sections: Vec<Section>,
     environments: Vec<Place>,
     release: &'static str,

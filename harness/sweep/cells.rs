@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cell, Flags};
 use crate::cli::{self, parse_size};
 use crate::error::{Error, Result};
+use crate::many::is_simulated;
 use crate::plan::Benchmark;
 
 /// The most cells: with more, nobody reads the table, and few wait for it.
@@ -140,7 +141,7 @@ fn arguments(flags: &Flags, axes: &[Axis], values: &[String]) -> Vec<String> {
     };
     let simulated = || {
         let words = arguments.iter().chain(&flags.rest);
-        words.map(|word| word.strip_prefix("--device=").unwrap_or(word)).any(|word| word.starts_with("sim"))
+        words.map(|word| word.strip_prefix("--device=").unwrap_or(word)).any(is_simulated)
     };
     let extent = match (flags.iters, flags.each) {
         (Some(messages), _) => Some(format!("--iters={messages}")),

@@ -6,7 +6,6 @@ mod cells;
 mod outputs;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -14,14 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::{self, Measured};
 use crate::columns::Columns;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::grid::Grid;
 use crate::histogram::nanoseconds;
-use crate::outputs::WholeFile;
+use crate::many::{OutputFlags, Outputs, interrupted};
 use crate::plan::Benchmark;
 use crate::progress::Progress;
 use crate::report::bytes;
 use crate::result::{Ratio, Report};
-use crate::{complain, say, signals};
+use crate::signals;
 pub use cells::Axis;
 
 /// Name and version of the contract of `--json`: `harness/schema/tbrdma-bench-sweep-1.json`.
@@ -99,15 +99,9 @@ pub struct Flags {
     /// Messages that each cell measures
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub iters: Option<u64>,
-    /// Also write all results to this file, by the schema tbrdma-bench-sweep/1; - is standard output
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Also write a row a cell to this file; - is standard output
-    #[arg(long, value_name = "FILE")]
-    pub csv: Option<PathBuf>,
-    /// No progress bar, and no table
-    #[arg(long)]
-    pub quiet: bool,
+    /// Where results go besides the terminal.
+    #[command(flatten)]
+    pub outputs: OutputFlags,
     /// Further flags for every cell
     #[arg(last = true, value_name = "FLAGS")]
     pub rest: Vec<String>,
@@ -126,6 +120,9 @@ pub struct Sweep {
     pub cells: Vec<Cell>,
     /// Was it ended before the last cell?
     pub interrupted: bool,
+    /// The same for people.
+    #[serde(default)]
+    pub tables: Vec<Grid>,
 }
 
 /// A combination.
@@ -149,40 +146,19 @@ pub struct Cell {
 /// The flags make no sense, a file cannot be written, or the user interrupted.
 pub fn run(flags: &Flags) -> Result<u8> {
     signals::install()?;
-    let is_stdout = |path: &PathBuf| path.as_os_str() == "-";
-    if [&flags.json, &flags.csv].into_iter().all(|path| path.as_ref().is_some_and(is_stdout)) {
-        return Err(Error::Usage("--json and --csv cannot both go to standard output: name files".into()));
-    }
-    let prepare = |flag, path: &Option<PathBuf>| {
-        path.as_ref().filter(|path| !is_stdout(path)).map(|path| WholeFile::prepare(flag, path)).transpose()
-    };
     let axes = cells::axes(flags)?;
     let planned = cells::planned(flags, &axes)?;
-    let (json, csv) = (prepare("--json", &flags.json)?, prepare("--csv", &flags.csv)?);
-    let sweep = measure(flags, axes, planned)?;
-    let to_json = || {
-        let text = serde_json::to_string_pretty(&sweep).context(|| "encode the results".into())?;
-        Ok::<_, Error>(text + "\n")
-    };
-    if let Some(file) = json {
-        file.write(&to_json()?)?;
-    }
-    if let Some(file) = csv {
-        file.write(&outputs::csv(&sweep))?;
-    }
-    match (&flags.json, &flags.csv) {
-        (Some(path), _) if is_stdout(path) => say(&to_json()?)?,
-        (_, Some(path)) if is_stdout(path) => say(&outputs::csv(&sweep))?,
-        _ if flags.quiet => {}
-        _ => say(&sweep.table())?,
-    }
+    let outputs = Outputs::prepare(&flags.outputs)?;
+    let mut sweep = measure(flags, axes, planned)?;
+    sweep.tables = vec![sweep.grid()];
+    outputs.write(&sweep, || outputs::csv(&sweep), || sweep.table())?;
     sweep.conclude()
 }
 
 /// Measures cell after cell, until the last or until the user has enough.
 fn measure(flags: &Flags, axes: Vec<Axis>, planned: Vec<Cell>) -> Result<Sweep> {
     let most = flags.each.unwrap_or_default() * 4 + BESIDES;
-    let progress = Progress::called("sweep", flags.quiet);
+    let progress = Progress::called("sweep", flags.outputs.quiet);
     let (begun, total) = (Instant::now(), planned.len());
     let mut sweep = Sweep {
         schema: SCHEMA.into(),
@@ -190,14 +166,10 @@ fn measure(flags: &Flags, axes: Vec<Axis>, planned: Vec<Cell>) -> Result<Sweep> 
         axes,
         cells: Vec::new(),
         interrupted: false,
+        tables: Vec::new(),
     };
     for (done, mut cell) in planned.into_iter().enumerate() {
-        progress.note(format!(
-            "{} of {total}: {}{}",
-            done + 1,
-            cell.name,
-            left(begun.elapsed(), done, total)
-        ));
+        progress.step(done, total, begun, &cell.name);
         let Measured { report, reason } = match child::measure(&cell.arguments, most) {
             Err(Error::Interrupted) => {
                 sweep.interrupted = true;
@@ -207,46 +179,65 @@ fn measure(flags: &Flags, axes: Vec<Axis>, planned: Vec<Cell>) -> Result<Sweep> 
         };
         (cell.report, cell.reason) = (report, reason);
         sweep.cells.push(cell);
-        progress.done((done + 1) as f64 / total as f64);
     }
     Ok(sweep)
 }
 
-/// About how long the rest takes, from how long it took so far.
-fn left(elapsed: Duration, done: usize, total: usize) -> String {
-    let Some(each) = u32::try_from(done).ok().and_then(|done| elapsed.checked_div(done)) else {
-        return String::new();
-    };
-    let left = each.saturating_mul(u32::try_from(total - done).unwrap_or(u32::MAX)).as_secs();
-    format!(", about {}:{:02} left", left / 60, left % 60)
-}
-
 impl Sweep {
-    /// The table.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let varied: Vec<usize> = (0..self.axes.len())
-            .filter(|at| self.axes.get(*at).is_some_and(|axis| axis.values.len() > 1 || self.axes.len() == 1))
-            .collect();
-        let of = |values: &[String]| -> Vec<String> {
-            varied.iter().filter_map(|at| values.get(*at).cloned()).collect()
-        };
-        let names: Vec<String> = self.axes.iter().map(|axis| axis.flag.clone()).collect();
-        let figures: &[&str] = match self.benchmark {
+    /// The axes that the table has columns of: those with several values.
+    fn varied(&self) -> Vec<usize> {
+        let is_varied = |axis: &Axis| axis.values.len() > 1 || self.axes.len() == 1;
+        (0..).zip(&self.axes).filter(|(_, axis)| is_varied(axis)).map(|(at, _)| at).collect()
+    }
+
+    fn labels(&self) -> Vec<&str> {
+        self.varied().iter().filter_map(|at| self.axes.get(*at)).map(|axis| axis.flag.as_str()).collect()
+    }
+
+    fn figures(&self) -> &'static [&'static str] {
+        match self.benchmark {
             Benchmark::Pingpong => &["p50", "p99", "p99.9", "max", "x floor", "samples"],
             Benchmark::Bw => &["bytes/s", "messages/s", "x floor", "messages"],
             Benchmark::Rate => &["messages/s", "bytes/s", "x floor", "messages"],
-        };
-        let labels = of(&names);
-        let mut columns = Columns::new(labels.iter().map(String::as_str), figures.iter().copied());
+        }
+    }
+
+    /// What a row begins with, and its figures or why it has none.
+    fn row(&self, cell: &Cell) -> (Vec<String>, Result<Vec<String>, String>) {
+        let labels = self.varied().iter().filter_map(|at| cell.values.get(*at).cloned()).collect();
+        match (&cell.report, &cell.reason) {
+            (Some(report), None) => (labels, Ok(figures_of(report))),
+            (_, reason) => (labels, Err(reason.clone().unwrap_or_default())),
+        }
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut columns = Columns::new(self.labels(), self.figures().iter().copied());
         for cell in &self.cells {
-            let labels = of(&cell.values);
-            match (&cell.report, &cell.reason) {
-                (Some(report), None) => columns.row(labels.into_iter().chain(figures_of(report))),
-                (_, reason) => columns.row_of_words(labels, reason.clone().unwrap_or_default()),
+            match self.row(cell) {
+                (labels, Ok(figures)) => columns.row(labels.into_iter().chain(figures)),
+                (labels, Err(reason)) => columns.row_of_words(labels, reason),
             }
         }
-        self.head() + &columns.text()
+        let mut head = String::new();
+        crate::words::fold(&mut head, 0, &self.head());
+        format!("{head}\n{}", columns.text())
+    }
+
+    /// The same for the page.
+    fn grid(&self) -> Grid {
+        let names = self.labels().into_iter().chain(self.figures().iter().copied());
+        let row = |cell: &Cell| {
+            let (labels, told) = self.row(cell);
+            labels.into_iter().chain(told.unwrap_or_else(|reason| vec![reason])).collect()
+        };
+        Grid {
+            caption: self.head(),
+            columns: names.map(str::to_owned).collect(),
+            rows: self.cells.iter().map(row).collect(),
+        }
     }
 
     /// What all cells have in common.
@@ -260,17 +251,13 @@ impl Sweep {
                 "; closed loop unless --rate; one way, but of read, cas and faa the whole operation",
             );
         }
-        let mut head = String::new();
-        crate::words::fold(&mut head, 0, &text);
-        head.push('\n');
-        head
+        text
     }
 
     fn conclude(&self) -> Result<u8> {
         let wrong = |cell: &&Cell| cell.report.as_ref().is_some_and(|report| !report.verified);
         if self.interrupted {
-            complain(&format!("tbrdma-bench: interrupted after {} cells\n", self.cells.len()));
-            return Ok(Error::Interrupted.exit_code());
+            return Ok(interrupted(self.cells.len()));
         }
         if let Some(cell) = self.cells.iter().find(wrong) {
             let reason = cell.reason.as_deref().unwrap_or("not all messages were checked");

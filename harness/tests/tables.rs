@@ -93,7 +93,8 @@ fn a_sweep_is_a_table_of_results_and_of_reasons() {
     let output = run(&["report", file.to_str().unwrap(), "-o", page.to_str().unwrap()]);
     assert_eq!(stderr(&output), "");
     let page_text = std::fs::read_to_string(&page).unwrap();
-    assert!(page_text.contains("sim send rc 128 10us") && !page_text.contains("read uc"));
+    assert!(page_text.contains("sim send rc 128 10us") && !page_text.contains("sim read uc"));
+    assert!(page_text.contains("sweep of pingpong: 8 cells") && page_text.contains("does not exist"));
     for path in [file, table, page] {
         std::fs::remove_file(path).unwrap();
     }
@@ -118,4 +119,50 @@ fn a_sweep_that_makes_no_sense_is_refused_before_anything_is_measured() {
     let output = run(&["sweep", "pingpong", "--device", "nonsense", "--quiet"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("nonsense"), "{}", stderr(&output));
+}
+
+#[test]
+fn peers_are_told_beside_tcp_and_the_page_has_all_of_them() {
+    let (file, page) = (scratch("peers.json"), scratch("page.html"));
+    let output = run(&[
+        "peers",
+        "--sizes",
+        "8",
+        "--bw-size",
+        "4k",
+        "--each",
+        "5ms",
+        "--device",
+        "sim",
+        "--device",
+        "nonsense",
+        "--timeout",
+        "60s",
+        "--json",
+        file.to_str().unwrap(),
+    ]);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    let text = stdout(&output);
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let peers = json(&std::fs::read_to_string(&file).unwrap());
+    conforms(&peers, include_str!("../schema/tbrdma-bench-peers-1.json"));
+    let rows = peers["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2 * 2 * 5, "two measurements, two waits, five peers");
+    for row in rows {
+        let (peer, good) = (row["peer"].as_str().unwrap(), row["verified"] == true);
+        assert_eq!(good, !peer.starts_with("nonsense"), "{row:#}");
+        assert_eq!(row["reason"].is_string(), !good);
+        assert_eq!(row["report"].is_object(), peer.starts_with("sim"));
+        assert!(!good || row["vs_tcp"].as_f64().unwrap() > 0.0);
+        assert!(peer != "tcp" || row["vs_tcp"] == 1.0);
+        let figure = if row["benchmark"] == "bw" { &row["bytes_per_s"] } else { &row["one_way_ns"]["p50"] };
+        assert_eq!(figure.as_f64().is_some_and(|figure| figure > 0.0), good, "{row:#}");
+    }
+    let output = run(&["report", file.to_str().unwrap(), "-o", page.to_str().unwrap()]);
+    assert_eq!(stderr(&output), "");
+    let page_text = std::fs::read_to_string(&page).unwrap();
+    assert!(page_text.contains("<td>unix</td>") && page_text.contains("sim send pingpong 8 poll"));
+    for path in [file, page] {
+        std::fs::remove_file(path).unwrap();
+    }
 }
