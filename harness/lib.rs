@@ -17,6 +17,7 @@
 //! | [`environment`], [`affinity`], [`clock`], [`interference`] | where and with what it was measured, and what disturbed it |
 //! | [`sweep`], [`peers`], [`child`], [`columns`], [`container`], [`grid`], [`many`] | many results: measured one after the other, as a table, in one file |
 //! | [`compare`], [`gate`] | results against each other, and against limits |
+//! | [`stress`] | what a connection bears: plans of what goes wrong when, and what is expected |
 //! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`mod@run`] | the order of it all |
 //!
@@ -65,6 +66,7 @@ pub mod run;
 pub mod session;
 pub mod signals;
 pub mod stream;
+pub mod stress;
 pub mod sweep;
 pub mod timeline;
 pub mod watch;

@@ -65,7 +65,7 @@ impl Outputs {
         }
         Ok(Self {
             json: of_file(&flags.json).map(|path| WholeFile::prepare("--json", &path)).transpose()?,
-            csv: of_file(&flags.csv).map(|path| Table::prepare(&path)).transpose()?,
+            csv: of_file(&flags.csv).map(|path| Table::prepare(&path, csv::names())).transpose()?,
             hgrm: of_file(&flags.hgrm).map(|path| WholeFile::prepare("--hgrm", &path)).transpose()?,
             to_stdout: to_stdout.first().copied(),
         })
@@ -80,7 +80,7 @@ impl Outputs {
             json.write(&report.to_json()?)?;
         }
         if let Some(csv) = self.csv {
-            csv.add(&csv::row(report))?;
+            csv.append(&csv::row(report))?;
         }
         if let (Some(hgrm), Some(latencies)) = (self.hgrm, latencies) {
             hgrm.write(&percentiles(report, latencies))?;
@@ -159,30 +159,38 @@ impl Drop for WholeFile {
 
 /// A table of CSV that grows.
 #[derive(Debug)]
-struct Table {
+pub struct Table {
     path: PathBuf,
     file: File,
+    names: String,
     is_new: bool,
 }
 
 impl Table {
-    fn prepare(path: &Path) -> Result<Self> {
+    /// Prepares to add to the table in a file, whose columns have these names, with commas between them.
+    ///
+    /// # Errors
+    /// The file holds another table, or cannot be written.
+    pub fn prepare(path: &Path, names: String) -> Result<Self> {
         let what = || format!("write --csv {}", path.display());
         let known = std::fs::read_to_string(path).unwrap_or_default();
         let is_new = known.is_empty();
-        if !is_new && known.lines().next() != Some(csv::names().as_str()) {
+        if !is_new && known.lines().next() != Some(names.as_str()) {
             return Err(Error::Usage(format!(
                 "--csv {} holds another table, perhaps of another release: name a new file",
                 path.display()
             )));
         }
         let file = OpenOptions::new().append(true).create(true).open(path).context(what)?;
-        Ok(Self { path: path.into(), file, is_new })
+        Ok(Self { path: path.into(), file, names, is_new })
     }
 
-    /// One write: rows of programs that share the file do not mix.
-    fn add(mut self, row: &str) -> Result<()> {
-        let names = if self.is_new { csv::names() + "\n" } else { String::new() };
+    /// Adds rows, with an end of line between them. It is one write: those of programs that share the file do not mix.
+    ///
+    /// # Errors
+    /// The disk is full, or the file system refuses.
+    pub fn append(mut self, row: &str) -> Result<()> {
+        let names = if self.is_new { self.names + "\n" } else { String::new() };
         let text = format!("{names}{row}\n");
         self.file.write_all(text.as_bytes()).context(|| format!("write --csv {}", self.path.display()))
     }
@@ -214,11 +222,13 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("tbrdma-bench-csv-{}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
         let path = directory.join("r.csv");
-        Table::prepare(&path).unwrap().add("1").unwrap();
-        Table::prepare(&path).unwrap().add("2").unwrap();
+        Table::prepare(&path, super::csv::names()).unwrap().append("1").unwrap();
+        Table::prepare(&path, super::csv::names()).unwrap().append("2").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n1\n2\n", super::csv::names()));
         std::fs::write(&path, "a,b\n").unwrap();
-        assert!(Table::prepare(&path).unwrap_err().to_string().contains("another table"));
+        assert!(
+            Table::prepare(&path, super::csv::names()).unwrap_err().to_string().contains("another table")
+        );
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -7,7 +7,7 @@ mod units;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Result, one_line};
-use crate::{compare, doctor, gate, page, peers, sweep};
+use crate::{compare, doctor, gate, page, peers, stress, sweep};
 use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
 pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
@@ -60,6 +60,9 @@ pub enum Command {
     /// Whether results keep the limits of a plan
     #[command(after_help = GATE_EXAMPLES)]
     Gate(gate::Flags),
+    /// Whether a connection bears what a plan does to it: phases of loss, outages, pauses and more
+    #[command(after_help = stress::EXAMPLES)]
+    Stress(stress::Flags),
     /// What programs hold of devices with the profile switch ledger=on, also such as were killed
     Ledger {
         /// Give back what is left of programs that are dead

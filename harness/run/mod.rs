@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::open_loop::Pace;
 use crate::outputs::Outputs;
 use crate::plan::{Benchmark, Plan};
-use crate::{compare, devices, doctor, gate, ledger, page, peers, report, say, signals, sweep};
+use crate::{compare, devices, doctor, gate, ledger, page, peers, report, say, signals, stress, sweep};
 pub use initiate::{Measured, in_turns, measure_once, with_peer};
 use respond::{responder_process, serve};
 
@@ -41,6 +41,7 @@ pub fn command(command: Command) -> Result<u8> {
         Command::Report(flags) => page::run(&flags).map(|()| 0),
         Command::Compare(flags) => compare::run(&flags),
         Command::Gate(flags) => gate::run(&flags),
+        Command::Stress(flags) => stress::run(&flags),
         Command::Sweep(flags) => sweep::run(&flags),
         Command::Peers(flags) => peers::run(&flags),
         Command::PlainResponder(flags) => peers::respond(&flags),
