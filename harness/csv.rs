@@ -110,6 +110,13 @@ fn columns(report: Option<&Report>) -> Vec<(&'static str, String)> {
             plain(&|r| r.environment.involuntary_context_switches.responder.to_string()),
         ),
         ("steal_ms", plain(&|report| report.environment.steal_ms.to_string())),
+        ("ranks", of(&|report| Some(report.group.as_ref()?.ranks.to_string()))),
+        ("fairness", of(&|report| Some(report.group.as_ref()?.fairness?.jain.to_string()))),
+        ("algorithm", of(&|report| Some(report.group.as_ref()?.allreduce.as_ref()?.algorithm.to_string()))),
+        (
+            "bus_bytes_per_s",
+            of(&|report| Some(report.group.as_ref()?.allreduce.as_ref()?.bus_bytes_per_s.to_string())),
+        ),
         ("cpu_model", plain(&|report| report.environment.cpu_model.clone())),
         ("kernel", plain(&|report| report.environment.kernel.clone())),
     ]

@@ -19,6 +19,8 @@ pub enum Measures {
     HalfRoundTrip,
     /// The time from posting an operation to seeing its completion.
     WholeOperation,
+    /// The time that a rank takes for an operation in which all ranks have a part.
+    Collective,
 }
 
 impl Measures {
@@ -28,13 +30,14 @@ impl Measures {
         match self {
             Self::HalfRoundTrip => "half round trip",
             Self::WholeOperation => "round trip of one operation",
+            Self::Collective => "one operation of all ranks",
         }
     }
 
     fn divisor(self) -> f64 {
         match self {
             Self::HalfRoundTrip => 2.0,
-            Self::WholeOperation => 1.0,
+            Self::WholeOperation | Self::Collective => 1.0,
         }
     }
 }
@@ -65,6 +68,14 @@ impl Latencies {
     #[inline]
     pub fn record(&mut self, elapsed: Duration) {
         self.round_trips.saturating_record((elapsed.as_nanos() as u64).max(1));
+    }
+
+    /// Records what another process recorded and told as a [`distribution`](Self::distribution).
+    pub fn record_all(&mut self, distribution: &[(f64, u64)]) {
+        for (value, count) in distribution {
+            let value = (value * self.measures.divisor()) as u64;
+            self.round_trips.saturating_record_n(value.max(1), *count);
+        }
     }
 
     /// Adds what another recorded.

@@ -60,6 +60,7 @@ pub mod peers;
 pub mod pingpong;
 pub mod plan;
 pub mod progress;
+pub mod ranks;
 pub mod report;
 pub mod result;
 pub mod run;

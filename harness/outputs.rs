@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 
 use crate::csv;
 use crate::error::{Context, Error, Result};
@@ -58,7 +59,7 @@ impl Outputs {
                 to_stdout.join(" and ")
             )));
         }
-        if flags.hgrm.is_some() && benchmark != Benchmark::Pingpong {
+        if flags.hgrm.is_some() && !benchmark.has_latencies() {
             return Err(Error::Usage(format!(
                 "--hgrm is of latencies, and {benchmark} measures none: pingpong does"
             )));
@@ -92,6 +93,57 @@ impl Outputs {
             None => None,
         })
     }
+
+    /// Writes the results of one measurement with several sizes, each with its latencies, to the same files. Percentiles are those of the last.
+    ///
+    /// # Errors
+    /// A disk is full, or a file system refuses.
+    pub fn write_several(mut self, results: &[(Report, Latencies)]) -> Result<Option<String>> {
+        let [one @ .., (report, latencies)] = results else { return Ok(None) };
+        if one.is_empty() {
+            return self.write(report, Some(latencies));
+        }
+        if let Some(json) = self.json.take() {
+            json.write(&several(results)?)?;
+        }
+        let mut rows = String::new();
+        for (report, _) in results {
+            rows.push_str(&csv::row(report));
+            rows.push('\n');
+        }
+        if let Some(csv) = self.csv.take() {
+            csv.add(rows.trim_end())?;
+        }
+        let shown = match self.to_stdout {
+            Some("--json") => Some(several(results)?),
+            Some("--csv") => Some(format!("{}\n{rows}", csv::names())),
+            _ => None,
+        };
+        Ok(self.write(report, Some(latencies))?.map(|last| shown.unwrap_or(last)))
+    }
+}
+
+/// Name and version of the contract of files with the results of several sizes.
+const SEVERAL: &str = "tbrdma-bench-ranks/1";
+
+/// Where the results of a measurement of several sizes go: as one file, of the schema tbrdma-bench-ranks/1, or as the result if it is one.
+#[derive(Debug, Serialize)]
+struct Several<'r> {
+    schema: &'static str,
+    results: Vec<Named<'r>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Named<'r> {
+    name: String,
+    report: &'r Report,
+}
+
+fn several(results: &[(Report, Latencies)]) -> Result<String> {
+    let named =
+        results.iter().map(|(report, _)| Named { name: format!("{} bytes", report.size_bytes), report });
+    let several = Several { schema: SEVERAL, results: named.collect() };
+    serde_json::to_string_pretty(&several).context(|| "encode the results".into()).map(|text| text + "\n")
 }
 
 /// The percentiles, in the form that HdrHistogram prints and plots. Lines with # say what they are of.

@@ -26,14 +26,14 @@ impl Responder {
     /// # Errors
     /// The program cannot be found or started.
     pub fn start() -> Result<(Self, Channel)> {
-        Self::start_as(&["responder"])
+        Self::start_as(&["responder"], "the responder")
     }
 
-    /// The same of another side, which these arguments make of it.
+    /// The same of another side, which these arguments make of it, under a name for errors.
     ///
     /// # Errors
     /// The program cannot be found or started.
-    pub fn start_as(arguments: &[impl AsRef<OsStr>]) -> Result<(Self, Channel)> {
+    pub fn start_as(arguments: &[impl AsRef<OsStr>], name: &str) -> Result<(Self, Channel)> {
         let program =
             std::env::current_exe().context(|| "find this program to start the second process".into())?;
         let mut child = Command::new(&program)
@@ -43,7 +43,7 @@ impl Responder {
             .spawn()
             .context(|| format!("start the second process {}", program.display()))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let name = format!("the responder (process {})", child.id());
+        let name = format!("{name} (process {})", child.id());
         let responder = Self(child);
         let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
             return Err(Error::Run(format!("{name} has no standard streams")));
@@ -165,7 +165,7 @@ impl Listener {
     }
 }
 
-fn over_tcp(stream: TcpStream, name: String) -> Result<Channel> {
+pub(crate) fn over_tcp(stream: TcpStream, name: String) -> Result<Channel> {
     let set_up = || -> std::io::Result<TcpStream> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;

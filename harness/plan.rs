@@ -28,6 +28,12 @@ pub enum Benchmark {
     Bw,
     /// Throughput in one direction, told in messages.
     Rate,
+    /// Many ranks send to one.
+    Incast,
+    /// Each of many ranks sends to each other.
+    Mesh,
+    /// Each of many ranks gets the sum of what all have.
+    Allreduce,
 }
 
 /// Which verb.
@@ -94,13 +100,27 @@ macro_rules! names {
         }
     };
 }
-names!(Benchmark { Pingpong => "pingpong", Bw => "bw", Rate => "rate" });
+names!(Benchmark { Pingpong => "pingpong", Bw => "bw", Rate => "rate", Incast => "incast", Mesh => "mesh", Allreduce => "allreduce" });
 names!(Op {
     Send => "send", SendImm => "send-imm", Write => "write", WriteImm => "write-imm",
     Read => "read", Cas => "cas", Faa => "faa",
 });
 names!(Transport { Rc => "rc", Uc => "uc", Ud => "ud" });
 names!(Wait { Poll => "poll", Event => "event" });
+
+impl Benchmark {
+    /// Does it measure latencies?
+    #[must_use]
+    pub fn has_latencies(self) -> bool {
+        !matches!(self, Self::Bw | Self::Rate)
+    }
+
+    /// Is it between any number of ranks, and not between two sides?
+    #[must_use]
+    pub fn has_ranks(self) -> bool {
+        matches!(self, Self::Incast | Self::Mesh | Self::Allreduce)
+    }
+}
 
 impl Op {
     /// Does every message use up a receive of the target?
@@ -137,6 +157,7 @@ impl Op {
             Benchmark::Bw if transport == Transport::Ud => 1 << 10,
             Benchmark::Bw => 64 << 10,
             Benchmark::Rate => 8,
+            Benchmark::Incast | Benchmark::Mesh | Benchmark::Allreduce => 64 << 10,
         }
     }
 }
@@ -235,6 +256,9 @@ impl Plan {
             return refuse(format!(
                 "--op {op} does not exist on --transport {transport}, which has {allowed}"
             ));
+        }
+        if self.benchmark.has_ranks() {
+            return refuse(format!("{} is not between two sides, but between ranks", self.benchmark));
         }
         if size > MAX_SIZE {
             return refuse(format!("--size {size} is over the limit of {MAX_SIZE} bytes in one message"));

@@ -7,6 +7,7 @@ use crate::histogram::nanoseconds;
 use crate::interference::Interference;
 use crate::open_loop::{Arrivals, OpenLoopReport};
 use crate::plan::{Benchmark, Wait};
+use crate::ranks::text;
 use crate::result::{FloorReport, Ratio, Report};
 use crate::words::fold;
 
@@ -24,6 +25,9 @@ pub fn full(report: &Report, picture: &str) -> String {
     head(&mut text, report);
     latencies(&mut text, report, picture);
     throughput(&mut text, report);
+    if let Some(group) = &report.group {
+        text::group(&mut text, group);
+    }
     floor(&mut text, report);
     checked(&mut text, report);
     environment(&mut text, report);
@@ -84,7 +88,7 @@ pub fn title(report: &Report) -> String {
 }
 
 /// One line of the report: a name, and its value broken at blanks where it is too long.
-fn entry(text: &mut String, name: &str, value: &str) {
+pub(crate) fn entry(text: &mut String, name: &str, value: &str) {
     const NAME: usize = 12;
     let _ = write!(text, "{name:<NAME$}");
     fold(text, NAME, value);
@@ -97,7 +101,9 @@ fn head(text: &mut String, report: &Report) {
         "device",
         &format!("{}, profile {}; memory {}", report.device, report.profile, report.memory),
     );
-    if let Some(measures) = report.measures.as_deref() {
+    if report.group.is_some() {
+        entry(text, "measures", &text::measures(report));
+    } else if let Some(measures) = report.measures.as_deref() {
         let explained = match measures {
             "half round trip" => "one way: half of each round trip, from post to answer seen",
             _ => "round trip of one operation, from post to completion; the target's CPU does nothing",
@@ -121,6 +127,7 @@ fn head(text: &mut String, report: &Report) {
     entry(text, "waits", waited);
     match (&report.open_loop, report.kind_of_loop.as_deref()) {
         (Some(open), _) => entry(text, "loop", &schedule(open)),
+        (None, Some(_)) if report.group.is_some() => entry(text, "loop", text::kind_of_loop(report)),
         (None, Some(_)) => entry(
             text,
             "loop",
@@ -258,6 +265,9 @@ fn throughput(text: &mut String, report: &Report) {
         bandwidth.elapsed_s
     );
     let spread = bandwidth.section_bytes_per_s;
+    if report.group.is_some() {
+        return text.push('\n');
+    }
     let _ = writeln!(
         text,
         "  of {} sections: slowest {}, middle {}, fastest {}\n",
@@ -335,12 +345,15 @@ fn environment(text: &mut String, report: &Report) {
     entry(
         text,
         "sides",
-        &format!(
-            "initiator {}, responder {}; {}",
-            core(environment.pinned.initiator),
-            core(environment.pinned.responder),
-            report.sides
-        ),
+        &match &report.group {
+            Some(group) => format!("{}; {}", text::seats(group), report.sides),
+            None => format!(
+                "initiator {}, responder {}; {}",
+                core(environment.pinned.initiator),
+                core(environment.pinned.responder),
+                report.sides
+            ),
+        },
     );
     entry(
         text,
@@ -383,13 +396,18 @@ fn disturbed(interference: &Interference) -> String {
 #[must_use]
 pub fn warnings(report: &Report) -> Vec<String> {
     let environment = &report.environment;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = report.group.as_ref().and_then(text::warning).into_iter().collect();
     let switches = environment.involuntary_context_switches;
     let total = switches.initiator + switches.responder;
     // Virtual time stands still while a side is interrupted.
-    if report.sides != crate::run::IN_TURNS && total > SWITCHES_WORTH_A_WORD.max(report.samples / 10_000) {
+    let who = if report.group.is_some() { "the ranks" } else { "the two sides" };
+    let crowded = report.group.as_ref().is_some_and(|group| group.crowded);
+    if report.sides != crate::run::IN_TURNS
+        && !crowded
+        && total > SWITCHES_WORTH_A_WORD.max(report.samples / 10_000)
+    {
         warnings.push(format!(
-            "the scheduler interrupted the two sides {total} times: others want these cores, and the tail shows it"
+            "the scheduler interrupted {who} {total} times: others want these cores, and the tail shows it"
         ));
     }
     if let Some(open) = report.open_loop.filter(|open| !open.kept) {
@@ -424,8 +442,9 @@ pub fn warnings(report: &Report) -> Vec<String> {
             warnings.push(format!("{from_disk} page faults waited for a disk, and the tail shows it"));
         }
     }
-    let one_core =
-        !environment.cores_allowed.contains(['-', ',']) && report.sides == crate::run::BY_THE_HARNESS;
+    let one_core = !environment.cores_allowed.contains(['-', ','])
+        && report.sides == crate::run::BY_THE_HARNESS
+        && !crowded;
     if one_core {
         warnings.push(
             "only one core is allowed: the two sides take turns on it, and this is no figure of the link"

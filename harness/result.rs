@@ -14,6 +14,7 @@ use crate::error::{Context, Result};
 use crate::histogram::Summary;
 use crate::open_loop::OpenLoopReport;
 use crate::plan::{Benchmark, Op, Transport, Wait};
+use crate::ranks::outcome::GroupReport;
 use crate::timeline::Stretch;
 
 /// Name and version of the contract.
@@ -108,6 +109,9 @@ pub struct Report {
     pub counters: BTreeMap<Text, u64>,
     /// Where it took place.
     pub environment: Environment,
+    /// Only of measurements with many ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupReport>,
 }
 
 /// The floor of a result.

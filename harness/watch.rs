@@ -11,7 +11,7 @@ use crate::signals;
 /// Looked at by loops that wait for the peer; cheap enough for every empty poll.
 #[derive(Debug, Clone)]
 pub struct Watch {
-    alarm: Arc<AtomicBool>,
+    alarms: Vec<Arc<AtomicBool>>,
     timeout: Duration,
     peer: String,
 }
@@ -38,7 +38,13 @@ impl Watch {
     /// `alarm` is raised by the control channel; a wait longer than `timeout` is an error that names `peer`.
     #[must_use]
     pub fn new(alarm: Arc<AtomicBool>, timeout: Duration, peer: String) -> Self {
-        Self { alarm, timeout, peer }
+        Self::of_all(vec![alarm], timeout, peer)
+    }
+
+    /// The same with several peers, of whom any may raise the alarm.
+    #[must_use]
+    pub fn of_all(alarms: Vec<Arc<AtomicBool>>, timeout: Duration, peer: String) -> Self {
+        Self { alarms, timeout, peer }
     }
 
     /// One more turn of a busy wait; `true` when this turn was one of the rare ones that looked around.
@@ -62,7 +68,7 @@ impl Watch {
     #[cold]
     pub fn look(&self, spins: &mut Spins, waiting_for: &'static str) -> Result<()> {
         signals::check()?;
-        if self.alarm.load(Ordering::Acquire) {
+        if self.alarms.iter().any(|alarm| alarm.load(Ordering::Acquire)) {
             return Err(Error::Alarm);
         }
         let since = *spins.since.get_or_insert_with(clock::now);

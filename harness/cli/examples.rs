@@ -16,6 +16,7 @@ Examples:
   tbrdma-bench bw --device udp:lo --fault loss=1% --seed 7 --capture run.pcapng
   tbrdma-bench pingpong --link 64Gbps,5us --capture run.pcapng
   tbrdma-bench pingpong --profile apple-tb5 --transport uc
+  tbrdma-bench incast --ranks 5                         four senders to one receiver; mesh: each to each
   tbrdma-bench devices
   tbrdma-bench doctor                                   what RDMA this host has, and why not more
 

@@ -7,7 +7,7 @@ mod units;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Result, one_line};
-use crate::{compare, doctor, gate, page, peers, stress, sweep};
+use crate::{compare, doctor, gate, page, peers, ranks, stress, sweep};
 use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
 pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
@@ -33,6 +33,12 @@ pub enum Command {
     /// Message rate in one direction, many messages under way
     #[command(after_help = EXAMPLES)]
     Rate(StreamFlags),
+    /// Many senders, one receiver: throughput, and who gets how much of it
+    #[command(after_help = ranks::flags::INCAST_EXAMPLES)]
+    Incast(ranks::Flags),
+    /// Each of many ranks sends to each other
+    #[command(after_help = ranks::flags::MESH_EXAMPLES)]
+    Mesh(ranks::Flags),
     /// List devices, ports and limits, as ibv_devinfo -v does
     Devices {
         /// Only this device
@@ -75,6 +81,14 @@ pub enum Command {
     /// The second process of peers, over plain sockets
     #[command(hide = true)]
     PlainResponder(peers::PlainFlags),
+    /// A process of a run with many: speaks the control protocol on its standard streams
+    #[command(hide = true)]
+    Rank {
+        /// Which one it is
+        rank: usize,
+        /// Of how many
+        ranks: usize,
+    },
     /// A part of doctor: reads a word of another process, and says what came of it
     #[command(hide = true)]
     ReadProcess {

@@ -85,6 +85,9 @@ impl Metric {
         match benchmark {
             Benchmark::Pingpong => &[Self::P50, Self::P99],
             Benchmark::Bw | Benchmark::Rate => &[Self::Bytes],
+            Benchmark::Incast | Benchmark::Mesh | Benchmark::Allreduce => {
+                &[Self::P50, Self::P99, Self::Bytes]
+            }
         }
     }
 

@@ -13,7 +13,7 @@ pub const MAGIC: &str = "tbrdma-bench control";
 /// Version of the protocol. It changes with any change of the messages or of what the two sides do between them.
 pub const VERSION: u32 = 2;
 /// What both sides must be able to do beyond the version.
-const FEATURES: [&str; 4] = ["batches", "floor", "credits", "socket-floor"];
+const FEATURES: [&str; 5] = ["batches", "floor", "credits", "socket-floor", "ranks"];
 
 /// What the two sides say to each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,8 @@ pub enum Message {
         /// What happened to its measuring thread during the run.
         switches: Tally,
     },
+    /// A rank and rank 0, either way: a part of what ranks say to each other.
+    Ranks(RanksPart),
     /// Either side: it gives up, for this reason.
     Fail {
         /// The reason, one line.
@@ -86,6 +88,7 @@ impl Message {
             Self::Done(_) => "done",
             Self::Finish => "finish",
             Self::Bye { .. } => "bye",
+            Self::Ranks(_) => "ranks",
             Self::Fail { .. } => "fail",
         }
     }
@@ -150,6 +153,17 @@ impl Hello {
         }
         Ok(())
     }
+}
+
+/// A part of a text between ranks: a line of the protocol is short, and what a rank has measured may be long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RanksPart {
+    /// What the text is about.
+    pub word: String,
+    /// The part.
+    pub text: String,
+    /// Whether another one follows.
+    pub more: bool,
 }
 
 /// How to reach a side's queue pair and memory.

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-pub use message::{Account, Endpoint, FloorOffer, Go, Hello, MAGIC, Message, Phase, SocketOffer, VERSION};
+pub use message::{
+    Account, Endpoint, FloorOffer, Go, Hello, MAGIC, Message, Phase, RanksPart, SocketOffer, VERSION,
+};
 
 use crate::clock;
 use crate::error::{Error, Result, one_line};
@@ -150,6 +152,12 @@ impl Channel {
         self.alarm.clone()
     }
 
+    /// Whether the peer has gone away or given up.
+    #[must_use]
+    pub fn is_alarmed(&self) -> bool {
+        self.alarm.load(Ordering::Acquire)
+    }
+
     /// Sends one message.
     ///
     /// # Errors
@@ -196,6 +204,18 @@ impl Channel {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
+        }
+    }
+
+    /// The next message, if it is there.
+    ///
+    /// # Errors
+    /// The peer went away or gave up, or what came is no control message.
+    pub fn try_receive(&mut self) -> Result<Option<Message>> {
+        match self.inbox.try_recv() {
+            Ok(incoming) => self.accept(incoming).map(Some),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(self.gone()),
         }
     }
 

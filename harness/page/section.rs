@@ -4,6 +4,7 @@ use super::chart::Chart;
 use super::draw;
 use crate::environment::Environment;
 use crate::histogram::nanoseconds;
+use crate::ranks::text;
 use crate::report::{bytes, messages, title, warnings};
 use crate::result::{FloorReport, Ratio, Report};
 
@@ -37,6 +38,9 @@ pub(super) struct Section {
     /// The figures of that chart, under these names.
     pub(super) course_names: Vec<&'static str>,
     pub(super) course_rows: Vec<Vec<String>>,
+    /// What went from whom to whom, under these names.
+    pub(super) pair_names: &'static [&'static str],
+    pub(super) pairs: Vec<[String; 7]>,
 }
 
 /// Latencies, as a row of the table.
@@ -89,6 +93,8 @@ impl Section {
             course: draw::course(number, report),
             course_names,
             course_rows,
+            pair_names: &text::COLUMNS,
+            pairs: report.group.as_ref().map(text::rows).unwrap_or_default(),
         }
     }
 }
@@ -120,7 +126,14 @@ fn facts(report: &Report) -> Vec<Fact> {
     let mut say = |name, value: String| facts.push(Fact { name, value });
     say("device", format!("{}, profile {}", report.device, report.profile));
     if let Some(measures) = report.measures.as_deref() {
-        say("a sample is", measures.to_owned());
+        let measures = report.group.as_ref().map_or_else(|| measures.to_owned(), |_| text::measures(report));
+        say("a sample is", measures);
+    }
+    if let Some(group) = &report.group {
+        say("ranks", text::ranks(group));
+        if let Some(fairness) = text::fairness(group) {
+            say("fairness", fairness);
+        }
     }
     match (&report.open_loop, report.kind_of_loop.as_deref()) {
         (Some(open), _) => {
@@ -154,6 +167,7 @@ fn facts(report: &Report) -> Vec<Fact> {
                 ),
             );
         }
+        (None, Some(_)) if report.group.is_some() => say("loop", text::kind_of_loop(report).to_owned()),
         (None, Some(kind)) => {
             say("loop", format!("{kind}: the next message is posted when the last was answered"));
         }

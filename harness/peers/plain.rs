@@ -95,7 +95,7 @@ pub(super) fn measure(task: &Task) -> Result<Found> {
     arguments.push(format!("--timeout={}ms", task.timeout.as_millis()));
     arguments.extend(task.stream.then(|| "--stream".to_owned()));
     arguments.extend(task.cores.map(|(_, other)| format!("--core={other}")));
-    let (child, mut channel) = Responder::start_as(&arguments)?;
+    let (child, mut channel) = Responder::start_as(&arguments, "the responder")?;
     let found = initiate(task, &meeting, &mut channel).map_err(|error| channel.explain(error));
     // The child leaves when its control channel closes, and is waited for.
     drop(channel);

@@ -50,6 +50,7 @@ pub(super) fn assemble(plan: &Plan, open: &OpenDevice, raw: Raw, sides: &'static
         seed: plan.seed,
         counters: open.device.counters().into_iter().map(|(name, count)| (name.into(), count)).collect(),
         environment,
+        group: None,
     };
     match found {
         Found::Pingpong(outcome, floor) => {

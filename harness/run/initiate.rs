@@ -235,7 +235,8 @@ fn initiate(
             let outcome = pingpong.measure(channel, extent(flags), warmup(flags), pace, &progress, visit)?;
             Found::Pingpong(Box::new(outcome), floor)
         }
-        Benchmark::Bw | Benchmark::Rate => {
+        // Others are no plan of two sides: it was validated.
+        _ => {
             let mut beside = match way(open, &session) {
                 Some(way) => Beside::Sockets(Flood::new(plan, way)),
                 None => Beside::Memcpy(Memcpy::new(plan)),

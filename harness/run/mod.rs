@@ -11,7 +11,9 @@ use crate::error::{Error, Result};
 use crate::open_loop::Pace;
 use crate::outputs::Outputs;
 use crate::plan::{Benchmark, Plan};
-use crate::{compare, devices, doctor, gate, ledger, page, peers, report, say, signals, stress, sweep};
+use crate::{
+    compare, devices, doctor, gate, ledger, page, peers, ranks, report, say, signals, stress, sweep,
+};
 pub use initiate::{Measured, in_turns, measure_once, with_peer};
 use respond::{responder_process, serve};
 
@@ -50,6 +52,9 @@ pub fn command(command: Command) -> Result<u8> {
         }
         Command::TryDevices => doctor::probes::try_devices().map(|()| 0),
         Command::Responder => responder_process(),
+        Command::Incast(flags) => ranks::run(&flags, Benchmark::Incast),
+        Command::Mesh(flags) => ranks::run(&flags, Benchmark::Mesh),
+        Command::Rank { rank, ranks } => ranks::start::process(rank, ranks),
         Command::Pingpong(pingpong) if pingpong.flags.server.is_some() => {
             serve(&pingpong.flags, pingpong.pace.rate.map(|_| "--rate"))
         }

@@ -105,7 +105,8 @@ pub(super) fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -
     let way = way(&open, &session);
     let mut part = match plan.benchmark {
         Benchmark::Pingpong => Part::Pingpong(Pingpong::new(session)?),
-        Benchmark::Bw | Benchmark::Rate => Part::Stream(Stream::new(session)?),
+        // Others are no plan of two sides: it was validated.
+        _ => Part::Stream(Stream::new(session)?),
     };
     match &part {
         Part::Pingpong(pingpong) => pingpong.session().meet(channel)?,

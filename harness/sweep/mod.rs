@@ -198,7 +198,7 @@ impl Sweep {
         match self.benchmark {
             Benchmark::Pingpong => &["p50", "p99", "p99.9", "max", "x floor", "samples"],
             Benchmark::Bw => &["bytes/s", "messages/s", "x floor", "messages"],
-            Benchmark::Rate => &["messages/s", "bytes/s", "x floor", "messages"],
+            _ => &["messages/s", "bytes/s", "x floor", "messages"],
         }
     }
 

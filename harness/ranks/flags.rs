@@ -1,0 +1,125 @@
+//! The flags of measurements with ranks.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::plan::Plan;
+use crate::cli::{parse_duration, parse_size, seed_of_now};
+use crate::clock::Source;
+use crate::error::Result;
+use crate::outputs::OutputFlags;
+use crate::plan::Benchmark;
+
+/// How many ranks there are without a wish.
+const DEFAULT_RANKS: usize = 4;
+const DEFAULT_DEPTH: u32 = 16;
+const DEFAULT_DURATION: Duration = Duration::from_secs(2);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What `incast --help` says at its end.
+pub const INCAST_EXAMPLES: &str = "\
+Examples:
+  tbrdma-bench incast                                   three senders to one receiver, 64 KiB SENDs
+  tbrdma-bench incast --ranks 9 --size 4k --depth 4     eight senders, 4 messages of each under way
+  tbrdma-bench incast --receives 2                      few receives wait: RNR NAKs, and who suffers
+  tbrdma-bench incast --device udp:lo --json incast.json
+  tbrdma-bench incast --device sim --link 10Gbps,5us --fault loss=1% --seed 7
+
+Rank 0 receives. Jain's index is (sum of rates)^2 / (senders * sum of rates^2): 1 if all
+get the same, 1/senders if one gets everything. On sim each sender has a link of its own,
+which nothing makes narrower before the receiver.
+
+Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags; 130 interrupted.";
+
+/// What `mesh --help` says at its end.
+pub const MESH_EXAMPLES: &str = "\
+Examples:
+  tbrdma-bench mesh                                     four ranks, each sends to each other
+  tbrdma-bench mesh --ranks 3 --size 4k,64k,1M          several sizes, one after the other
+  tbrdma-bench mesh --device udp:lo --csv mesh.csv
+  tbrdma-bench mesh --device sim --ranks 8 --link 40Gbps,2us
+
+Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags; 130 interrupted.";
+
+/// The flags.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Flags {
+    /// How many processes there are, this one among them [default: 4]
+    #[arg(long, value_name = "N")]
+    pub ranks: Option<usize>,
+    /// Device to open [default: shm]
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Bytes in a message, as 64, 4k or 1M; several behind commas are measured one after the other [default: 64k]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, value_delimiter = ',')]
+    pub size: Vec<u64>,
+    /// Messages under way from a rank to another [default: 16]
+    #[arg(long, value_name = "N")]
+    pub depth: Option<u32>,
+    /// Receives that wait at a rank for each that sends to it [default: twice the depth]
+    #[arg(long, value_name = "N")]
+    pub receives: Option<u32>,
+    /// Measure until rank 0 has received exactly this many messages, or a few more
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "duration")]
+    pub iters: Option<u64>,
+    /// Measure for this long, as 2s or 500ms [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+    /// Messages that rank 0 receives before the first measured one [default: as many as 0.1 s holds]
+    #[arg(long, value_name = "N")]
+    pub warmup: Option<u64>,
+    /// Which clock measures [default: auto]
+    #[arg(long, value_enum)]
+    pub clock: Option<Source>,
+    /// No progress bar, and one line instead of the report
+    #[arg(long)]
+    pub quiet: bool,
+    /// Where results go besides the terminal.
+    #[command(flatten)]
+    pub outputs: OutputFlags,
+    /// How fast the link is, for what each rank sends: a rate, a latency one way, or both, as 64Gbps,5us
+    #[arg(long, value_name = "RATE,LATENCY")]
+    pub link: Option<String>,
+    /// What goes wrong with packets on the way: loss=1%,delay=50us~20us (not on shm)
+    #[arg(long, value_name = "PLAN")]
+    pub fault: Option<String>,
+    /// What the devices of all ranks pretend to be: plain, rxe, connectx, perhaps with switches behind commas
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
+    /// Where the dice of --fault start [default: another one each run, and said]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// How long a rank waits for others before it gives up, as 10s [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+impl Flags {
+    /// What is to be measured.
+    ///
+    /// # Errors
+    /// The flags ask for what is not possible.
+    pub fn plan(&self, benchmark: Benchmark) -> Result<Plan> {
+        let whole = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let depth = self.depth.unwrap_or(DEFAULT_DEPTH);
+        let plan = Plan {
+            benchmark,
+            ranks: self.ranks.unwrap_or(DEFAULT_RANKS),
+            sizes: if self.size.is_empty() { vec![64 << 10] } else { self.size.clone() },
+            depth,
+            receives: self.receives.unwrap_or_else(|| depth.saturating_mul(2)),
+            iters: self.iters,
+            duration_ns: whole(self.duration.unwrap_or(DEFAULT_DURATION)),
+            warmup: self.warmup,
+            device: self.device.clone().unwrap_or_else(|| "shm".into()),
+            profile: self.profile.clone(),
+            link: self.link.clone(),
+            fault: self.fault.clone(),
+            seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
+            timeout_ms: whole(self.timeout.unwrap_or(DEFAULT_TIMEOUT)) / 1_000_000,
+            algorithm: None,
+        };
+        plan.validate().map(|()| plan)
+    }
+}

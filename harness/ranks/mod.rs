@@ -1,0 +1,234 @@
+//! Measurements with any number of processes, the ranks: `incast`, `mesh`.
+//!
+//! - `plan`: what is measured; `flags`: how the user says it
+//! - `start`: how the ranks come together
+//! - `group`: what they say to each other, by way of rank 0
+//! - `node`: a rank's device and queue pairs
+//! - `traffic`: messages between many ranks at once
+//! - `told`: what a rank tells of it; `outcome`: the report that rank 0 makes of all; `text`: what people read of it
+
+pub mod flags;
+pub mod group;
+pub mod node;
+pub mod outcome;
+pub mod plan;
+pub mod start;
+pub mod text;
+pub mod told;
+pub mod traffic;
+
+pub use flags::Flags;
+
+use crate::affinity;
+use crate::clock::{self, Source};
+use crate::environment::{BothSides, Environment, Host};
+use crate::error::{Error, Result};
+use crate::interference::{Reading, Tally};
+use crate::outputs::Outputs;
+use crate::plan::Benchmark;
+use crate::progress::Progress;
+use crate::report;
+use crate::run::{BY_THE_HARNESS, IN_TURNS};
+use crate::{say, signals};
+use group::Group;
+use node::Node;
+use outcome::Whole;
+use plan::Plan;
+use told::{Told, Who};
+
+/// Messages of a run in virtual time, and before it.
+const SIMULATED_MESSAGES: u64 = 1000;
+const SIMULATED_WARMUP: u64 = 64;
+
+/// What a rank chooses for itself.
+#[derive(Debug, Default)]
+pub struct Own {
+    /// Its device.
+    pub device: Option<String>,
+    /// Which clock measures.
+    pub clock: Source,
+    /// No progress bar.
+    pub quiet: bool,
+    /// Ranks keep to a core each where there are enough.
+    pub pins: bool,
+}
+
+/// What only rank 0 has, from before.
+pub struct Baton {
+    plan: Plan,
+    node: Node,
+}
+
+/// Where a rank is among those on its host.
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
+struct Seat {
+    /// How many there are.
+    ranks_here: usize,
+    /// Its place among them.
+    place: usize,
+    /// Whether it keeps to a core.
+    pins: bool,
+}
+
+/// Does what the flags ask; the exit code.
+///
+/// # Errors
+/// Whatever went wrong.
+pub fn run(flags: &Flags, benchmark: Benchmark) -> Result<u8> {
+    signals::install()?;
+    let mut plan = flags.plan(benchmark)?;
+    let outputs = Outputs::prepare(&flags.outputs, benchmark)?;
+    let own = Own { device: None, clock: flags.clock.unwrap_or_default(), quiet: flags.quiet, pins: true };
+    let node = Node::open(&plan.device, &plan, 0)?;
+    let (whole, sides) = if node.device.has_virtual_time() {
+        if plan.iters.is_none() && flags.duration.is_none() {
+            plan.iters = Some(SIMULATED_MESSAGES);
+        }
+        plan.warmup = plan.warmup.or(Some(SIMULATED_WARMUP));
+        (simulate(plan, node, &own)?, IN_TURNS)
+    } else {
+        let mut group = start::processes(plan.ranks, plan.timeout())?;
+        let whole = match take_part(&mut group, &own, Some(Baton { plan, node })) {
+            Ok(Some(whole)) => whole,
+            Ok(None) => return Err(Error::Run("rank 0 has found nothing".into())),
+            Err(error) => return Err(group.give_up(error)),
+        };
+        // The others leave when their channels close, and are waited for.
+        drop(group);
+        (whole, BY_THE_HARNESS)
+    };
+    conclude(flags, outputs, &whole, sides)
+}
+
+/// All ranks in a simulated network: threads of this process that take turns, so that what is found follows from the seed.
+fn simulate(plan: Plan, node: Node, own: &Own) -> Result<Whole> {
+    clock::follow(&node.device);
+    let device = node.device.clone();
+    let (mut group, members) = start::inside(plan.ranks, plan.timeout());
+    let our_turn = device.take_turns();
+    let turns: Vec<_> = members.iter().map(|_| device.take_turns()).collect();
+    std::thread::scope(|scope| {
+        for (member, turn) in members.into_iter().zip(turns) {
+            scope.spawn(move || {
+                let _turn = turn.begin();
+                // Rank 0 has been told.
+                let _ = start::member(member, &Own { quiet: true, ..Own::default() });
+            });
+        }
+        let _turn = our_turn.begin();
+        match take_part(&mut group, own, Some(Baton { plan, node })) {
+            Ok(Some(whole)) => Ok(whole),
+            Ok(None) => Err(Error::Run("rank 0 has found nothing".into())),
+            Err(error) => Err(group.give_up(error)),
+        }
+    })
+}
+
+/// A rank's whole run; what all have found, at rank 0, which has the baton.
+///
+/// # Errors
+/// Something failed here, or another rank went away or gave up.
+pub fn take_part(group: &mut Group, own: &Own, baton: Option<Baton>) -> Result<Option<Whole>> {
+    let rank = group.rank();
+    let (plan, node) = match baton {
+        Some(Baton { plan, node }) => (group.broadcast("plan", Some(plan))?, node),
+        None => {
+            let plan: Plan = group.broadcast("plan", None)?;
+            plan.validate()?;
+            let name = own.device.as_deref().unwrap_or(&plan.device);
+            (plan.clone(), Node::open(name, &plan, rank)?)
+        }
+    };
+    group.set_timeout(plan.timeout());
+    let who = Who {
+        pid: std::process::id(),
+        host: Host::ours(),
+        device: node.name.clone(),
+        profile: node.profile.clone(),
+    };
+    let everybody = group.gather("who", who)?;
+    let seats = (rank == 0).then(|| seats(&everybody, own.pins));
+    let seats: Vec<Seat> = group.broadcast("seats", seats)?;
+    let Some(seat) = seats.get(rank) else {
+        return Err(Error::Run(format!("rank 0 knows of {} ranks, and this is rank {rank}", seats.len())));
+    };
+    let (allowed, crowded) = node::cores(seat.ranks_here)?;
+    let crowded = crowded && !clock::is_simulated();
+    // The device's own threads exist by now, and stay where they are.
+    let core = match allowed.get(seat.place) {
+        Some(core) if seat.pins && !crowded && !clock::is_simulated() => {
+            affinity::pin(*core)?;
+            Some(*core)
+        }
+        _ => None,
+    };
+    clock::choose(own.clock);
+    let environment = (rank == 0).then(|| Environment::survey(core, &allowed));
+    let reading = Reading::now(core);
+    let progress = Progress::new(plan.benchmark, own.quiet || rank > 0);
+    let mut found = Vec::new();
+    for &size in &plan.sizes {
+        let tally = Tally::now();
+        let mut told = traffic::take_part(group, &node, &plan, size, crowded, &progress)?;
+        told.core = core;
+        told.switches = Tally::now().since(tally);
+        told.counters = node.counters();
+        found.push(group.gather("found", told)?);
+    }
+    group.broadcast("the end", (rank == 0).then_some(()))?;
+    let Some(mut environment) = environment else { return Ok(None) };
+    let others = |of: fn(&Tally) -> u64| {
+        found.iter().flatten().map(|told: &Told| of(&told.switches)).sum::<u64>()
+            - found.iter().filter_map(|told| told.first()).map(|told| of(&told.switches)).sum::<u64>()
+    };
+    let switches = Tally {
+        voluntary: others(|tally| tally.voluntary),
+        involuntary: others(|tally| tally.involuntary),
+        minor_faults: others(|tally| tally.minor_faults),
+        major_faults: others(|tally| tally.major_faults),
+    };
+    let (interference, steal_ms) = reading.until_now(switches);
+    environment.steal_ms = steal_ms;
+    environment.clock.drift_ppm = clock::chosen().drift_ppm();
+    environment.involuntary_context_switches =
+        BothSides { initiator: interference.initiator.involuntary, responder: switches.involuntary };
+    environment.interference = Some(interference);
+    Ok(Some(Whole { plan, everybody, found, environment, cores: allowed.len(), crowded }))
+}
+
+/// Who sits where: ranks of one host beside each other.
+fn seats(everybody: &[Who], pins: bool) -> Vec<Seat> {
+    let is_here = |one: &Who, other: &Who| one.host == other.host;
+    let seat = |(rank, who): (usize, &Who)| Seat {
+        ranks_here: everybody.iter().filter(|other| is_here(who, other)).count(),
+        place: everybody.iter().take(rank).filter(|other| is_here(who, other)).count(),
+        pins,
+    };
+    everybody.iter().enumerate().map(seat).collect()
+}
+
+/// Tells of a run; the exit code.
+fn conclude(flags: &Flags, outputs: Outputs, whole: &Whole, sides: &'static str) -> Result<u8> {
+    let mut wrong = None;
+    let measured = whole.reports(sides)?;
+    let mut texts = Vec::new();
+    for (report, latencies) in &measured {
+        texts.push(if flags.quiet {
+            report::line(report)
+        } else {
+            report::full(report, &latencies.draw(crate::words::WIDTH))
+        });
+        if !report.verified {
+            let first = report.first_error.as_deref().unwrap_or("not all messages were checked");
+            wrong.get_or_insert_with(|| {
+                let (errors, checked) = (report.errors, report.messages_checked);
+                Error::Run(format!("{errors} of {checked} checked messages were wrong: {first}"))
+            });
+        }
+    }
+    match outputs.write_several(&measured)? {
+        Some(asked_for) => say(&asked_for)?,
+        None => say(&texts.join("\n"))?,
+    }
+    wrong.map_or(Ok(0), Err)
+}

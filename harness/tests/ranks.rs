@@ -1,0 +1,130 @@
+//! Measurements with many ranks: what they find, that they end, and that what they write is by its schema.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{children, eventually, finish, has_ended, program, run, scratch, stderr, stdout};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+fn is_by_the_schema(schema: &str, value: &Value) {
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    let validator = jsonschema::validator_for(&schema).expect("the schema is a schema");
+    let errors: Vec<_> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?} in {value:#}");
+}
+
+/// The result of a run: one, or several in a file of their own.
+fn result(arguments: &str) -> Value {
+    let output = run(&arguments.split(' ').chain(["--quiet", "--json", "-"]).collect::<Vec<_>>());
+    assert!(output.status.success(), "{arguments}: {}", stderr(&output));
+    let value: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let one = include_str!("../schema/tbrdma-bench-1.json");
+    match value["results"].as_array() {
+        None => is_by_the_schema(one, &value),
+        Some(results) => {
+            is_by_the_schema(include_str!("../schema/tbrdma-bench-ranks-1.json"), &value);
+            results.iter().for_each(|result| is_by_the_schema(one, &result["report"]));
+        }
+    }
+    value
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn senders_with_equal_links_get_equal_shares_and_every_run_is_the_same() {
+    let measure =
+        || result("incast --device sim --ranks 5 --size 4k --depth 4 --iters 400 --link 10Gbps,5us");
+    let value = measure();
+    let group = &value["group"];
+    assert_eq!(value["verified"], true);
+    assert_eq!((&group["ranks"], group["pairs"].as_array().unwrap().len()), (&5.into(), 4));
+    assert!(
+        group["pairs"].as_array().unwrap().iter().all(|pair| pair["to"] == 0 && number(&pair["from"]) > 0.0)
+    );
+    assert!(number(&group["fairness"]["jain"]) > 0.999, "{group}");
+    // What arrives cannot be more than what four links carry.
+    let bits = 8.0 * number(&value["bandwidth"]["bytes_per_s"]);
+    assert!((20e9..=41e9).contains(&bits), "{bits}");
+    // A message is there after the latency, and its acknowledgement after another one.
+    assert!(number(&value["one_way_ns"]["min"]) >= 10_000.0, "{value}");
+    let again = measure();
+    for field in ["one_way_ns", "distribution", "bandwidth", "counters"] {
+        assert_eq!(value[field], again[field], "{field}");
+    }
+    assert_eq!(group["pairs"], again["group"]["pairs"]);
+}
+
+#[test]
+fn in_a_mesh_everybody_sends_to_everybody_through_loss_too() {
+    let value = result("mesh --device sim --ranks 3 --size 1k,8k --iters 200 --fault loss=1% --seed 5");
+    let results = value["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    for (result, size) in results.iter().zip([1024, 8192]) {
+        let report = &result["report"];
+        assert_eq!((&report["size_bytes"], &report["verified"]), (&size.into(), &true.into()));
+        let pairs = report["group"]["pairs"].as_array().unwrap();
+        let mut who: Vec<_> = pairs.iter().map(|pair| (number(&pair["from"]), number(&pair["to"]))).collect();
+        who.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        assert_eq!(who, [(0.0, 1.0), (0.0, 2.0), (1.0, 0.0), (1.0, 2.0), (2.0, 0.0), (2.0, 1.0)]);
+        assert!(number(&report["counters"]["fault_dropped"]) > 0.0);
+    }
+    // Both are on a page, with the pairs as a table.
+    let file = scratch("mesh.json");
+    std::fs::write(&file, value.to_string()).unwrap();
+    let page = run(&["report", file.to_str().unwrap(), "-o", "-"]);
+    std::fs::remove_file(&file).unwrap();
+    let page = stdout(&page);
+    assert_eq!(page.matches("What went from which rank to which").count(), 2);
+    assert!(page.contains("Jain"));
+}
+
+#[test]
+fn processes_on_one_host_measure_and_leave() {
+    let value = result("incast --ranks 3 --size 16k --duration 50ms --warmup 10");
+    assert_eq!(value["verified"], true);
+    let members = value["group"]["members"].as_array().unwrap();
+    let pids: Vec<_> = members.iter().map(|member| member["pid"].as_u64().unwrap() as u32).collect();
+    assert_eq!(pids.len(), 3);
+    assert!(pids.iter().all(|pid| has_ended(*pid)), "{pids:?}");
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_run_and_is_named() {
+    let arguments = ["mesh", "--ranks", "4", "--duration", "600s", "--quiet"];
+    let child = program().args(arguments).spawn().unwrap();
+    let parent = child.id();
+    let patience = Duration::from_secs(60);
+    eventually("three ranks are there", patience, || children(parent).len() == 3);
+    let mut ranks = children(parent);
+    ranks.sort_unstable();
+    kill(Pid::from_raw(ranks[1] as i32), Signal::SIGKILL).unwrap();
+    let output = finish(child, &arguments);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains(&format!("(process {}) ended before the run was over", ranks[1])), "{text}");
+    assert!(text.contains("signal: 9"), "{text}");
+    assert!(ranks.iter().all(|pid| has_ended(*pid)));
+}
+
+#[test]
+fn what_is_not_possible_is_said_in_one_line() {
+    let wrong = [
+        ("incast --ranks 1", "outside 2 to 64"),
+        ("incast --size 0", "outside 1 to"),
+        ("mesh --depth 0", "must be 1 to"),
+        ("mesh --size 1G", "use a smaller --depth"),
+        ("incast --device nonsense", "nonsense"),
+    ];
+    for (arguments, reason) in wrong {
+        let (code, text) = common::failure(&arguments.split(' ').collect::<Vec<_>>());
+        assert!(matches!(code, Some(1 | 2)) && text.contains(reason), "{arguments}: {text}");
+    }
+}
