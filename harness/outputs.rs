@@ -112,7 +112,7 @@ impl Outputs {
             rows.push('\n');
         }
         if let Some(csv) = self.csv.take() {
-            csv.add(rows.trim_end())?;
+            csv.append(rows.trim_end())?;
         }
         let shown = match self.to_stdout {
             Some("--json") => Some(several(results)?),
