@@ -22,8 +22,9 @@ const NAME_BYTES: usize = size_of::<libc::sockaddr_in6>();
 /// Room for the control messages we ask for, and some.
 pub(crate) const CONTROL_BYTES: usize = 128;
 
-/// How much we ask the kernel to queue for a socket. Memory is used only for what waits there.
-const QUEUE_BYTES: libc::c_int = 32 << 20;
+/// How much we ask the kernel to queue for a socket (it grants twice that). Memory is used only for what waits there: many long messages on UC,
+/// which nothing holds back, while their receiver waits for a core.
+const QUEUE_BYTES: libc::c_int = 128 << 20;
 
 /// Options that libc does not name on every target.
 const UDP_NO_CHECK6_RX: libc::c_int = 102;
