@@ -46,9 +46,19 @@ pub fn listed(cores: &[usize]) -> String {
     runs.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
+/// How many numbers are in such a list.
+#[must_use]
+pub fn counted(listed: &str) -> usize {
+    let run = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        Some(last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+    };
+    listed.split(',').filter_map(run).sum()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{choose, listed, pin};
+    use super::{choose, counted, listed, pin};
 
     #[test]
     fn two_hardware_threads_of_one_core_are_the_last_choice() {
@@ -64,6 +74,7 @@ mod tests {
     fn cores_are_listed_as_runs() {
         assert_eq!(listed(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
         assert_eq!(listed(&[]), "");
+        assert_eq!((counted("0-2,5,7-8"), counted("4"), counted("")), (6, 1, 0));
     }
 
     #[test]

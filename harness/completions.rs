@@ -1,5 +1,6 @@
 //! Waiting for completions, by polling or asleep.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use tbrdma::{CompletionChannel, CompletionQueue, Context as Device, WcStatus, WorkCompletion};
@@ -11,23 +12,42 @@ use crate::watch::{Spins, Watch};
 /// How long one sleep on the channel lasts before the flags are looked at.
 const NAP: Duration = Duration::from_millis(100);
 
-/// A completion queue, with its channel when the run waits for events.
+/// Bits of a work request's number that count the messages of its queue pair; those above say which queue pair of the thread it is.
+const SEQUENCE_BITS: u32 = 48;
+
+/// The queue pair and the number of the message in a `wr_id`.
+#[inline]
+#[must_use]
+pub fn told_apart(wr_id: u64) -> (usize, u64) {
+    ((wr_id >> SEQUENCE_BITS) as usize, wr_id & ((1 << SEQUENCE_BITS) - 1))
+}
+
+/// What all numbers of work requests on queue pair `flow` of a thread have in common.
+#[must_use]
+pub fn tag(flow: u32) -> u64 {
+    u64::from(flow) << SEQUENCE_BITS
+}
+
+/// A completion queue of a thread, with its channel when the run waits for events, and how far the thread's queue pairs have come.
 pub struct Completions {
     queue: CompletionQueue,
     channel: Option<CompletionChannel>,
+    /// Of each queue pair: messages with smaller numbers have completed.
+    done: Box<[Cell<u64>]>,
 }
 
 impl Completions {
-    /// A queue of at least `entries` entries.
+    /// A queue of at least `entries` entries for so many queue pairs.
     ///
     /// # Errors
     /// The device refuses.
-    pub fn new(device: &Device, entries: u32, wait: Wait) -> Result<Self> {
+    pub fn new(device: &Device, entries: u32, wait: Wait, flows: u32) -> Result<Self> {
+        let done = (0..flows).map(|_| Cell::new(0)).collect();
         match wait {
             Wait::Poll => {
                 let queue =
                     device.create_cq(entries).context(|| format!("create a CQ of {entries} entries"))?;
-                Ok(Self { queue, channel: None })
+                Ok(Self { queue, channel: None, done })
             }
             Wait::Event => {
                 let channel =
@@ -35,8 +55,24 @@ impl Completions {
                 let queue = device
                     .create_cq_on(entries, &channel)
                     .context(|| format!("create a CQ of {entries} entries on a completion channel"))?;
-                Ok(Self { queue, channel: Some(channel) })
+                Ok(Self { queue, channel: Some(channel), done })
             }
+        }
+    }
+
+    /// Messages of queue pair `flow` with smaller numbers have completed.
+    #[inline]
+    #[must_use]
+    pub fn done(&self, flow: usize) -> u64 {
+        self.done.get(flow).map_or(0, Cell::get)
+    }
+
+    /// Notes that a send has completed, whosever it was.
+    #[inline]
+    pub fn note(&self, wc: &WorkCompletion) {
+        let (flow, sequence) = told_apart(wc.wr_id);
+        if let Some(done) = self.done.get(flow) {
+            done.set(sequence + 1);
         }
     }
 

@@ -54,6 +54,8 @@ fn columns(report: Option<&Report>) -> Vec<(&'static str, String)> {
         ("depth", plain(&|report| report.depth.to_string())),
         ("post_list", plain(&|report| report.post_list.to_string())),
         ("signal_every", plain(&|report| report.signal_every.to_string())),
+        ("threads", plain(&|report| report.threads.to_string())),
+        ("qps", plain(&|report| report.qps.to_string())),
         ("link", of(&|report| report.link.clone())),
         ("fault", of(&|report| report.fault.clone())),
         ("seed", of(&|report| report.seed.map(|seed| seed.to_string()))),

@@ -55,6 +55,17 @@ impl Tally {
         }
     }
 
+    /// With what happened to another thread.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            voluntary: self.voluntary + other.voluntary,
+            involuntary: self.involuntary + other.involuntary,
+            minor_faults: self.minor_faults + other.minor_faults,
+            major_faults: self.major_faults + other.major_faults,
+        }
+    }
+
     /// Since an earlier reading.
     #[must_use]
     pub fn since(self, before: Self) -> Self {

@@ -8,6 +8,7 @@
 //! | [`peer`], [`control`] | finding the other side; what the two say to each other, outside the measurements |
 //! | [`session`], [`memory`], [`wire`], [`completions`] | the verbs objects of a side; posting, waiting and checking with them |
 //! | [`pingpong`], [`stream`] | the measurements |
+//! | [`lanes`] | several threads on a side |
 //! | [`open_loop`] | messages that are due by the clock |
 //! | [`floor`], [`memcpy`] | what the same cores do without a library |
 //! | [`pattern`] | the bytes of every message |
@@ -47,6 +48,7 @@ pub mod gate;
 pub mod grid;
 pub mod histogram;
 pub mod interference;
+pub mod lanes;
 pub mod ledger;
 pub mod many;
 pub mod memcpy;

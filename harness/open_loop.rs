@@ -54,6 +54,14 @@ pub struct Pace {
     pub seed: u64,
 }
 
+impl Pace {
+    /// How many messages are due in a time; at least one.
+    #[must_use]
+    pub fn due_in(&self, time: Duration) -> u64 {
+        ((time.as_secs_f64() * self.rate).round() as u64).max(1)
+    }
+}
+
 impl PaceFlags {
     /// The pace, if one was asked for.
     ///
@@ -128,10 +136,16 @@ impl OpenLoop {
         self.pace
     }
 
-    /// How many messages are due in a time; at least one.
-    #[must_use]
-    pub fn due_in(&self, time: Duration) -> u64 {
-        ((time.as_secs_f64() * self.pace.rate).round() as u64).max(1)
+    /// Adds what another thread found, whose messages were due beside these.
+    pub fn add(&mut self, other: &Self) {
+        self.pace.rate += other.pace.rate;
+        self.services.add(&other.services);
+        self.responses.add(&other.responses);
+        // Equal bounds always fit.
+        let _ = self.waits.add(&other.waits);
+        self.late += other.late;
+        self.scheduled += other.scheduled;
+        self.took += other.took;
     }
 
     /// A stretch of messages begins now.

@@ -15,9 +15,10 @@ use crate::clock::{self, Clock, Stamp};
 use crate::control::{Account, Channel, Go, Message, Phase};
 use crate::error::Result;
 use crate::histogram::{Latencies, Measures};
+use crate::lanes::{Crew, Part, Share};
 use crate::open_loop::{OpenLoop, Pace};
 use crate::pattern::{PING, PONG, Pattern, READ};
-use crate::plan::Op;
+use crate::plan::{Op, Plan};
 use crate::progress::Progress;
 use crate::session::{Role, Session};
 use crate::timeline::{Stretch, Timeline};
@@ -38,14 +39,57 @@ const LEAD_IN: u64 = 32;
 const LARGE: usize = 64 << 10;
 const LEAD_IN_LARGE: u64 = 2;
 
-/// One side of a pingpong.
+/// One side of a pingpong, or one of its threads.
 pub struct Pingpong {
+    flows: Vec<Flow>,
+    /// Which of them is next.
+    turn: usize,
+    next: u64,
+    open: Option<OpenLoop>,
+    latencies: Latencies,
+    account: Account,
+}
+
+/// One of its queue pairs.
+struct Flow {
     wire: Wire,
     /// Bytes which this side sends, and those which it gets.
     ours: Pattern,
     theirs: Pattern,
     next: u64,
-    account: Account,
+}
+
+/// What the threads of the initiator are told.
+#[derive(Debug, Clone, Copy)]
+pub enum Order {
+    /// From now on messages are due by the clock, at this pace for each thread.
+    Open(Pace),
+    /// So many exchanges, after `lead` that are not recorded.
+    Batch {
+        /// For each thread.
+        lead: u64,
+        /// For all threads together.
+        recorded: u64,
+    },
+    /// Look at what is left when all is over.
+    End,
+}
+
+/// What a thread found.
+#[derive(Debug)]
+pub struct Found {
+    /// Of the recorded messages.
+    pub latencies: Latencies,
+    /// From the first recorded message to the last.
+    pub since: Stamp,
+    /// See there.
+    pub until: Stamp,
+    /// All messages that left, also before.
+    pub messages: u64,
+    /// What was checked.
+    pub account: Account,
+    /// At the end: what was due by the clock.
+    pub open_loop: Option<OpenLoop>,
 }
 
 /// What a pingpong found.
@@ -67,17 +111,17 @@ pub struct Outcome {
     pub messages: u64,
     /// What both sides checked.
     pub account: Account,
+    /// What each thread recorded.
+    pub per_thread: Vec<Latencies>,
 }
 
-impl Pingpong {
-    /// Fills memory and posts receives; the sides meet after this.
-    ///
-    /// # Errors
-    /// Receives cannot be posted.
-    pub fn new(session: Session) -> Result<Self> {
-        let (plan, role) = (session.plan.clone(), session.role);
+impl Flow {
+    fn new(session: Session) -> Result<Self> {
+        let (plan, role, number) = (session.plan.clone(), session.role, u64::from(session.number));
         let mut wire = Wire::new(session);
-        let pattern = |salt| Pattern::new(salt, wire.layout.size, plan.depth as usize);
+        // What goes astray to another queue pair is not what that one expects.
+        let pattern =
+            |salt: u64| Pattern::new(salt.wrapping_add(number), wire.layout.size, plan.depth as usize);
         let (ours, theirs) = match (plan.op, role) {
             (Op::Read, _) => (pattern(READ), pattern(READ)),
             (_, Role::Initiator) => (pattern(PING), pattern(PONG)),
@@ -89,13 +133,7 @@ impl Pingpong {
         if role == Role::Responder {
             expose(&mut wire, &ours);
         }
-        Ok(Self { wire, ours, theirs, next: 0, account: Account::default() })
-    }
-
-    /// The connected session.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        &self.wire.session
+        Ok(Self { wire, ours, theirs, next: 0 })
     }
 
     fn op(&self) -> Op {
@@ -129,7 +167,7 @@ impl Pingpong {
 
     /// Checks what came, and makes room for what comes next.
     #[inline]
-    fn settle(&mut self, sequence: u64, arrival: &Arrival) -> Result<()> {
+    fn settle(&mut self, sequence: u64, arrival: &Arrival, account: &mut Account) -> Result<()> {
         let found = match self.op() {
             Op::Read => {
                 self.wire.check_result(sequence, &self.theirs, sequence % self.wire.layout.target_slots)
@@ -137,7 +175,7 @@ impl Pingpong {
             Op::Cas | Op::Faa => self.wire.check_atomic(sequence),
             _ => self.wire.check(sequence, arrival, &self.theirs),
         };
-        self.account.count(found);
+        account.count(found);
         if self.op().consumes_receive() {
             self.wire.post_receives(1)?;
         }
@@ -158,182 +196,124 @@ impl Pingpong {
         }
     }
 
-    /// Does `count` exchanges of which the last `recorded` are recorded, and in an `open` loop due by the clock; how long these took.
+    /// After a run of atomics: does the word at the target hold the sum of all of them?
+    fn check_atomics(&self, channel: &mut Channel, account: &mut Account) -> Result<()> {
+        let Session { plan, flow, .. } = &self.wire.session;
+        let go = Go { phase: Phase::CheckSlots, first: 0, count: self.next, flow: *flow };
+        channel.send(&Message::Go(go))?;
+        let theirs = receive_account(channel, Duration::from_millis(plan.timeout_ms))?;
+        // The same operations: their results are counted once.
+        account.add(&Account { checked: 0, ..theirs });
+        Ok(())
+    }
+}
+
+impl Part for Pingpong {
+    type Order = Order;
+    type Found = Found;
+
+    fn new(sessions: Vec<Session>) -> Result<Self> {
+        let flows = sessions.into_iter().map(Flow::new).collect::<Result<Vec<_>>>()?;
+        let one_sided = flows.first().is_some_and(|flow| flow.op().is_one_sided());
+        let measures = if one_sided { Measures::WholeOperation } else { Measures::HalfRoundTrip };
+        let latencies = Latencies::new(measures)?;
+        Ok(Self { flows, turn: 0, next: 0, open: None, latencies, account: Account::default() })
+    }
+
+    fn session(&self) -> &Session {
+        &self.flows[0].wire.session
+    }
+
+    fn perform(&mut self, order: Order, share: &Share, channel: &mut Channel) -> Result<Found> {
+        self.latencies.clear();
+        let now = clock::chosen().now();
+        let (mut since, mut until, mut open_loop) = (now, now, None);
+        match order {
+            Order::Open(pace) => self.open = Some(OpenLoop::new(share.paced(pace))?),
+            Order::Batch { lead, recorded } => {
+                (since, until) = self.batch(channel, lead, share.part(recorded), share)?
+            }
+            Order::End => {
+                if self.op().is_atomic() {
+                    for flow in &self.flows {
+                        flow.check_atomics(channel, &mut self.account)?;
+                    }
+                }
+                open_loop = self.open.take();
+            }
+        }
+        let account = std::mem::take(&mut self.account);
+        Ok(Found { latencies: self.latencies.clone(), since, until, messages: self.next, account, open_loop })
+    }
+}
+
+impl Pingpong {
+    fn op(&self) -> Op {
+        self.session().plan.op
+    }
+
+    /// Does so many exchanges of which the last `recorded` are recorded, and in an open loop due by the clock; from when to when these took.
     fn batch(
         &mut self,
         channel: &mut Channel,
-        count: u64,
+        lead: u64,
         recorded: u64,
-        latencies: &mut Latencies,
-        mut open: Option<&mut OpenLoop>,
-    ) -> Result<Duration> {
-        self.wire.session.watch.look(&mut Spins::default(), "answer")?;
+        share: &Share,
+    ) -> Result<(Stamp, Stamp)> {
+        self.session().watch.look(&mut Spins::default(), "answer")?;
+        let count = lead + recorded;
         let end = self.next + count;
         let recorded_from = end - recorded;
         let answered = !self.op().is_one_sided();
         if answered {
-            channel.send(&Message::Go(Go { phase: Phase::Run, first: self.next, count }))?;
+            channel.send(&Message::Go(Go { phase: Phase::Run, first: self.next, count, flow: 0 }))?;
         }
+        share.begin_together(&self.session().watch)?;
         let clock = clock::chosen();
         let mut since = clock.now();
-        for sequence in self.next..end {
-            self.prepare(sequence)?;
-            if sequence == recorded_from {
+        let Self { flows, turn, open, latencies, account, .. } = self;
+        for number in self.next..end {
+            let flow = &mut flows[*turn];
+            let sequence = flow.next;
+            flow.prepare(sequence)?;
+            if number == recorded_from {
                 since = clock.now();
-                if let Some(open) = &mut open {
+                if let Some(open) = open {
                     open.begin();
                 }
             }
-            let due = match &mut open {
-                Some(open) if sequence >= recorded_from => Some(clock.after(since, open.next_due())),
+            let due = match open {
+                Some(open) if number >= recorded_from => Some(clock.after(since, open.next_due())),
                 _ => None,
             };
             let before = match due {
-                Some(due) => self.await_turn(&clock, due)?,
+                Some(due) => flow.await_turn(&clock, due)?,
                 None => clock.now(),
             };
-            self.wire.ring()?;
-            let arrival = self.arrival(sequence)?;
+            flow.wire.ring()?;
+            let arrival = flow.arrival(sequence)?;
             let after = clock.now();
-            if sequence >= recorded_from {
+            if number >= recorded_from {
                 let service = clock.between(before, after);
                 latencies.record(service);
-                if let (Some(open), Some(due)) = (&mut open, due) {
+                if let (Some(open), Some(due)) = (open.as_mut(), due) {
                     open.record(clock.between(due, before), service);
                 }
             }
-            self.settle(sequence, &arrival)?;
+            flow.settle(sequence, &arrival, account)?;
+            flow.next += 1;
+            *turn = if *turn + 1 == flows.len() { 0 } else { *turn + 1 };
         }
-        let elapsed = clock.between(since, clock.now());
-        if let Some(open) = open {
-            open.end(elapsed);
+        let until = clock.now();
+        if let Some(open) = &mut self.open {
+            open.end(clock.between(since, until));
         }
         self.next = end;
         if answered {
-            self.account.add(&receive_account(channel, self.timeout())?);
+            let timeout = Duration::from_millis(self.session().plan.timeout_ms);
+            self.account.add(&receive_account(channel, timeout)?);
         }
-        Ok(elapsed)
-    }
-
-    fn timeout(&self) -> Duration {
-        Duration::from_millis(self.wire.session.plan.timeout_ms)
-    }
-
-    /// The initiator's whole run: warm-up, then batches until the extent is measured, at a `pace` if one is given. `floor` measures the machine itself
-    /// before and after each batch, where it can, so that what changes on the machine meanwhile changes both.
-    ///
-    /// # Errors
-    /// A verbs call or a completion failed, the peer went away, or the user interrupted.
-    pub fn measure(
-        &mut self,
-        channel: &mut Channel,
-        extent: Extent,
-        warmup: Option<u64>,
-        pace: Option<Pace>,
-        progress: &Progress,
-        mut floor: impl FnMut(&mut Channel) -> Result<Option<f64>>,
-    ) -> Result<Outcome> {
-        let measures =
-            if self.op().is_one_sided() { Measures::WholeOperation } else { Measures::HalfRoundTrip };
-        let mut latencies = Latencies::new(measures)?;
-        progress.stage("warming up");
-        let per_message = self.warm_up(channel, warmup, &mut latencies)?;
-        let warmup = self.next;
-        let lead = if self.wire.layout.size > LARGE { LEAD_IN_LARGE } else { LEAD_IN };
-
-        progress.stage("measuring");
-        let mut measured = Duration::ZERO;
-        let mut batches = 0;
-        let mut batch = latencies.clone();
-        let mut ratios = Vec::new();
-        let mut floor_before = floor(channel)?;
-        let mut open = pace.map(OpenLoop::new).transpose()?;
-        let size_in = |open: &Option<OpenLoop>, time, each| match open {
-            Some(open) => open.due_in(time),
-            None => in_time(time, each),
-        };
-        let mut size = match &open {
-            Some(open) => open.due_in(OPEN_BATCH_TIME).max(OPEN_BATCH_LEAST),
-            None => in_time(BATCH_TIME, per_message),
-        };
-        let mut timeline = Timeline::new(extent, per_message);
-        loop {
-            let left = match extent {
-                Extent::Messages(messages) => messages.saturating_sub(latencies.count()),
-                Extent::Time(time) if measured < time => size_in(&open, time - measured, per_message),
-                Extent::Time(_) => 0,
-            };
-            if left == 0 {
-                break;
-            }
-            let recorded = size.min(left);
-            batch.clear();
-            let elapsed = self.batch(channel, lead + recorded, recorded, &mut batch, open.as_mut())?;
-            let ended = clock::now();
-            let floor_after = floor(channel)?;
-            timeline.batch(ended, elapsed, recorded, beside(floor_before, floor_after)).latencies(&batch);
-            if let (Some(median), Some(floor)) = (batch.quantile_ns(0.5), beside(floor_before, floor_after)) {
-                ratios.push(median / floor);
-            }
-            floor_before = floor_after;
-            latencies.add(&batch);
-            batches += 1;
-            measured += elapsed;
-            if open.is_none() {
-                size = in_time(BATCH_TIME, elapsed / u32::try_from(recorded).unwrap_or(u32::MAX).max(1));
-            }
-            progress.done(match extent {
-                Extent::Messages(messages) => latencies.count() as f64 / messages as f64,
-                Extent::Time(time) => measured.as_secs_f64() / time.as_secs_f64(),
-            });
-        }
-        self.check_atomics(channel)?;
-        Ok(Outcome {
-            open_loop: open,
-            latencies,
-            ratios,
-            timeline: timeline.finish(),
-            warmup,
-            lead_in: lead * batches,
-            messages: self.next,
-            account: self.account.clone(),
-        })
-    }
-
-    /// Exchanges without recording; how long one takes.
-    fn warm_up(
-        &mut self,
-        channel: &mut Channel,
-        count: Option<u64>,
-        unused: &mut Latencies,
-    ) -> Result<Duration> {
-        const UNKNOWN: Duration = Duration::from_micros(50);
-        let mut left = count.unwrap_or(u64::MAX);
-        let mut spent = Duration::ZERO;
-        let mut size = 8;
-        let mut per_message = UNKNOWN;
-        while left > 0 && (count.is_some() || spent < WARMUP_TIME) {
-            let size_now = size.min(left);
-            let start = clock::now();
-            self.batch(channel, size_now, 0, unused, None)?;
-            let elapsed = clock::now().duration_since(start);
-            spent += elapsed;
-            left -= size_now;
-            per_message = elapsed / u32::try_from(size_now).unwrap_or(u32::MAX).max(1);
-            size = (size * 8).min(in_time(BATCH_TIME, per_message));
-        }
-        Ok(per_message)
-    }
-
-    /// After a run of atomics: does the word at the target hold the sum of all of them?
-    fn check_atomics(&mut self, channel: &mut Channel) -> Result<()> {
-        if self.op().is_atomic() {
-            channel.send(&Message::Go(Go { phase: Phase::CheckSlots, first: 0, count: self.next }))?;
-            let theirs = receive_account(channel, self.timeout())?;
-            // The same operations: their results are counted once.
-            self.account.add(&Account { checked: 0, ..theirs });
-        }
-        Ok(())
+        Ok((since, until))
     }
 
     /// The responder's part in a batch.
@@ -344,21 +324,163 @@ impl Pingpong {
         self.account = Account::default();
         match go.phase {
             Phase::Run if !self.op().is_one_sided() => {
-                for sequence in go.first..go.first.saturating_add(go.count) {
-                    self.prepare(sequence)?;
-                    let arrival = self.arrival(sequence)?;
-                    self.wire.ring()?;
-                    self.settle(sequence, &arrival)?;
+                let Self { flows, turn, account, .. } = self;
+                for _ in 0..go.count {
+                    let flow = &mut flows[*turn];
+                    let sequence = flow.next;
+                    flow.prepare(sequence)?;
+                    let arrival = flow.arrival(sequence)?;
+                    flow.wire.ring()?;
+                    flow.settle(sequence, &arrival, account)?;
+                    flow.next += 1;
+                    *turn = if *turn + 1 == flows.len() { 0 } else { *turn + 1 };
                 }
             }
             Phase::CheckSlots if self.op().is_atomic() => {
-                let found = check_word(&self.wire, go.count);
-                self.account.count(found);
+                if let Some(flow) = self.flows.get(go.flow as usize) {
+                    let found = check_word(&flow.wire, go.count);
+                    self.account.count(found);
+                }
             }
             _ => {}
         }
         Ok(std::mem::take(&mut self.account))
     }
+}
+
+/// The initiator's whole run: warm-up, then batches until the extent is measured, at a `pace` if one is given. `floor` measures the machine itself
+/// before and after each batch, where it can, so that what changes on the machine meanwhile changes both.
+///
+/// # Errors
+/// A verbs call or a completion failed, the peer went away, or the user interrupted.
+pub fn measure(
+    crew: &mut Crew<Pingpong>,
+    plan: &Plan,
+    channel: &mut Channel,
+    extent: Extent,
+    warmup: Option<u64>,
+    pace: Option<Pace>,
+    progress: &Progress,
+    mut floor: impl FnMut(&mut Channel) -> Result<Option<f64>>,
+) -> Result<Outcome> {
+    let measures = if plan.op.is_one_sided() { Measures::WholeOperation } else { Measures::HalfRoundTrip };
+    let mut latencies = Latencies::new(measures)?;
+    let mut per_thread = vec![latencies.clone(); crew.len()];
+    let mut account = Account::default();
+    progress.stage("warming up");
+    let (per_message, warmup) = warm_up(crew, channel, warmup, &mut account)?;
+    let lead = if plan.size > LARGE as u64 { LEAD_IN_LARGE } else { LEAD_IN };
+
+    progress.stage("measuring");
+    let clock = clock::chosen();
+    let mut measured = Duration::ZERO;
+    let mut batches = 0;
+    let mut batch = latencies.clone();
+    let mut ratios = Vec::new();
+    let mut floor_before = floor(channel)?;
+    if let Some(pace) = pace {
+        crew.all(channel, &Order::Open(pace))?;
+    }
+    let size_in = |time, each| pace.map_or_else(|| in_time(time, each), |pace| pace.due_in(time));
+    let mut size = match pace {
+        Some(pace) => pace.due_in(OPEN_BATCH_TIME).max(OPEN_BATCH_LEAST),
+        None => in_time(BATCH_TIME, per_message),
+    };
+    let mut timeline = Timeline::new(extent, per_message);
+    loop {
+        let left = match extent {
+            Extent::Messages(messages) => messages.saturating_sub(latencies.count()),
+            Extent::Time(time) if measured < time => size_in(time - measured, per_message),
+            Extent::Time(_) => 0,
+        };
+        if left == 0 {
+            break;
+        }
+        let recorded = size.min(left);
+        batch.clear();
+        let found = crew.all(channel, &Order::Batch { lead, recorded })?;
+        for (one, all) in found.iter().zip(&mut per_thread) {
+            batch.add(&one.latencies);
+            all.add(&one.latencies);
+            account.add(&one.account);
+        }
+        let elapsed = spanned(&clock, &found);
+        let ended = clock::now();
+        let floor_after = floor(channel)?;
+        timeline.batch(ended, elapsed, recorded, beside(floor_before, floor_after)).latencies(&batch);
+        if let (Some(median), Some(floor)) = (batch.quantile_ns(0.5), beside(floor_before, floor_after)) {
+            ratios.push(median / floor);
+        }
+        floor_before = floor_after;
+        latencies.add(&batch);
+        batches += 1;
+        measured += elapsed;
+        if pace.is_none() {
+            size = in_time(BATCH_TIME, elapsed / u32::try_from(recorded).unwrap_or(u32::MAX).max(1));
+        }
+        progress.done(match extent {
+            Extent::Messages(messages) => latencies.count() as f64 / messages as f64,
+            Extent::Time(time) => measured.as_secs_f64() / time.as_secs_f64(),
+        });
+    }
+    let mut open_loop: Option<OpenLoop> = None;
+    let mut messages = 0;
+    for found in crew.all(channel, &Order::End)? {
+        account.add(&found.account);
+        messages += found.messages;
+        match (&mut open_loop, found.open_loop) {
+            (Some(all), Some(one)) => all.add(&one),
+            (none, one) => *none = one,
+        }
+    }
+    Ok(Outcome {
+        open_loop,
+        latencies,
+        ratios,
+        timeline: timeline.finish(),
+        warmup,
+        lead_in: lead * batches * crew.len() as u64,
+        messages,
+        account,
+        per_thread,
+    })
+}
+
+/// From when the first thread began to when the last one ended.
+fn spanned(clock: &Clock, found: &[Found]) -> Duration {
+    let since = found.iter().map(|found| found.since).min();
+    let until = found.iter().map(|found| found.until).max();
+    since.zip(until).map_or(Duration::ZERO, |(since, until)| clock.between(since, until))
+}
+
+/// Exchanges without recording; how long one takes, and how many there were.
+fn warm_up(
+    crew: &mut Crew<Pingpong>,
+    channel: &mut Channel,
+    count: Option<u64>,
+    account: &mut Account,
+) -> Result<(Duration, u64)> {
+    const UNKNOWN: Duration = Duration::from_micros(50);
+    let threads = crew.len() as u64;
+    let mut left = count.map_or(u64::MAX, |count| count.div_ceil(threads));
+    let mut spent = Duration::ZERO;
+    let mut size = 8;
+    let mut per_message = UNKNOWN;
+    let mut done = 0;
+    while left > 0 && (count.is_some() || spent < WARMUP_TIME) {
+        let lead = size.min(left);
+        let start = clock::now();
+        for found in crew.all(channel, &Order::Batch { lead, recorded: 0 })? {
+            account.add(&found.account);
+        }
+        let elapsed = clock::now().duration_since(start);
+        spent += elapsed;
+        left -= lead;
+        done += lead * threads;
+        per_message = elapsed / u32::try_from(lead * threads).unwrap_or(u32::MAX).max(1);
+        size = (size * 8).min(in_time(BATCH_TIME, per_message).div_ceil(threads));
+    }
+    Ok((per_message, done))
 }
 
 /// Fills the memory which the initiator will read or change.

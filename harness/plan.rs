@@ -13,6 +13,10 @@ pub const MAX_SIZE: u64 = 1 << 31;
 pub const MAX_DEPTH: u32 = 16_384;
 /// Most memory that one side registers for its messages.
 pub const MAX_MEMORY: u64 = 8 << 30;
+/// Most threads of a side.
+pub const MAX_THREADS: u32 = 64;
+/// Most queue pairs of a thread.
+pub const MAX_QPS: u32 = 1024;
 /// Bytes in front of every message in a UD receive buffer: the global routing header.
 pub const GRH_BYTES: usize = 40;
 /// The Q_Key of both sides of a UD run.
@@ -204,6 +208,16 @@ pub struct Plan {
     /// Whose memory both sides use.
     #[serde(default)]
     pub memory: Memory,
+    /// Threads of each side, each with completion queues, queue pairs and buffers of its own.
+    #[serde(default = "one")]
+    pub threads: u32,
+    /// Queue pairs of each thread, which messages go round.
+    #[serde(default = "one")]
+    pub qps: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Plan {
@@ -222,6 +236,12 @@ impl Plan {
             _ if self.op.consumes_receive() => self.depth * 2,
             _ => self.depth,
         }
+    }
+
+    /// Queue pairs of a side, each with buffers of its own.
+    #[must_use]
+    pub fn flows(&self) -> u64 {
+        u64::from(self.threads) * u64::from(self.qps)
     }
 
     /// The number of buffers for a pingpong of such messages: many while they are small, few when they are large.
@@ -313,12 +333,20 @@ impl Plan {
         if !(1..=depth).contains(&signal_every) {
             return refuse(format!("--signal-every {signal_every} is outside 1..={depth}, the --depth"));
         }
-        let memory = self.stride() * u64::from(self.target_slots());
+        let (threads, qps) = (self.threads, self.qps);
+        if !(1..=MAX_THREADS).contains(&threads) {
+            return refuse(format!("--threads {threads} is outside 1..={MAX_THREADS}"));
+        }
+        if !(1..=MAX_QPS).contains(&qps) {
+            return refuse(format!("--qps {qps} is outside 1..={MAX_QPS}"));
+        }
+        let buffers = u64::from(self.target_slots()) * self.flows();
+        let memory = self.stride() * buffers;
         if memory > MAX_MEMORY {
             return refuse(format!(
-                "{} buffers of {} bytes are {memory} bytes, over the limit of {MAX_MEMORY}: lower --depth or --size",
-                self.target_slots(),
-                self.size
+                "{buffers} buffers of {} bytes are {memory} bytes, over the limit of {MAX_MEMORY}: lower --depth or --size{}",
+                self.size,
+                if self.flows() > 1 { ", --threads or --qps" } else { "" }
             ));
         }
         if !(1..=3_600_000).contains(&self.timeout_ms) {
@@ -351,6 +379,8 @@ mod tests {
             fault: None,
             seed: None,
             memory: super::Memory::Library,
+            threads: 1,
+            qps: 1,
         }
     }
 

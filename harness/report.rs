@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::affinity;
 use crate::environment::ClockReport;
 use crate::histogram::nanoseconds;
 use crate::interference::Interference;
@@ -25,6 +26,7 @@ pub fn full(report: &Report, picture: &str) -> String {
     head(&mut text, report);
     latencies(&mut text, report, picture);
     throughput(&mut text, report);
+    threads(&mut text, report);
     if let Some(group) = &report.group {
         text::group(&mut text, group);
     }
@@ -156,6 +158,12 @@ fn head(text: &mut String, report: &Report) {
     if !told.is_empty() {
         entry(text, "counters", &told.join(", "));
     }
+    if report.threads > 1 || report.qps > 1 {
+        let each = if report.qps == 1 { String::new() } else { format!(", {} queue pairs each", report.qps) };
+        let what = if report.one_way_ns.is_some() { "all of them together" } else { "their sum" };
+        let threads = report.threads;
+        entry(text, "threads", &format!("{threads} on each side{each}; what follows is of {what}"));
+    }
     entry(text, "samples", &format!("{} after {} of warm-up{lead_in}", report.samples, report.warmup));
 }
 
@@ -276,6 +284,28 @@ fn throughput(text: &mut String, report: &Report) {
         bytes(spread.median),
         bytes(spread.max)
     );
+}
+
+/// The threads, one below the other.
+fn threads(text: &mut String, report: &Report) {
+    for (number, thread) in report.per_thread.iter().enumerate() {
+        let core = thread.core.map_or_else(|| "not pinned".to_owned(), |core| format!("core {core}"));
+        let figures = match (&thread.one_way_ns, thread.bytes_per_s, thread.messages_per_s) {
+            (Some(ns), ..) => format!(
+                "p50 {}, p99 {}, max {}; {} samples",
+                nanoseconds(ns.p50),
+                nanoseconds(ns.p99),
+                nanoseconds(ns.max),
+                thread.samples
+            ),
+            (None, Some(per_s), Some(count)) => format!("{}, {}", bytes(per_s), messages(count)),
+            _ => "no samples".into(),
+        };
+        entry(text, if number == 0 { "per thread" } else { "" }, &format!("{figures}; {core}"));
+    }
+    if !report.per_thread.is_empty() {
+        text.push('\n');
+    }
 }
 
 fn floor(text: &mut String, report: &Report) {
@@ -450,6 +480,15 @@ pub fn warnings(report: &Report) -> Vec<String> {
             "only one core is allowed: the two sides take turns on it, and this is no figure of the link"
                 .into(),
         );
+    }
+    let on_this_host = if report.sides == crate::run::BY_THE_HARNESS { 2 } else { 1 };
+    let (threads, cores) =
+        (report.threads as usize * on_this_host, affinity::counted(&environment.cores_allowed));
+    if report.threads > 1 && threads > cores && report.sides != crate::run::IN_TURNS {
+        warnings.push(format!(
+            "{threads} threads want a core each and {cores} are allowed: they take turns on them, and latencies are those of \
+             the scheduler"
+        ));
     }
     if !environment.optimised {
         warnings.push("built without optimisation: use cargo run --release".into());

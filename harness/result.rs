@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::environment::Environment;
+use crate::environment::{BothSides, Environment};
 use crate::error::{Context, Result};
 use crate::histogram::Summary;
 use crate::open_loop::OpenLoopReport;
@@ -91,6 +91,15 @@ pub struct Report {
     pub post_list: u32,
     /// One work request in so many asked for a completion.
     pub signal_every: u32,
+    /// Threads of each side.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub threads: u32,
+    /// Queue pairs of each thread.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub qps: u32,
+    /// What each thread of the initiator found, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub per_thread: Vec<ThreadReport>,
     /// Whose memory it was.
     pub memory: Text,
     /// How the two sides were started.
@@ -112,6 +121,35 @@ pub struct Report {
     /// Only of measurements with many ranks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupReport>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+/// What one thread of the initiator found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ThreadReport {
+    /// The core it was pinned to.
+    pub core: Option<usize>,
+    /// Recorded messages.
+    pub samples: u64,
+    /// The latencies, where they were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_way_ns: Option<Summary>,
+    /// Payload bytes per second, where throughput was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_s: Option<f64>,
+    /// Messages per second, where throughput was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub messages_per_s: Option<f64>,
+    /// Context switches that the scheduler forced on it, and on the responder's thread that it talked to.
+    pub involuntary_context_switches: BothSides,
 }
 
 /// The floor of a result.

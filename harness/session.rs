@@ -1,6 +1,7 @@
 //! One side's device, buffers and queue pair, made to a plan and connected to the other side's.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -87,12 +88,13 @@ pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Resu
         ));
     }
     let needed =
-        [Role::Initiator, Role::Responder].map(|role| Slots::of(plan, role).bytes(plan)).iter().sum::<u64>();
+        [Role::Initiator, Role::Responder].map(|role| Slots::of(plan, role).bytes(plan)).iter().sum::<u64>()
+            * plan.flows();
     if let Some(available) = memory_available()
         && needed > available
     {
         return refuse(format!(
-            "--size {size} with {} buffers needs {needed} bytes of memory on both sides together, over the limit of this \
+            "--size {size} with {} buffers for each queue pair needs {needed} bytes of memory on both sides together, over the limit of this \
              host: {available} bytes are available",
             plan.depth
         ));
@@ -121,10 +123,14 @@ pub struct Session {
     pub role: Role,
     /// The queue pair.
     pub qp: QueuePair,
-    /// Completions of sends.
-    pub sends: Completions,
-    /// Completions of receives.
-    pub receives: Completions,
+    /// Which one of the thread's queue pairs it is.
+    pub flow: u32,
+    /// Which one of all that the side has: no two have messages with the same bytes.
+    pub number: u32,
+    /// Completions of sends, of all queue pairs of the thread.
+    pub sends: Rc<Completions>,
+    /// Completions of receives, of all queue pairs of the thread.
+    pub receives: Rc<Completions>,
     /// Where messages leave from, and where reads and atomics put their results.
     pub outgoing: Area,
     /// Where messages arrive, and what the peer reads or changes.
@@ -139,7 +145,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes everything, exchanges endpoints with the peer and connects.
+    /// Makes everything of a side with one queue pair, exchanges endpoints with the peer and connects.
     ///
     /// # Errors
     /// A verbs call failed, or the peer went away.
@@ -149,16 +155,47 @@ impl Session {
         role: Role,
         channel: &mut Channel,
     ) -> Result<(Self, Endpoint)> {
+        let shared = Shared::new(open, plan, role)?;
+        Self::flow(open, plan, role, channel, &shared, 0, 0)
+    }
+
+    /// Makes everything of a thread: completion queues, and on them as many queue pairs as the plan has for each, connected to those of the
+    /// thread at the other end of `channel`.
+    ///
+    /// # Errors
+    /// A verbs call failed, or the peer went away.
+    pub fn establish_thread(
+        open: &OpenDevice,
+        plan: &Plan,
+        role: Role,
+        channel: &mut Channel,
+        thread: u32,
+    ) -> Result<Vec<Self>> {
+        let shared = Shared::new(open, plan, role)?;
+        (0..plan.qps)
+            .map(|flow| {
+                let number = thread * plan.qps + flow;
+                Self::flow(open, plan, role, channel, &shared, flow, number).map(|(session, _)| session)
+            })
+            .collect()
+    }
+
+    fn flow(
+        open: &OpenDevice,
+        plan: &Plan,
+        role: Role,
+        channel: &mut Channel,
+        shared: &Shared,
+        flow: u32,
+        number: u32,
+    ) -> Result<(Self, Endpoint)> {
         let timeout = Duration::from_millis(plan.timeout_ms);
-        let device = &open.device;
-        let pd = device.alloc_pd().context(|| "allocate a protection domain".into())?;
         let slots = Slots::of(plan, role);
-        let sends = Completions::new(device, slots.sends + SPARE_WRS, plan.wait)?;
-        let receives = Completions::new(device, slots.receives + SPARE_WRS, plan.wait)?;
+        let Shared { pd, sends, receives } = shared;
         let local = Access::LOCAL_WRITE;
         let region = |count: u32, access: Access| {
             let bytes = usize::try_from(plan.stride() * u64::from(count.max(1))).unwrap_or(usize::MAX);
-            Area::new(&pd, plan.memory, bytes, access)
+            Area::new(pd, plan.memory, bytes, access)
                 .context(|| format!("register {bytes} bytes with {access:?}"))
         };
         let outgoing = region(slots.outgoing, local)?;
@@ -195,20 +232,22 @@ impl Session {
         let (address, remote) = understand(&theirs).map_err(|reason| {
             Error::Run(format!("{} sent an endpoint that makes no sense: {reason}", channel.peer()))
         })?;
-        let destination = connect(&pd, &mut qp, plan, &address)?;
+        let destination = connect(pd, &mut qp, plan, &address)?;
         let watch = Watch::new(channel.alarm(), timeout, channel.peer().to_owned());
         let session = Self {
             plan: plan.clone(),
             role,
             qp,
-            sends,
-            receives,
+            flow,
+            number,
+            sends: Rc::clone(sends),
+            receives: Rc::clone(receives),
             outgoing,
             incoming,
             remote,
             destination,
             watch,
-            _pd: pd,
+            _pd: pd.clone(),
         };
         Ok((session, theirs))
     }
@@ -226,7 +265,27 @@ impl Session {
     }
 }
 
-/// How many buffers and work requests a side needs.
+/// What the queue pairs of a thread have together.
+struct Shared {
+    pd: ProtectionDomain,
+    sends: Rc<Completions>,
+    receives: Rc<Completions>,
+}
+
+impl Shared {
+    fn new(open: &OpenDevice, plan: &Plan, role: Role) -> Result<Self> {
+        let device = &open.device;
+        let pd = device.alloc_pd().context(|| "allocate a protection domain".into())?;
+        let slots = Slots::of(plan, role);
+        let queue = |entries: u32| {
+            Completions::new(device, (entries + SPARE_WRS).saturating_mul(plan.qps), plan.wait, plan.qps)
+                .map(Rc::new)
+        };
+        Ok(Self { pd, sends: queue(slots.sends)?, receives: queue(slots.receives)? })
+    }
+}
+
+/// How many buffers and work requests a queue pair needs.
 struct Slots {
     outgoing: u32,
     incoming: u32,

@@ -2,7 +2,7 @@
 
 use tbrdma::WorkCompletion;
 
-use crate::completions::failure;
+use crate::completions::{failure, tag};
 use crate::error::{Context, Result};
 use crate::memory::Area;
 use crate::pattern::Pattern;
@@ -74,12 +74,12 @@ pub struct Wire {
     pub session: Session,
     /// How the buffers lie.
     pub layout: Layout,
-    /// Sends with smaller numbers have completed.
-    pub completed: u64,
     /// One message in so many asks for a completion.
     every: u64,
     cursor: Cursor,
     receives_posted: u64,
+    /// What the numbers of its work requests have in common.
+    tag: u64,
     inline: Vec<u8>,
     scratch: Vec<u8>,
     taken: [WorkCompletion; BATCH],
@@ -106,10 +106,10 @@ impl Wire {
         let inline = if plan.inline { vec![0; layout.stride * plan.depth as usize] } else { Vec::new() };
         Self {
             layout,
-            completed: 0,
             every,
             cursor: Cursor { signal_in: every, ..Cursor::default() },
             receives_posted: 0,
+            tag: tag(session.flow),
             inline,
             scratch: vec![0; layout.size],
             taken: [WorkCompletion::default(); BATCH],
@@ -154,7 +154,7 @@ impl Wire {
     /// bytes, if it has as many.
     #[inline]
     pub fn stage(&mut self, count: u64, also: Option<u64>, stamped: bool) {
-        let (layout, every) = (self.layout, self.every);
+        let (layout, every, tag) = (self.layout, self.every, self.tag);
         let (op, inline) = (self.session.plan.op, self.session.plan.inline);
         let stamped = stamped && layout.size >= 8;
         let Session { qp, outgoing, remote, destination, .. } = &mut self.session;
@@ -191,7 +191,7 @@ impl Wire {
                 }
                 Op::Faa => batch.fetch_and_add(outgoing.slice(range), remote.at(0), ATOMIC_STEP),
             };
-            request = request.id(sequence);
+            request = request.id(tag | sequence);
             if let Some(destination) = destination {
                 request = request.to(&destination.handle, destination.qpn, QKEY);
             }
@@ -224,7 +224,7 @@ impl Wire {
     /// The queue pair refuses them.
     #[inline]
     pub fn post_receives(&mut self, count: u64) -> Result<()> {
-        let layout = self.layout;
+        let (layout, tag) = (self.layout, self.tag);
         let empty = self.session.plan.op == Op::WriteImm;
         let first = self.receives_posted;
         let Session { qp, incoming, .. } = &mut self.session;
@@ -233,12 +233,19 @@ impl Wire {
             for number in first..first + count {
                 let start = layout.start(slot);
                 let range = start - layout.header..start + layout.size;
-                if empty { batch.recv_nothing() } else { batch.recv(incoming.slice(range)) }.id(number);
+                if empty { batch.recv_nothing() } else { batch.recv(incoming.slice(range)) }.id(tag | number);
                 slot = if slot + 1 == layout.target_slots { 0 } else { slot + 1 };
             }
         });
         self.receives_posted += count;
         posted.context(|| format!("post {count} receives"))
+    }
+
+    /// Sends with smaller numbers have completed.
+    #[inline]
+    #[must_use]
+    pub fn completed(&self) -> u64 {
+        self.session.sends.done(self.session.flow as usize)
     }
 
     /// Waits until the sends with numbers below `sequence` have completed.
@@ -247,13 +254,13 @@ impl Wire {
     /// One of them failed, or none came in time.
     #[inline]
     pub fn reap(&mut self, sequence: u64) -> Result<()> {
-        while self.completed < sequence {
+        while self.completed() < sequence {
             self.reap_some()?;
         }
         Ok(())
     }
 
-    /// Waits until at least one more send has completed.
+    /// Waits until at least one more send has completed, of this queue pair or of another of the thread.
     ///
     /// # Errors
     /// It failed, or none came in time.
@@ -265,7 +272,7 @@ impl Wire {
             if wc.ok().is_err() {
                 return Err(failure(wc, sends));
             }
-            self.completed = wc.wr_id + 1;
+            sends.note(wc);
         }
         Ok(())
     }
@@ -346,12 +353,12 @@ impl Wire {
     pub fn check_completion(&self, sequence: u64, wc: &WorkCompletion) -> Result<(), String> {
         let header = if self.session.plan.op == Op::WriteImm { 0 } else { self.layout.header };
         let imm_right = !self.session.plan.op.has_imm() || wc.imm_data == sequence as u32;
-        if wc.wr_id == sequence && wc.byte_len as usize == self.layout.size + header && imm_right {
+        if wc.wr_id == self.tag | sequence && wc.byte_len as usize == self.layout.size + header && imm_right {
             return Ok(());
         }
         Err(format!(
             "message {sequence} completed receive {} with {} bytes (expected {}) and immediate {:#x}",
-            wc.wr_id,
+            wc.wr_id ^ self.tag,
             wc.byte_len,
             self.layout.size + header,
             wc.imm_data
@@ -447,7 +454,7 @@ impl Wire {
             if wc.ok().is_err() {
                 return Err(failure(wc, sends));
             }
-            self.completed = wc.wr_id + 1;
+            sends.note(wc);
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ Examples:
   tbrdma-bench pingpong --link 64Gbps,5us --capture run.pcapng
   tbrdma-bench pingpong --profile apple-tb5 --transport uc
   tbrdma-bench incast --ranks 5                         four senders to one receiver; mesh: each to each
+  tbrdma-bench rate --threads 4 --qps 2                 threads on each side, queue pairs of each
   tbrdma-bench devices
   tbrdma-bench doctor                                   what RDMA this host has, and why not more
 

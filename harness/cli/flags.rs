@@ -98,6 +98,9 @@ pub struct PingpongFlags {
     /// When messages are due.
     #[command(flatten)]
     pub pace: PaceFlags,
+    /// How many threads and queue pairs.
+    #[command(flatten)]
+    pub lanes: LaneFlags,
 }
 
 /// Flags of `bw` and `rate`.
@@ -115,6 +118,33 @@ pub struct StreamFlags {
     /// One work request in so many asks for a completion [default: 1]
     #[arg(long, value_name = "N")]
     pub signal_every: Option<u32>,
+    /// How many threads and queue pairs.
+    #[command(flatten)]
+    pub lanes: LaneFlags,
+}
+
+/// Flags of what can be done by several threads at once.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct LaneFlags {
+    /// Threads on each side, each with queue pairs, completion queues and figures of its own; all begin at once [default: 1]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<u32>,
+    /// Queue pairs of each thread, which its messages go round [default: 1]
+    #[arg(long, value_name = "N")]
+    pub qps: Option<u32>,
+}
+
+impl LaneFlags {
+    /// Those that a server leaves to its client, as far as they were given.
+    pub fn only_for_clients(&self) -> impl Iterator<Item = &'static str> {
+        let given = [("--threads", self.threads.is_some()), ("--qps", self.qps.is_some())];
+        given.into_iter().filter_map(|(name, given)| given.then_some(name))
+    }
+
+    fn apply(self, plan: &mut Plan) {
+        plan.threads = self.threads.unwrap_or(1);
+        plan.qps = self.qps.unwrap_or(1);
+    }
 }
 
 /// How long the initiator measures.
@@ -193,6 +223,8 @@ impl Flags {
             fault: self.fault.clone(),
             seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
             memory: self.memory.unwrap_or_default(),
+            threads: 1,
+            qps: 1,
         })
     }
 }
@@ -206,6 +238,7 @@ impl PingpongFlags {
         let mut plan = self.flags.plan(Benchmark::Pingpong, Op::Send)?;
         plan.depth = Plan::pingpong_depth(plan.size);
         plan.signal_every = plan.depth / 2;
+        self.lanes.apply(&mut plan);
         plan.validate().map(|()| plan)
     }
 
@@ -229,6 +262,7 @@ impl StreamFlags {
         plan.depth = self.depth.unwrap_or_else(|| Plan::stream_depth(plan.size).max(least));
         plan.post_list = self.post_list.unwrap_or(1);
         plan.signal_every = self.signal_every.unwrap_or(1);
+        self.lanes.apply(&mut plan);
         plan.validate().map(|()| plan)
     }
 }

@@ -258,6 +258,8 @@ pub(crate) fn differences(one: &Report, other: &Report) -> Vec<String> {
             ("inline", report.inline.to_string()),
             ("depth", report.depth.to_string()),
             ("post_list", report.post_list.to_string()),
+            ("threads", report.threads.to_string()),
+            ("qps", report.qps.to_string()),
             ("memory", report.memory.to_string()),
             ("loop", report.kind_of_loop.as_deref().unwrap_or("none").to_owned()),
             ("link", report.link.clone().unwrap_or_else(|| "none".to_owned())),

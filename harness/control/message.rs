@@ -11,9 +11,9 @@ use crate::plan::Plan;
 /// First field of the first message: what protocol this is.
 pub const MAGIC: &str = "tbrdma-bench control";
 /// Version of the protocol. It changes with any change of the messages or of what the two sides do between them.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// What both sides must be able to do beyond the version.
-const FEATURES: [&str; 5] = ["batches", "floor", "credits", "socket-floor", "ranks"];
+const FEATURES: [&str; 6] = ["batches", "floor", "credits", "socket-floor", "ranks", "lanes"];
 
 /// What the two sides say to each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -198,10 +198,13 @@ pub enum Phase {
 pub struct Go {
     /// What it is for.
     pub phase: Phase,
-    /// Sequence number of the first message.
+    /// Sequence number of the first message: of the whole thread in `run`, else of the queue pair.
     pub first: u64,
     /// How many messages.
     pub count: u64,
+    /// On which of the thread's queue pairs; `run` goes round all of them.
+    #[serde(default)]
+    pub flow: u32,
 }
 
 /// Shared memory for the floor, which the initiator made.

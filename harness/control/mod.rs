@@ -3,14 +3,18 @@
 //! Messages are JSON, one a line, over any byte stream: TCP between two shells or hosts, the standard streams of a child
 //! which the harness started itself. A thread reads, so that a peer which goes away raises an alarm while the other side
 //! is busy measuring; the thread sleeps in `read` all the while.
+//!
+//! Where a side measures with several threads, each has a lane of its own: the same messages over the same connection, marked with its number.
 
 mod message;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use serde::Deserialize;
 
 pub use message::{
     Account, Endpoint, FloorOffer, Go, Hello, MAGIC, Message, Phase, RanksPart, SocketOffer, VERSION,
@@ -18,6 +22,7 @@ pub use message::{
 
 use crate::clock;
 use crate::error::{Error, Result, one_line};
+use crate::plan::MAX_THREADS;
 use crate::signals;
 
 /// Longest line that is read from a peer.
@@ -47,21 +52,40 @@ impl Incoming {
     }
 }
 
-/// The way to a peer inside this process.
-struct Inside {
-    line: Vec<u8>,
-    inbox: Sender<Incoming>,
-    /// The peer's.
+/// Where messages of a peer go when they have arrived: to the lane that they are for.
+struct Router {
+    lanes: Vec<Sender<Incoming>>,
     alarm: Arc<AtomicBool>,
 }
 
-impl Inside {
-    fn deliver(&self, incoming: Incoming) -> std::io::Result<()> {
-        if incoming.is_last() {
-            self.alarm.store(true, Ordering::Release);
-        }
-        self.inbox.send(incoming).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+impl Router {
+    /// With all lanes that there can be: what comes for one waits until somebody takes it up.
+    fn new() -> (Self, Vec<Option<Receiver<Incoming>>>) {
+        let (lanes, ends) = (0..=MAX_THREADS).map(|_| channel()).map(|(to, from)| (to, Some(from))).unzip();
+        (Self { lanes, alarm: Arc::default() }, ends)
     }
+
+    /// Hands on what arrived; an error if nobody listens any more. What is the last of all is told everywhere.
+    fn deliver(&self, lane: u32, incoming: Incoming) -> std::io::Result<()> {
+        let last = incoming.is_last();
+        let end = self.lanes.get(lane as usize).unwrap_or(&self.lanes[0]);
+        let heard = end.send(incoming);
+        if last {
+            self.alarm.store(true, Ordering::Release);
+            for end in &self.lanes {
+                // Whoever asks again learns that nothing more will come; who is gone need not.
+                let _ = end.send(Incoming::Closed);
+            }
+        }
+        heard.map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// The way to a peer inside this process.
+struct Inside {
+    line: Vec<u8>,
+    /// The peer's.
+    router: Arc<Router>,
 }
 
 impl Write for Inside {
@@ -72,21 +96,27 @@ impl Write for Inside {
 
     fn flush(&mut self) -> std::io::Result<()> {
         let line = std::mem::take(&mut self.line);
-        self.deliver(Incoming::of_line(&line))
+        self.router.deliver(lane_of(&line), Incoming::of_line(&line))
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
         // If nobody listens any more, nobody has to be told.
-        let _ = self.deliver(Incoming::Closed);
+        let _ = self.router.deliver(0, Incoming::Closed);
     }
 }
 
-/// One side's end of the control channel.
+type Writer = Arc<Mutex<Box<dyn Write + Send>>>;
+
+/// One side's end of the control channel, or of a lane of it.
 pub struct Channel {
-    writer: Box<dyn Write + Send>,
+    writer: Writer,
+    /// Which lane; 0 is the channel itself.
+    lane: u32,
     inbox: Receiver<Incoming>,
+    /// The ends of lanes that nobody took up.
+    lanes: Vec<Option<Receiver<Incoming>>>,
     alarm: Arc<AtomicBool>,
     peer: String,
 }
@@ -103,36 +133,52 @@ impl Channel {
         peer: String,
         on_close: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
-        let (sender, inbox) = channel();
-        let alarm = Arc::new(AtomicBool::new(false));
-        let raise = alarm.clone();
+        let (router, ends) = Router::new();
+        let alarm = Arc::clone(&router.alarm);
         std::thread::Builder::new()
             .name("control".into())
             .spawn(move || {
-                read_lines(BufReader::new(reader), &sender, &raise);
+                read_lines(BufReader::new(reader), &router);
                 on_close();
             })
             .map_err(|error| Error::Run(format!("start the thread of the control channel: {error}")))?;
-        Ok(Self { writer: Box::new(writer), inbox, alarm, peer })
+        Ok(Self::whole(Box::new(writer), ends, alarm, peer))
     }
 
     /// Both ends of a channel inside this process. What is sent is there: no thread has a part in it.
     #[must_use]
     pub fn pair(peers: [String; 2]) -> [Self; 2] {
-        let ends = peers.map(|peer| (peer, channel(), Arc::new(AtomicBool::new(false))));
-        let to = [&ends[1], &ends[0]].map(|(_, (sender, _), alarm)| Inside {
-            line: Vec::new(),
-            inbox: sender.clone(),
-            alarm: Arc::clone(alarm),
-        });
-        let mut to = to.into_iter();
-        ends.map(|(peer, (_, inbox), alarm)| {
-            let writer: Box<dyn Write + Send> = match to.next() {
-                Some(inside) => Box::new(inside),
-                None => Box::new(std::io::sink()),
-            };
-            Self { writer, inbox, alarm, peer }
+        let [ours, theirs] = peers.map(|peer| (peer, Router::new()));
+        let end = |(peer, (router, ends)): (String, (Router, _))| (peer, Arc::new(router), ends);
+        let (ours, theirs) = (end(ours), end(theirs));
+        let to = [&theirs.1, &ours.1].map(|router| Inside { line: Vec::new(), router: Arc::clone(router) });
+        let [to_them, to_us] = to;
+        [(ours, to_them), (theirs, to_us)].map(|((peer, router, ends), to)| {
+            Self::whole(Box::new(to), ends, Arc::clone(&router.alarm), peer)
         })
+    }
+
+    fn whole(
+        writer: Box<dyn Write + Send>,
+        mut lanes: Vec<Option<Receiver<Incoming>>>,
+        alarm: Arc<AtomicBool>,
+        peer: String,
+    ) -> Self {
+        // A channel without a lane of its own hears nothing, and there is none: the router has made it.
+        let inbox = lanes.first_mut().and_then(Option::take).unwrap_or_else(|| channel().1);
+        Self { writer: Arc::new(Mutex::new(writer)), lane: 0, inbox, lanes, alarm, peer }
+    }
+
+    /// A lane of this channel, for one of several threads: it goes over the same connection, beside the others, from 1 to [`MAX_THREADS`].
+    ///
+    /// # Errors
+    /// There is no such lane, or it was taken up before.
+    pub fn lane(&mut self, number: u32) -> Result<Self> {
+        let inbox = self.lanes.get_mut(number as usize).and_then(Option::take);
+        let inbox =
+            inbox.ok_or_else(|| Error::Run(format!("the control channel has no lane {number} left")))?;
+        let (writer, alarm) = (Arc::clone(&self.writer), self.alarm());
+        Ok(Self { writer, lane: number, inbox, lanes: Vec::new(), alarm, peer: self.peer.clone() })
     }
 
     /// Who is at the other end.
@@ -163,14 +209,14 @@ impl Channel {
     /// # Errors
     /// The peer has gone.
     pub fn send(&mut self, message: &Message) -> Result<()> {
-        let mut line = serde_json::to_string(message)
+        let mut line = encoded(message, self.lane)
             .map_err(|error| Error::Run(format!("encode a control message: {error}")))?;
         line.push('\n');
-        self.writer.write_all(line.as_bytes()).and_then(|()| self.writer.flush()).map_err(|error| {
-            Error::PeerGone {
-                peer: self.peer.clone(),
-                detail: format!(" (write to the control channel: {error})"),
-            }
+        // One whole message at a time; a thread that panicked with it left a whole one.
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.write_all(line.as_bytes()).and_then(|()| writer.flush()).map_err(|error| Error::PeerGone {
+            peer: self.peer.clone(),
+            detail: format!(" (write to the control channel: {error})"),
         })
     }
 
@@ -304,7 +350,29 @@ impl std::fmt::Debug for Channel {
     }
 }
 
-fn read_lines(mut reader: impl BufRead, inbox: &Sender<Incoming>, alarm: &AtomicBool) {
+/// A message as a line, with the number of its lane where it has one.
+fn encoded(message: &Message, lane: u32) -> serde_json::Result<String> {
+    if lane == 0 {
+        return serde_json::to_string(message);
+    }
+    let mut value = serde_json::to_value(message)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("lane".into(), lane.into());
+    }
+    Ok(value.to_string())
+}
+
+/// The lane that a line is for; what makes no sense is for the channel itself.
+fn lane_of(line: &[u8]) -> u32 {
+    #[derive(Deserialize)]
+    struct Lane {
+        #[serde(default)]
+        lane: u32,
+    }
+    serde_json::from_slice(line).map_or(0, |Lane { lane }| lane)
+}
+
+fn read_lines(mut reader: impl BufRead, router: &Router) {
     loop {
         let mut line = Vec::new();
         let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
@@ -317,12 +385,7 @@ fn read_lines(mut reader: impl BufRead, inbox: &Sender<Incoming>, alarm: &Atomic
             Ok(_) => Incoming::of_line(&line),
         };
         let last = incoming.is_last();
-        let unheard = inbox.send(incoming).is_err();
-        if last {
-            alarm.store(true, Ordering::Release);
-            // Whoever asks again learns that nothing more will come.
-            let _ = inbox.send(Incoming::Closed);
-        }
+        let unheard = router.deliver(lane_of(&line), incoming).is_err();
         if last || unheard {
             return;
         }

@@ -21,7 +21,7 @@ fn pair() -> (Channel, UnixStream) {
 
 #[test]
 fn messages_arrive_in_order_and_then_the_end() {
-    let go = Message::Go(Go { phase: Phase::Run, first: 3, count: 9 });
+    let go = Message::Go(Go { phase: Phase::Run, first: 3, count: 9, flow: 0 });
     let text = format!("{}\n{}\n", serde_json::to_string(&go).unwrap(), r#"{"type":"ready"}"#);
     let mut channel = hearing(&text);
     assert_eq!(channel.receive(SOON), Ok(go));
@@ -95,4 +95,39 @@ fn an_error_of_ones_own_stays_when_the_peer_is_well() {
     let (mut channel, _peer) = pair();
     let error = Error::Run("completion 7: local protection error".into());
     assert_eq!(channel.explain(error.clone()), error);
+}
+
+#[test]
+fn lanes_go_beside_each_other_over_one_connection() {
+    let [mut ours, mut theirs] = Channel::pair(["them", "us"].map(str::to_owned));
+    let go = |first| Message::Go(Go { phase: Phase::Run, first, count: 1, flow: 0 });
+    let mut lanes: Vec<Channel> = (1..=3).map(|number| ours.lane(number).unwrap()).collect();
+    assert!(ours.lane(2).is_err(), "each is there once");
+    assert!(ours.lane(0).is_err() && ours.lane(1 << 20).is_err());
+    for (lane, number) in lanes.iter_mut().zip(1..) {
+        lane.send(&go(number)).unwrap();
+    }
+    ours.send(&Message::Finish).unwrap();
+    // What was sent before anybody took the lane up is there, in whatever order they are looked at.
+    for number in (1..=3).rev() {
+        let mut lane = theirs.lane(number).unwrap();
+        assert_eq!(lane.receive(SOON), Ok(go(number.into())));
+        lane.send(&Message::Ready).unwrap();
+    }
+    assert_eq!(theirs.receive(SOON), Ok(Message::Finish));
+    assert!(lanes.iter_mut().all(|lane| lane.receive(SOON) == Ok(Message::Ready)));
+    // The failure of one is known to all.
+    theirs.lane(4).unwrap().send(&Message::Fail { reason: "enough".into() }).unwrap();
+    assert!(ours.alarm().load(std::sync::atomic::Ordering::Acquire));
+    assert!(matches!(lanes[0].receive(SOON), Err(Error::PeerGone { .. })));
+    assert!(matches!(ours.lane(4).unwrap().receive(SOON), Err(Error::PeerFailed { .. })));
+}
+
+#[test]
+fn lanes_are_marked_on_a_stream_too() {
+    let (mut channel, mut peer) = pair();
+    writeln!(peer, r#"{{"type":"ready","lane":2}}"#).unwrap();
+    writeln!(peer, r#"{{"type":"finish"}}"#).unwrap();
+    assert_eq!(channel.receive(SOON), Ok(Message::Finish));
+    assert_eq!(channel.lane(2).unwrap().receive(SOON), Ok(Message::Ready));
 }

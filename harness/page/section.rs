@@ -6,7 +6,7 @@ use crate::environment::Environment;
 use crate::histogram::nanoseconds;
 use crate::ranks::text;
 use crate::report::{bytes, messages, title, warnings};
-use crate::result::{FloorReport, Ratio, Report};
+use crate::result::{FloorReport, Ratio, Report, ThreadReport};
 
 /// A name and what is said of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,6 +200,17 @@ fn facts(report: &Report) -> Vec<Fact> {
             report.depth, report.post_list, report.signal_every
         ),
     );
+    if report.threads > 1 || report.qps > 1 {
+        say("threads", format!("{} on each side, {} queue pairs each", report.threads, report.qps));
+    }
+    let of_thread = |thread: &ThreadReport| match (&thread.one_way_ns, thread.bytes_per_s) {
+        (Some(ns), _) => format!("p50 {}, p99 {}", nanoseconds(ns.p50), nanoseconds(ns.p99)),
+        (None, Some(rate)) => bytes(rate),
+        (None, None) => "no messages".to_owned(),
+    };
+    if !report.per_thread.is_empty() {
+        say("thread by thread", report.per_thread.iter().map(of_thread).collect::<Vec<_>>().join("; "));
+    }
     say("memory", report.memory.to_string());
     say("sides", report.sides.to_string());
     if let Some(link) = &report.link {

@@ -225,7 +225,7 @@ impl Side {
     ) -> Result<Duration> {
         let (ping, pong) = (self.pattern(PING), self.pattern(PONG));
         let (first, end) = (self.next, self.next + count);
-        channel.send(&Message::Go(Go { phase: Phase::Verify, first, count }))?;
+        channel.send(&Message::Go(Go { phase: Phase::Verify, first, count, flow: 0 }))?;
         let clock = clock::chosen();
         let begun = Instant::now();
         for sequence in first..end {
@@ -287,7 +287,7 @@ impl Side {
     }
 
     fn section(&mut self, task: &Task, channel: &mut Channel, count: u64, memory: &[u8]) -> Result<Section> {
-        channel.send(&Message::Go(Go { phase: Phase::Run, first: 0, count }))?;
+        channel.send(&Message::Go(Go { phase: Phase::Run, first: 0, count, flow: 0 }))?;
         match channel.receive(self.timeout)? {
             Message::Ready => {}
             other => return Err(channel.unexpected(&other, "`ready`")),

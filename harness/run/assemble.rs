@@ -2,16 +2,18 @@
 
 use super::initiate::{Beside, Found, Measured, Raw};
 use crate::control::Account;
+use crate::environment::BothSides;
 use crate::floor::Floor;
+use crate::lanes::Tallies;
 use crate::memcpy::median;
 use crate::open_loop::OpenLoop;
 use crate::plan::Plan;
-use crate::result::{Bandwidth, FloorLatency, FloorReport, Ratio, Report, SCHEMA, Spread};
+use crate::result::{Bandwidth, FloorLatency, FloorReport, Ratio, Report, SCHEMA, Spread, ThreadReport};
 use crate::session::OpenDevice;
 use crate::{pingpong, stream};
 
 pub(super) fn assemble(plan: &Plan, open: &OpenDevice, raw: Raw, sides: &'static str) -> Measured {
-    let Raw { found, environment, memory } = raw;
+    let Raw { found, environment, memory, cores, tallies } = raw;
     let mut report = Report {
         schema: SCHEMA.into(),
         benchmark: plan.benchmark,
@@ -43,6 +45,9 @@ pub(super) fn assemble(plan: &Plan, open: &OpenDevice, raw: Raw, sides: &'static
         depth: plan.depth,
         post_list: plan.post_list,
         signal_every: plan.signal_every,
+        threads: plan.threads,
+        qps: plan.qps,
+        per_thread: per_thread(plan, &found, &cores, &tallies),
         memory: memory.into(),
         sides: sides.into(),
         link: plan.link.clone(),
@@ -63,6 +68,43 @@ pub(super) fn assemble(plan: &Plan, open: &OpenDevice, raw: Raw, sides: &'static
             stream_report(&mut report, outcome, &beside);
             Measured { report, latencies: None, picture: String::new() }
         }
+    }
+}
+
+/// What each thread found, where there are several.
+fn per_thread(plan: &Plan, found: &Found, cores: &[Option<usize>], tallies: &[Tallies]) -> Vec<ThreadReport> {
+    let threads = tallies.iter().zip(cores).map(|(tally, core)| ThreadReport {
+        core: *core,
+        samples: 0,
+        one_way_ns: None,
+        bytes_per_s: None,
+        messages_per_s: None,
+        involuntary_context_switches: BothSides {
+            initiator: tally.initiator.involuntary,
+            responder: tally.responder.involuntary,
+        },
+    });
+    match found {
+        Found::Pingpong(outcome, _) => threads
+            .zip(&outcome.per_thread)
+            .map(|(thread, latencies)| ThreadReport {
+                samples: latencies.count(),
+                one_way_ns: latencies.summary(),
+                ..thread
+            })
+            .collect(),
+        Found::Stream(outcome, _) => threads
+            .zip(&outcome.per_thread)
+            .map(|(thread, (messages, took))| {
+                let per_s = *messages as f64 / took.as_secs_f64().max(1e-9);
+                ThreadReport {
+                    samples: *messages,
+                    bytes_per_s: Some(per_s * plan.size as f64),
+                    messages_per_s: Some(per_s),
+                    ..thread
+                }
+            })
+            .collect(),
     }
 }
 

@@ -7,10 +7,11 @@ use crate::cli::{Extent, Flags};
 use crate::control::{Channel, Message};
 use crate::environment::{BothSides, Environment, Host};
 use crate::error::{Error, Result};
-use crate::floor::sockets::{Flood, Way};
+use crate::floor::sockets::Flood;
 use crate::floor::{Carrier, Floor};
 use crate::histogram::Latencies;
 use crate::interference::Reading;
+use crate::lanes::{self, Crew, Started, Tallies, conduct};
 use crate::memcpy::Memcpy;
 use crate::open_loop::Pace;
 use crate::peer::{self, Responder};
@@ -18,7 +19,7 @@ use crate::pingpong::{self, Pingpong};
 use crate::plan::{Benchmark, Plan};
 use crate::progress::Progress;
 use crate::result::Report;
-use crate::session::{self, OpenDevice, Role, Session};
+use crate::session::{self, OpenDevice, Role};
 use crate::stream::{self, Stream};
 use crate::{affinity, clock};
 
@@ -27,6 +28,10 @@ pub(super) struct Raw {
     pub(super) found: Found,
     pub(super) environment: Environment,
     pub(super) memory: &'static str,
+    /// Of each thread.
+    pub(super) cores: Vec<Option<usize>>,
+    /// Of each thread, where there are several.
+    pub(super) tallies: Vec<Tallies>,
 }
 
 /// What a measurement found, before it is put together with where and how.
@@ -39,11 +44,6 @@ pub(super) enum Found {
 pub(super) enum Beside {
     Memcpy(Memcpy),
     Sockets(Flood),
-}
-
-/// How this side's plain sockets reach the other, if the device is on a network.
-pub(super) fn way(open: &OpenDevice, session: &Session) -> Option<Way> {
-    Way::of(&open.name, session.qp.address().gid, open.mtu, session.plan.wait)
 }
 
 /// A measurement, whole.
@@ -163,6 +163,15 @@ fn warmup(flags: &Flags) -> Option<u64> {
 
 /// Sets the responder's core in the plan, and returns the initiator's.
 fn choose_cores(flags: &Flags, plan: &mut Plan, allowed: &[usize]) -> Result<Option<usize>> {
+    if plan.threads > 1 {
+        if flags.pin.is_some() {
+            return Err(Error::Usage(format!(
+                "--pin names the cores of one thread on each side, and there are {}: they are pinned where each can have a core",
+                plan.threads
+            )));
+        }
+        return Ok(None);
+    }
     let for_child = flags.connect.is_none();
     let own = match flags.pin {
         Some(pins) => {
@@ -213,58 +222,70 @@ fn initiate(
     }
     clock::choose(flags.clock.unwrap_or_default());
     let mut environment = Environment::survey(own_core, allowed);
-    let (session, _) = Session::establish(open, plan, Role::Initiator, channel)?;
-    let memory = session.incoming.says();
-    let reading = Reading::now(own_core);
-    let found = match plan.benchmark {
+    let cores = if plan.threads == 1 {
+        own_core.into_iter().collect()
+    } else {
+        lanes::cores(plan, Role::Initiator, allowed)
+    };
+    let ((found, reading), started, tallies) = match plan.benchmark {
         Benchmark::Pingpong => {
-            let carrier = way(open, &session).map_or(Carrier::Memory, Carrier::Sockets);
-            let needs_one_host = matches!(carrier, Carrier::Memory);
-            let mut floor = Floor::new(plan.size, carrier)?;
-            if needs_one_host && !hello.host.is_same(&Host::ours()) {
-                floor.missing =
-                    Some("the two sides are not on one host, or do not see each other's processes".into());
-            }
-            if clock::is_simulated() {
-                floor.missing = Some(NO_FLOOR.into());
-            }
-            let watch = session.watch.clone();
-            let mut pingpong = Pingpong::new(session)?;
-            pingpong.session().meet(channel)?;
-            let visit = |channel: &mut Channel| floor.visit(channel, &watch, timeout);
-            let outcome = pingpong.measure(channel, extent(flags), warmup(flags), pace, &progress, visit)?;
-            Found::Pingpong(Box::new(outcome), floor)
+            let run = |crew: &mut Crew<Pingpong>, started: &[Started], channel: &mut Channel| {
+                let way = started.first().and_then(|first| first.way.clone());
+                let carrier = way.map_or(Carrier::Memory, Carrier::Sockets);
+                let needs_one_host = matches!(carrier, Carrier::Memory);
+                let mut floor = Floor::new(plan.size, carrier)?;
+                if needs_one_host && !hello.host.is_same(&Host::ours()) {
+                    floor.missing = Some(
+                        "the two sides are not on one host, or do not see each other's processes".into(),
+                    );
+                }
+                if clock::is_simulated() {
+                    floor.missing = Some(NO_FLOOR.into());
+                }
+                let reading = Reading::now(own_core);
+                let visit = |channel: &mut Channel| floor.visit(channel, &started[0].watch, timeout);
+                let (extent, warmup) = (extent(flags), warmup(flags));
+                let outcome = pingpong::measure(crew, plan, channel, extent, warmup, pace, &progress, visit)?;
+                Ok((Found::Pingpong(Box::new(outcome), floor), reading))
+            };
+            conduct(open, plan, &cores, channel, run)?
         }
         // Others are no plan of two sides: it was validated.
         _ => {
-            let mut beside = match way(open, &session) {
-                Some(way) => Beside::Sockets(Flood::new(plan, way)),
-                None => Beside::Memcpy(Memcpy::new(plan)),
+            let run = |crew: &mut Crew<Stream>, started: &[Started], channel: &mut Channel| {
+                let mut beside = match started.first().and_then(|first| first.way.clone()) {
+                    Some(way) => Beside::Sockets(Flood::new(plan, way)),
+                    None => Beside::Memcpy(Memcpy::new(plan)),
+                };
+                let reading = Reading::now(own_core);
+                let measure = |channel: &mut Channel| match &mut beside {
+                    _ if clock::is_simulated() => Ok(None),
+                    Beside::Memcpy(memcpy) => memcpy.measure().map(Some),
+                    Beside::Sockets(flood) => flood.measure(channel, &started[0].watch, timeout),
+                };
+                let (extent, warmup) = (extent(flags), warmup(flags));
+                let outcome = stream::measure(crew, plan, channel, extent, warmup, &progress, measure)?;
+                Ok((Found::Stream(outcome, beside), reading))
             };
-            let watch = session.watch.clone();
-            let mut stream = Stream::new(session)?;
-            stream.session().meet(channel)?;
-            let measure = |channel: &mut Channel| match &mut beside {
-                _ if clock::is_simulated() => Ok(None),
-                Beside::Memcpy(memcpy) => memcpy.measure().map(Some),
-                Beside::Sockets(flood) => flood.measure(channel, &watch, timeout),
-            };
-            let outcome = stream.measure(channel, extent(flags), warmup(flags), &progress, measure)?;
-            Found::Stream(outcome, beside)
+            conduct(open, plan, &cores, channel, run)?
         }
     };
+    let memory = started.first().map_or("", |first| first.memory);
     channel.send(&Message::Finish)?;
     let Message::Bye { pinned, switches } = channel.receive(timeout)? else {
         return Err(Error::Run(format!("{} did not say goodbye", channel.peer())));
     };
-    let (interference, steal_ms) = reading.until_now(switches);
+    let switches = tallies.iter().fold(switches, |sum, pair| sum.plus(pair.responder));
+    let (mut interference, steal_ms) = reading.until_now(switches);
+    interference.initiator =
+        tallies.iter().fold(interference.initiator, |sum, pair| sum.plus(pair.initiator));
     environment.steal_ms = steal_ms;
     environment.clock.drift_ppm = clock::chosen().drift_ppm();
     environment.pinned.responder = pinned;
     environment.involuntary_context_switches =
         BothSides { initiator: interference.initiator.involuntary, responder: switches.involuntary };
     environment.interference = Some(interference);
-    Ok(Raw { found, environment, memory })
+    Ok(Raw { found, environment, memory, cores: started.iter().map(|one| one.core).collect(), tallies })
 }
 
 /// Tells the peer that this side gives up, and finds out what the peer has to do with it.

@@ -56,12 +56,17 @@ pub fn command(command: Command) -> Result<u8> {
         Command::Mesh(flags) => ranks::run(&flags, Benchmark::Mesh),
         Command::Rank { rank, ranks } => ranks::start::process(rank, ranks),
         Command::Pingpong(pingpong) if pingpong.flags.server.is_some() => {
-            serve(&pingpong.flags, pingpong.pace.rate.map(|_| "--rate"))
+            let rate = pingpong.pace.rate.map(|_| "--rate");
+            serve(&pingpong.flags, rate.into_iter().chain(pingpong.lanes.only_for_clients()))
         }
         Command::Pingpong(pingpong) => measure(&pingpong.flags, pingpong.plan()?, pingpong.pace()?),
-        Command::Bw(stream) if stream.flags.server.is_some() => serve(&stream.flags, None),
+        Command::Bw(stream) if stream.flags.server.is_some() => {
+            serve(&stream.flags, stream.lanes.only_for_clients())
+        }
         Command::Bw(stream) => measure(&stream.flags, stream.plan(Benchmark::Bw)?, None),
-        Command::Rate(stream) if stream.flags.server.is_some() => serve(&stream.flags, None),
+        Command::Rate(stream) if stream.flags.server.is_some() => {
+            serve(&stream.flags, stream.lanes.only_for_clients())
+        }
         Command::Rate(stream) => measure(&stream.flags, stream.plan(Benchmark::Rate)?, None),
     }
 }

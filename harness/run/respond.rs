@@ -1,23 +1,27 @@
 //! The side that answers: of a child, of a server, or of a thread in a simulated network.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::BETWEEN_BATCHES;
-use super::initiate::{give_up, way};
+use super::initiate::give_up;
 use crate::cli::Flags;
-use crate::control::{Account, Channel, Endpoint, Message};
-use crate::error::Result;
+use crate::control::{Account, Channel, Go, Message};
+use crate::error::{Error, Result};
+use crate::floor::sockets::Way;
 use crate::interference::Tally;
+use crate::lanes::{self, Part as _, way};
 use crate::peer::{self, Listener};
 use crate::pingpong::Pingpong;
 use crate::plan::{Benchmark, Plan};
-use crate::session::{self, Role, Session};
+use crate::session::{self, OpenDevice, Role, Session};
 use crate::stream::Stream;
+use crate::watch::Watch;
 use crate::{affinity, complain, floor, say, signals};
 
 /// `--server`: one run for one client.
-pub(super) fn serve(flags: &Flags, also_ignored: Option<&'static str>) -> Result<u8> {
+pub(super) fn serve(flags: &Flags, also_ignored: impl IntoIterator<Item = &'static str>) -> Result<u8> {
     signals::install()?;
     let mut ignored = flags.only_for_clients();
     ignored.extend(also_ignored);
@@ -81,9 +85,38 @@ pub(super) struct Served {
     account: Account,
 }
 
+/// A thread of the responder.
 enum Part {
-    Pingpong(Pingpong),
+    Pingpong(Box<Pingpong>),
     Stream(Stream),
+}
+
+impl Part {
+    /// Connected to the thread at the other end of `channel`, and ready.
+    fn new(open: &OpenDevice, plan: &Plan, channel: &mut Channel, thread: u32) -> Result<Self> {
+        let sessions = Session::establish_thread(open, plan, Role::Responder, channel, thread)?;
+        let part = match plan.benchmark {
+            Benchmark::Pingpong => Self::Pingpong(Box::new(Pingpong::new(sessions)?)),
+            // Others are no plan of two sides: it was validated.
+            _ => Self::Stream(Stream::new(sessions)?),
+        };
+        part.session().meet(channel)?;
+        Ok(part)
+    }
+
+    fn session(&self) -> &Session {
+        match self {
+            Self::Pingpong(pingpong) => pingpong.session(),
+            Self::Stream(stream) => stream.session(),
+        }
+    }
+
+    fn respond(&mut self, go: Go, channel: &mut Channel) -> Result<Account> {
+        match self {
+            Self::Pingpong(pingpong) => pingpong.respond(go),
+            Self::Stream(stream) => stream.respond(go, channel),
+        }
+    }
 }
 
 pub(super) fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -> Result<Served> {
@@ -96,41 +129,106 @@ pub(super) fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -
     plan.validate()?;
     let device = own.device.as_deref().unwrap_or(&plan.device);
     let open = session::open(device, &plan, Role::Responder, own.capture.as_deref())?;
+    let patience = BETWEEN_BATCHES.max(timeout);
+    if plan.threads > 1 {
+        let account = respond_in_threads(&open, &plan, channel, patience)?;
+        return Ok(Served { plan, account });
+    }
     let core = own.core.or(plan.pin_responder);
     if let Some(core) = core {
         affinity::pin(core)?;
     }
-    let (session, _): (Session, Endpoint) = Session::establish(&open, &plan, Role::Responder, channel)?;
-    let watch = session.watch.clone();
-    let way = way(&open, &session);
-    let mut part = match plan.benchmark {
-        Benchmark::Pingpong => Part::Pingpong(Pingpong::new(session)?),
-        // Others are no plan of two sides: it was validated.
-        _ => Part::Stream(Stream::new(session)?),
-    };
-    match &part {
-        Part::Pingpong(pingpong) => pingpong.session().meet(channel)?,
-        Part::Stream(stream) => stream.session().meet(channel)?,
-    }
+    let part = Part::new(&open, &plan, channel, 0)?;
+    let floor = Grounds { way: way(&open, part.session()), watch: part.session().watch.clone() };
+    let account = answer(channel, Some(part), Some(&floor), core, patience)?;
+    Ok(Served { plan, account })
+}
+
+/// What a floor needs at this side.
+struct Grounds {
+    way: Option<Way>,
+    watch: Watch,
+}
+
+/// Does what the initiator says until that is through.
+fn answer(
+    channel: &mut Channel,
+    mut part: Option<Part>,
+    floor: Option<&Grounds>,
+    core: Option<usize>,
+    patience: Duration,
+) -> Result<Account> {
     let tally = Tally::now();
     let mut total = Account::default();
     loop {
-        match channel.receive(BETWEEN_BATCHES.max(timeout))? {
-            Message::Go(go) => {
-                let account = match &mut part {
-                    Part::Pingpong(pingpong) => pingpong.respond(go)?,
-                    Part::Stream(stream) => stream.respond(go, channel)?,
-                };
+        match (channel.receive(patience)?, &mut part, floor) {
+            (Message::Go(go), Some(part), _) => {
+                let account = part.respond(go, channel)?;
                 total.add(&account);
                 channel.send(&Message::Done(account))?;
             }
-            Message::Floor(offer) => floor::memory::respond(offer, channel, &watch)?,
-            Message::SocketFloor(offer) => floor::sockets::respond(offer, way.as_ref(), channel, &watch)?,
-            Message::Finish => {
-                channel.send(&Message::Bye { pinned: core, switches: Tally::now().since(tally) })?;
-                return Ok(Served { plan, account: total });
+            (Message::Floor(offer), _, Some(floor)) => floor::memory::respond(offer, channel, &floor.watch)?,
+            (Message::SocketFloor(offer), _, Some(Grounds { way, watch })) => {
+                floor::sockets::respond(offer, way.as_ref(), channel, watch)?;
             }
-            other => return Err(channel.unexpected(&other, "`go`, `floor` or `finish`")),
+            (Message::Finish, ..) => {
+                channel.send(&Message::Bye { pinned: core, switches: Tally::now().since(tally) })?;
+                return Ok(total);
+            }
+            (other, ..) => return Err(channel.unexpected(&other, "`go`, `floor` or `finish`")),
         }
     }
+}
+
+/// The same with a thread for each of the initiator's, on a lane of its own; this one does the floor's part.
+fn respond_in_threads(
+    open: &OpenDevice,
+    plan: &Plan,
+    channel: &mut Channel,
+    patience: Duration,
+) -> Result<Account> {
+    let lanes = (1..=plan.threads).map(|number| channel.lane(number)).collect::<Result<Vec<_>>>()?;
+    let cores = lanes::cores(plan, Role::Responder, &affinity::allowed()?);
+    // All places are taken before any thread begins.
+    let turns: Vec<_> = lanes.iter().map(|_| open.device.take_turns()).collect();
+    std::thread::scope(|scope| {
+        let mut ready = Vec::new();
+        let mut ended = Vec::new();
+        for ((thread, mut lane), turn) in (0..).zip(lanes).zip(turns) {
+            let core = cores.get(thread as usize).copied();
+            let (tell, told) = std::sync::mpsc::channel();
+            let (last, end) = std::sync::mpsc::channel();
+            ready.push(told);
+            ended.push(end);
+            scope.spawn(move || {
+                let _turn = turn.begin();
+                let served = (|| {
+                    core.map_or(Ok(()), affinity::pin)?;
+                    let part = Part::new(open, plan, &mut lane, thread)?;
+                    let grounds =
+                        Grounds { way: way(open, part.session()), watch: part.session().watch.clone() };
+                    // The main thread may have gone.
+                    let _ = tell.send(grounds);
+                    answer(&mut lane, Some(part), None, core, patience)
+                })();
+                let _ = last.send(served.map_err(|error| give_up(&mut lane, error)));
+            });
+        }
+        let grounds: Vec<Grounds> = ready.iter().filter_map(lanes::take).collect();
+        let served = match grounds.first() {
+            Some(floor) if grounds.len() == ready.len() => answer(channel, None, Some(floor), None, patience),
+            // One of them could not begin, and has said so.
+            _ => Err(Error::Alarm),
+        };
+        let served = served.map_err(|error| {
+            channel.alarm().store(true, Ordering::Release);
+            give_up(channel, error)
+        });
+        let gone = || Err(Error::Run("a thread of this side is gone".into()));
+        let threads = ended.iter().map(|end| lanes::take(end).unwrap_or_else(gone));
+        let all = lanes::all_or_cause(threads.chain([served]).collect())?;
+        let mut total = Account::default();
+        all.iter().for_each(|account| total.add(account));
+        Ok(total)
+    })
 }

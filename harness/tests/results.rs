@@ -349,3 +349,27 @@ fn a_result_is_read_as_it_was_written() {
     std::fs::remove_file(&path).unwrap();
     assert!(tbrdma_bench::result::Report::read(&path).unwrap_err().to_string().contains("written.json"));
 }
+
+#[test]
+fn threads_and_queue_pairs_check_all_bytes_and_are_told_one_by_one() {
+    for (mode, op) in
+        [("pingpong", "send"), ("pingpong", "write"), ("rate", "send"), ("bw", "read"), ("rate", "faa")]
+    {
+        let result = measured(
+            &[mode, "--op", op, "--threads", "2", "--qps", "3", "--depth", "8"]
+                [..if mode == "pingpong" { 7 } else { 9 }],
+        );
+        assert_eq!((&result["threads"], &result["qps"]), (&2.into(), &3.into()), "{mode} {op}");
+        assert_eq!(
+            (&result["errors"], &result["verified"]),
+            (&Value::from(0), &Value::from(true)),
+            "{mode} {op}"
+        );
+        let samples: Vec<_> =
+            result["per_thread"].as_array().unwrap().iter().map(|thread| thread["samples"].clone()).collect();
+        assert_eq!(samples, [150, 150], "{mode} {op}");
+    }
+    let text = stdout(&run(&["pingpong", "--op", "read", "--threads", "9", "--iters", "90"]));
+    assert!(text.contains("per thread") && text.contains("18 threads want a core each"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}

@@ -61,3 +61,31 @@ fn both_sides_are_in_one_process() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("inside one process"));
 }
+
+#[test]
+fn threads_take_turns_and_each_tells_its_own() {
+    let run = || {
+        let result = result(
+            "pingpong --op send --threads 3 --qps 2 --iters 40 --warmup 6 --fault loss=1%,delay=2us~1us --seed 5",
+        );
+        let threads: Vec<Value> = result["per_thread"].as_array().unwrap().clone();
+        let of_each = |what: &str| threads.iter().map(|thread| thread[what].clone()).collect::<Vec<_>>();
+        let all = [of_each("one_way_ns"), vec![result["one_way_ns"].clone(), result["distribution"].clone()]];
+        (of_each("samples"), all)
+    };
+    let (samples, first) = run();
+    assert_eq!((samples.clone(), first.clone()), run(), "bit for bit");
+    assert_eq!(samples, [14, 13, 13]);
+    let worst = first[0].iter().map(|ns| ns["max"].as_f64().unwrap()).fold(0.0, f64::max);
+    assert_eq!(first[1][0]["max"].as_f64(), Some(worst));
+
+    // What a link carries does not grow with the threads that use it, and they have it in equal parts.
+    let result = result(
+        "bw --op write --size 16k --depth 4 --threads 2 --qps 2 --iters 100 --warmup 4 --link 10Gbps,1us",
+    );
+    let rate = |value: &Value| 8.0 * value["bytes_per_s"].as_f64().unwrap();
+    assert!((8e9..10e9).contains(&rate(&result["bandwidth"])), "{:#}", result["bandwidth"]);
+    let shares: Vec<f64> = result["per_thread"].as_array().unwrap().iter().map(rate).collect();
+    assert!(shares.len() == 2 && shares.iter().all(|share| (4e9..6e9).contains(share)), "{shares:?}");
+    assert_eq!((&result["verified"], &result["samples"]), (&true.into(), &100.into()));
+}

@@ -76,6 +76,8 @@ fn a_flood_moves_bytes() {
         fault: None,
         seed: None,
         memory: tbrdma_bench::plan::Memory::Library,
+        threads: 1,
+        qps: 1,
     };
     let mut flood = Flood::new(&plan, way(Wait::Poll));
     let rate = with_responder(Some(way(Wait::Poll)), |channel| flood.measure(channel, &watch(), TIMEOUT));

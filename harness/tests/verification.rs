@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tbrdma_bench::cli::Extent;
 use tbrdma_bench::control::{Account, Channel, Go, Message};
-use tbrdma_bench::pingpong::Pingpong;
+use tbrdma_bench::lanes::{Crew, Part as _};
+use tbrdma_bench::pingpong::{self, Pingpong};
 use tbrdma_bench::plan::{Benchmark, Op, Plan, Transport, Wait};
 use tbrdma_bench::progress::Progress;
 use tbrdma_bench::session::{self, Role, Session};
-use tbrdma_bench::stream::Stream;
+use tbrdma_bench::stream::{self, Stream};
 
 fn plan(benchmark: Benchmark, op: Op) -> Plan {
     Plan {
@@ -32,6 +33,8 @@ fn plan(benchmark: Benchmark, op: Op) -> Plan {
         fault: None,
         seed: None,
         memory: tbrdma_bench::plan::Memory::Library,
+        threads: 1,
+        qps: 1,
     }
 }
 
@@ -49,7 +52,7 @@ fn establish(plan: &Plan, role: Role, channel: &mut Channel) -> Session {
 }
 
 enum Part {
-    Pingpong(Pingpong),
+    Pingpong(Box<Pingpong>),
     Stream(Stream),
 }
 
@@ -58,8 +61,8 @@ fn respond(mut channel: Channel, plan: &Plan, bend: impl Fn(&mut Session)) {
     let mut session = establish(plan, Role::Responder, &mut channel);
     bend(&mut session);
     let mut part = match plan.benchmark {
-        Benchmark::Pingpong => Part::Pingpong(Pingpong::new(session).unwrap()),
-        _ => Part::Stream(Stream::new(session).unwrap()),
+        Benchmark::Pingpong => Part::Pingpong(Box::new(Pingpong::new(vec![session]).unwrap())),
+        _ => Part::Stream(Stream::new(vec![session]).unwrap()),
     };
     match &part {
         Part::Pingpong(pingpong) => pingpong.session().meet(&mut channel).unwrap(),
@@ -89,14 +92,22 @@ fn found(benchmark: Benchmark, op: Op, bend: impl Fn(&mut Session) + Send) -> Ac
         let extent = Extent::Messages(50);
         let account = match benchmark {
             Benchmark::Pingpong => {
-                let mut pingpong = Pingpong::new(session).unwrap();
+                let pingpong = Pingpong::new(vec![session]).unwrap();
                 pingpong.session().meet(&mut ours).unwrap();
-                pingpong.measure(&mut ours, extent, Some(10), None, &progress, |_| Ok(None)).unwrap().account
+                let mut crew = Crew::Alone(Box::new(pingpong));
+                let floor = |_: &mut Channel| Ok(None);
+                pingpong::measure(&mut crew, plan, &mut ours, extent, Some(10), None, &progress, floor)
+                    .unwrap()
+                    .account
             }
             _ => {
-                let mut stream = Stream::new(session).unwrap();
+                let stream = Stream::new(vec![session]).unwrap();
                 stream.session().meet(&mut ours).unwrap();
-                stream.measure(&mut ours, extent, Some(10), &progress, |_| Ok(Some(1.0))).unwrap().account
+                let mut crew = Crew::Alone(Box::new(stream));
+                let machine = |_: &mut Channel| Ok(Some(1.0));
+                stream::measure(&mut crew, plan, &mut ours, extent, Some(10), &progress, machine)
+                    .unwrap()
+                    .account
             }
         };
         ours.send(&Message::Finish).unwrap();
