@@ -19,6 +19,7 @@
 //! | [`sweep`], [`peers`], [`child`], [`columns`], [`container`], [`grid`], [`many`] | many results: measured one after the other, as a table, in one file |
 //! | [`compare`], [`gate`] | results against each other, and against limits |
 //! | [`stress`] | what a connection bears: plans of what goes wrong when, and what is expected |
+//! | [`record`], [`replay`] | traces of programs, and their requests posted again |
 //! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`mod@run`] | the order of it all |
 //!
@@ -63,6 +64,8 @@ pub mod pingpong;
 pub mod plan;
 pub mod progress;
 pub mod ranks;
+pub mod record;
+pub mod replay;
 pub mod report;
 pub mod result;
 pub mod run;

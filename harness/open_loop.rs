@@ -30,6 +30,9 @@ pub enum Arrivals {
     Fixed,
     /// Of chance, as those of many independent users are (exponentially distributed)
     Poisson,
+    /// As a trace has them; no flag asks for it.
+    #[value(skip)]
+    Trace,
 }
 
 /// The flags.
@@ -158,7 +161,7 @@ impl OpenLoop {
     pub fn next_due(&mut self) -> Duration {
         let mean = 1e9 / self.pace.rate;
         self.due_ns += match self.pace.arrivals {
-            Arrivals::Fixed => mean,
+            Arrivals::Fixed | Arrivals::Trace => mean,
             // 1 - f64() is above 0, so its logarithm is a number.
             Arrivals::Poisson => -(1.0 - self.dice.f64()).ln() * mean,
         };

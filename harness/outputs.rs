@@ -147,7 +147,7 @@ fn several(results: &[(Report, Latencies)]) -> Result<String> {
 }
 
 /// The percentiles, in the form that HdrHistogram prints and plots. Lines with # say what they are of.
-fn percentiles(report: &Report, latencies: &Latencies) -> String {
+pub(crate) fn percentiles(report: &Report, latencies: &Latencies) -> String {
     let what = match (&report.open_loop, report.measures.as_deref()) {
         (Some(open), _) => format!("responses at {} messages/s, from due to answered", open.rate_per_s),
         (None, Some(measures)) => measures.to_owned(),

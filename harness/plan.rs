@@ -38,6 +38,8 @@ pub enum Benchmark {
     Mesh,
     /// Each of many ranks gets the sum of what all have.
     Allreduce,
+    /// The requests of a trace, posted again. It has a plan of its own: [`crate::replay`].
+    Replay,
 }
 
 /// Which verb.
@@ -104,7 +106,7 @@ macro_rules! names {
         }
     };
 }
-names!(Benchmark { Pingpong => "pingpong", Bw => "bw", Rate => "rate", Incast => "incast", Mesh => "mesh", Allreduce => "allreduce" });
+names!(Benchmark { Pingpong => "pingpong", Bw => "bw", Rate => "rate", Incast => "incast", Mesh => "mesh", Allreduce => "allreduce", Replay => "replay" });
 names!(Op {
     Send => "send", SendImm => "send-imm", Write => "write", WriteImm => "write-imm",
     Read => "read", Cas => "cas", Faa => "faa",
@@ -123,6 +125,18 @@ impl Benchmark {
     #[must_use]
     pub fn has_ranks(self) -> bool {
         matches!(self, Self::Incast | Self::Mesh | Self::Allreduce)
+    }
+}
+
+impl Transport {
+    /// Has it this operation (InfiniBand specification, volume 1, section 9.2)?
+    #[must_use]
+    pub fn allows(self, op: Op) -> bool {
+        match self {
+            Self::Rc => true,
+            Self::Uc => !op.is_one_sided(),
+            Self::Ud => matches!(op, Op::Send | Op::SendImm),
+        }
     }
 }
 
@@ -160,7 +174,7 @@ impl Op {
             // A datagram fits one packet.
             Benchmark::Bw if transport == Transport::Ud => 1 << 10,
             Benchmark::Bw => 64 << 10,
-            Benchmark::Rate => 8,
+            Benchmark::Rate | Benchmark::Replay => 8,
             Benchmark::Incast | Benchmark::Mesh | Benchmark::Allreduce => 64 << 10,
         }
     }
@@ -263,12 +277,10 @@ impl Plan {
     pub fn validate(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Usage(text));
         let Self { op, transport, size, .. } = *self;
-        let possible = match transport {
-            Transport::Rc => true,
-            Transport::Uc => !op.is_one_sided(),
-            Transport::Ud => matches!(op, Op::Send | Op::SendImm),
-        };
-        if !possible {
+        if self.benchmark == Benchmark::Replay {
+            return refuse("a replay has a plan of its own".into());
+        }
+        if !transport.allows(op) {
             let allowed = match transport {
                 Transport::Ud => "send and send-imm",
                 _ => "send, send-imm, write and write-imm",

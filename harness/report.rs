@@ -108,6 +108,7 @@ fn head(text: &mut String, report: &Report) {
     } else if let Some(measures) = report.measures.as_deref() {
         let explained = match measures {
             "half round trip" => "one way: half of each round trip, from post to answer seen",
+            _ if report.benchmark == Benchmark::Replay => "one operation, from post to completion",
             _ => "round trip of one operation, from post to completion; the target's CPU does nothing",
         };
         entry(text, "measures", explained);
@@ -218,6 +219,7 @@ fn clock(clock: &ClockReport) -> String {
 fn schedule(open: &OpenLoopReport) -> String {
     let distances = match (open.arrivals, open.seed) {
         (Arrivals::Fixed, _) => "at equal distances".to_owned(),
+        (Arrivals::Trace, _) => "as a trace has it".to_owned(),
         (Arrivals::Poisson, seed) => {
             format!("at distances of chance (Poisson; --seed {})", seed.unwrap_or_default())
         }

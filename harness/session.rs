@@ -18,7 +18,7 @@ use crate::plan::{Benchmark, GRH_BYTES, Op, Plan, QKEY, Transport};
 use crate::watch::Watch;
 
 /// The port of every device.
-const PORT: u8 = 1;
+pub const PORT: u8 = 1;
 /// Work requests beyond the plan's depth: credits of a stream.
 pub const SPARE_WRS: u32 = 32;
 
@@ -41,13 +41,15 @@ pub struct OpenDevice {
     pub profile: String,
     /// Payload bytes of its largest packet.
     pub mtu: u32,
+    /// Bytes of its largest message.
+    pub max_msg_sz: u32,
 }
 
-/// Opens a device, with the plan's link and its faults on the wire, and checks the plan against its limits.
+/// Opens a device, with the plan's link and its faults on the wire.
 ///
 /// # Errors
-/// There is no such device, or it cannot do what the plan asks.
-pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Result<OpenDevice> {
+/// There is no such device, or it cannot pretend what the plan asks.
+pub fn open_device(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Result<OpenDevice> {
     let mut options = OpenOptions::new();
     if let Some(profile) = &plan.profile {
         options = options.profile(profile);
@@ -63,17 +65,32 @@ pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Resu
         options = options.capture(file);
     }
     let device = options.open(name).context(|| format!("open device {name}"))?;
-    let limits = device.query_device();
     let port = device.query_port(PORT).context(|| format!("query port {PORT} of device {name}"))?;
+    Ok(OpenDevice {
+        name: device.name().to_owned(),
+        profile: device.profile().to_string(),
+        mtu: port.active_mtu.bytes(),
+        max_msg_sz: port.max_msg_sz,
+        device,
+    })
+}
+
+/// [`open_device`], with the plan checked against the device's limits.
+///
+/// # Errors
+/// As for that, or the device cannot do what the plan asks.
+pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Result<OpenDevice> {
+    let open = open_device(name, plan, role, capture)?;
+    let limits = open.device.query_device();
     let refuse = |text: String| Err(Error::Usage(text));
     let size = plan.size;
     let over = |limit: u64, what: &str| {
         refuse(format!("--size {size} is over the limit of device {name}: {what} is {limit} bytes"))
     };
-    if size > u64::from(port.max_msg_sz) {
-        return over(port.max_msg_sz.into(), "its largest message");
+    if size > u64::from(open.max_msg_sz) {
+        return over(open.max_msg_sz.into(), "its largest message");
     }
-    let mtu = u64::from(port.active_mtu.bytes());
+    let mtu = u64::from(open.mtu);
     if plan.transport == Transport::Ud && size > mtu {
         return over(mtu, "the path MTU, which bounds a datagram,");
     }
@@ -99,12 +116,7 @@ pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Resu
             plan.depth
         ));
     }
-    Ok(OpenDevice {
-        name: device.name().to_owned(),
-        profile: device.profile().to_string(),
-        mtu: port.active_mtu.bytes(),
-        device,
-    })
+    Ok(open)
 }
 
 /// Where the other side's queue pair is, for datagrams.
@@ -314,7 +326,7 @@ impl Slots {
 }
 
 /// Bytes that programs can have before the system runs out, where it says.
-fn memory_available() -> Option<u64> {
+pub(crate) fn memory_available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -330,7 +342,7 @@ fn remote_access(op: Op) -> Access {
     }
 }
 
-fn understand(endpoint: &Endpoint) -> Result<(QpAddress, RemoteRegion), String> {
+pub(crate) fn understand(endpoint: &Endpoint) -> Result<(QpAddress, RemoteRegion), String> {
     let address = QpAddress::from_str(&endpoint.address)
         .map_err(|error| format!("address {:?}: {error}", endpoint.address))?;
     let bytes: [u8; 20] = endpoint

@@ -7,7 +7,7 @@ mod units;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Result, one_line};
-use crate::{compare, doctor, gate, page, peers, ranks, stress, sweep};
+use crate::{compare, doctor, gate, page, peers, ranks, record, replay, stress, sweep};
 use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
 pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
@@ -69,6 +69,12 @@ pub enum Command {
     /// Whether a connection bears what a plan does to it: phases of loss, outages, pauses and more
     #[command(after_help = stress::EXAMPLES)]
     Stress(stress::Flags),
+    /// Start a program on an emulated device and write a trace of its verbs, to be replayed
+    #[command(after_help = record::EXAMPLES)]
+    Record(record::Flags),
+    /// Post the requests of a trace again, with their timing or as fast as possible
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::Flags),
     /// What programs hold of devices with the profile switch ledger=on, also such as were killed
     Ledger {
         /// Give back what is left of programs that are dead

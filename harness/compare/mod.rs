@@ -83,7 +83,7 @@ impl Metric {
     #[must_use]
     pub fn of(benchmark: Benchmark) -> &'static [Self] {
         match benchmark {
-            Benchmark::Pingpong => &[Self::P50, Self::P99],
+            Benchmark::Pingpong | Benchmark::Replay => &[Self::P50, Self::P99],
             Benchmark::Bw | Benchmark::Rate => &[Self::Bytes],
             Benchmark::Incast | Benchmark::Mesh | Benchmark::Allreduce => {
                 &[Self::P50, Self::P99, Self::Bytes]

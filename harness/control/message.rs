@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::environment::Host;
 use crate::interference::Tally;
 use crate::plan::Plan;
+use crate::replay::workload::{Known, Outline};
 
 /// First field of the first message: what protocol this is.
 pub const MAGIC: &str = "tbrdma-bench control";
@@ -52,6 +53,20 @@ pub enum Message {
     },
     /// Responder to initiator: what became of a `go` or a `floor`.
     Done(Account),
+    /// Initiator to responder: the outline of a replay, in place of a plan.
+    Replay(Box<Outline>),
+    /// Initiator to responder: the next requests of the replay.
+    Requests {
+        /// In the order of posting.
+        requests: Vec<Known>,
+    },
+    /// Responder to initiator: what became of the replay.
+    Replayed {
+        /// What was checked.
+        account: Account,
+        /// Messages of unreliable transports that did not arrive.
+        lost: u64,
+    },
     /// Initiator to responder: the run is over.
     Finish,
     /// Responder to initiator: the answer to `finish`.
@@ -86,6 +101,9 @@ impl Message {
             Self::Arrived { .. } => "arrived",
             Self::NoFloor { .. } => "no-floor",
             Self::Done(_) => "done",
+            Self::Replay(_) => "replay",
+            Self::Requests { .. } => "requests",
+            Self::Replayed { .. } => "replayed",
             Self::Finish => "finish",
             Self::Bye { .. } => "bye",
             Self::Ranks(_) => "ranks",

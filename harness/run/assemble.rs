@@ -2,7 +2,7 @@
 
 use super::initiate::{Beside, Found, Measured, Raw};
 use crate::control::Account;
-use crate::environment::BothSides;
+use crate::environment::{BothSides, Environment};
 use crate::floor::Floor;
 use crate::lanes::Tallies;
 use crate::memcpy::median;
@@ -12,9 +12,16 @@ use crate::result::{Bandwidth, FloorLatency, FloorReport, Ratio, Report, SCHEMA,
 use crate::session::OpenDevice;
 use crate::{pingpong, stream};
 
-pub(super) fn assemble(plan: &Plan, open: &OpenDevice, raw: Raw, sides: &'static str) -> Measured {
-    let Raw { found, environment, memory, cores, tallies } = raw;
-    let mut report = Report {
+/// A report that says what was measured, where and how, and holds no figure yet.
+#[must_use]
+pub fn begun(
+    plan: &Plan,
+    open: &OpenDevice,
+    environment: Environment,
+    memory: &'static str,
+    sides: &'static str,
+) -> Report {
+    Report {
         schema: SCHEMA.into(),
         benchmark: plan.benchmark,
         op: plan.op,
@@ -47,7 +54,7 @@ pub(super) fn assemble(plan: &Plan, open: &OpenDevice, raw: Raw, sides: &'static
         signal_every: plan.signal_every,
         threads: plan.threads,
         qps: plan.qps,
-        per_thread: per_thread(plan, &found, &cores, &tallies),
+        per_thread: Vec::new(),
         memory: memory.into(),
         sides: sides.into(),
         link: plan.link.clone(),
@@ -56,7 +63,13 @@ pub(super) fn assemble(plan: &Plan, open: &OpenDevice, raw: Raw, sides: &'static
         counters: open.device.counters().into_iter().map(|(name, count)| (name.into(), count)).collect(),
         environment,
         group: None,
-    };
+    }
+}
+
+pub(super) fn assemble(plan: &Plan, open: &OpenDevice, raw: Raw, sides: &'static str) -> Measured {
+    let Raw { found, environment, memory, cores, tallies } = raw;
+    let mut report = begun(plan, open, environment, memory, sides);
+    report.per_thread = per_thread(plan, &found, &cores, &tallies);
     match found {
         Found::Pingpong(outcome, floor) => {
             let picture = outcome.latencies.draw(crate::words::WIDTH);

@@ -162,7 +162,7 @@ fn warmup(flags: &Flags) -> Option<u64> {
 }
 
 /// Sets the responder's core in the plan, and returns the initiator's.
-fn choose_cores(flags: &Flags, plan: &mut Plan, allowed: &[usize]) -> Result<Option<usize>> {
+pub(crate) fn choose_cores(flags: &Flags, plan: &mut Plan, allowed: &[usize]) -> Result<Option<usize>> {
     if plan.threads > 1 {
         if flags.pin.is_some() {
             return Err(Error::Usage(format!(

@@ -12,8 +12,11 @@ use crate::open_loop::Pace;
 use crate::outputs::Outputs;
 use crate::plan::{Benchmark, Plan};
 use crate::{
-    compare, devices, doctor, gate, ledger, page, peers, ranks, report, say, signals, stress, sweep,
+    compare, devices, doctor, gate, ledger, page, peers, ranks, record, replay, report, say, signals, stress,
+    sweep,
 };
+pub use assemble::begun;
+pub(crate) use initiate::choose_cores;
 pub use initiate::{Measured, in_turns, measure_once, with_peer};
 use respond::{responder_process, serve};
 
@@ -51,6 +54,8 @@ pub fn command(command: Command) -> Result<u8> {
             say(&format!("{}\n", doctor::kernel::read_process(pid, address))).map(|()| 0)
         }
         Command::TryDevices => doctor::probes::try_devices().map(|()| 0),
+        Command::Replay(flags) => replay::run(&flags),
+        Command::Record(flags) => record::run(&flags),
         Command::Responder => responder_process(),
         Command::Incast(flags) => ranks::run(&flags, Benchmark::Incast),
         Command::Mesh(flags) => ranks::run(&flags, Benchmark::Mesh),

@@ -18,7 +18,7 @@ use crate::plan::{Benchmark, Plan};
 use crate::session::{self, OpenDevice, Role, Session};
 use crate::stream::Stream;
 use crate::watch::Watch;
-use crate::{affinity, complain, floor, say, signals};
+use crate::{affinity, complain, floor, replay, say, signals};
 
 /// `--server`: one run for one client.
 pub(super) fn serve(flags: &Flags, also_ignored: impl IntoIterator<Item = &'static str>) -> Result<u8> {
@@ -124,6 +124,11 @@ pub(super) fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -
     channel.set_peer(format!("{} (process {})", channel.peer(), hello.pid));
     let plan = match channel.receive(timeout)? {
         Message::Plan(plan) => plan,
+        Message::Replay(outline) => {
+            let choices = (own.device.as_deref(), own.core, own.capture.as_deref());
+            let account = replay::answer(channel, &outline, choices, timeout)?;
+            return Ok(Served { plan: outline.plan, account });
+        }
         other => return Err(channel.unexpected(&other, "`plan`")),
     };
     plan.validate()?;

@@ -196,7 +196,7 @@ impl Sweep {
 
     fn figures(&self) -> &'static [&'static str] {
         match self.benchmark {
-            Benchmark::Pingpong => &["p50", "p99", "p99.9", "max", "x floor", "samples"],
+            Benchmark::Pingpong | Benchmark::Replay => &["p50", "p99", "p99.9", "max", "x floor", "samples"],
             Benchmark::Bw => &["bytes/s", "messages/s", "x floor", "messages"],
             _ => &["messages/s", "bytes/s", "x floor", "messages"],
         }

@@ -3,45 +3,7 @@
 
 mod common;
 
-use common::{run, scratch, stderr, stdout};
-use serde_json::Value;
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).expect("JSON")
-}
-
-/// Fails unless the value is by the schema, in which results are by theirs.
-fn conforms(value: &Value, schema: &str) {
-    let result = json(include_str!("../schema/tbrdma-bench-1.json"));
-    let schema = json(schema);
-    let registry = jsonschema::Registry::new()
-        .add(result["$id"].as_str().unwrap(), result.clone())
-        .and_then(jsonschema::RegistryBuilder::prepare)
-        .expect("the schema of a result is one");
-    let validator =
-        jsonschema::options().with_registry(&registry).build(&schema).expect("the schema is a schema");
-    // What is wrong within a result is told by its own schema.
-    let of_result = jsonschema::validator_for(&result).expect("the schema of a result is one");
-    for report in reports(value) {
-        let errors: Vec<String> = of_result.iter_errors(report).map(|error| error.to_string()).collect();
-        assert!(errors.is_empty(), "{errors:#?}");
-    }
-    let errors: Vec<String> =
-        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    assert!(errors.is_empty(), "{errors:#?}");
-}
-
-/// All results in a value.
-fn reports(value: &Value) -> Vec<&Value> {
-    match value {
-        Value::Array(items) => items.iter().flat_map(reports).collect(),
-        Value::Object(fields) => {
-            let own = fields.get("report").filter(|report| report.is_object());
-            fields.values().flat_map(reports).chain(own).collect()
-        }
-        _ => Vec::new(),
-    }
-}
+use common::{conforms, json, run, scratch, stderr, stdout};
 
 #[test]
 fn a_sweep_is_a_table_of_results_and_of_reasons() {

@@ -77,7 +77,7 @@ fn calls_are_written_with_what_they_were_given() {
         &["    to Rts, timeout ", ", retry_cnt 7, rnr_retry 7, "],
         &["post_recv(qp=QP 0x"],
         &["    wr_id 4: 64 bytes at 0x"],
-        &["post_send(qp=QP 0x"],
+        &["post_send(qp=QP 0x", ") = 0 <0.0"],
         &["    wr_id 7: RdmaWriteWithImm SIGNALED, peer's 0x", "imm 0x1234, 8 bytes at 0x", " (lkey 0x"],
         &["    completion on QP ", "wr_id "],
         &["ibv_destroy_qp(qp=QP 0x", ") = 0"],

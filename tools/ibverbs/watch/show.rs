@@ -213,7 +213,10 @@ impl core::fmt::Display for Entries<'_> {
         }
         match self.0.len() {
             0 => f.write_str("no bytes"),
-            more if more > ENTRIES => write!(f, " + {} more entries", more - ENTRIES),
+            more if more > ENTRIES => {
+                let bytes: u64 = self.0.iter().skip(ENTRIES).map(|entry| u64::from(entry.length)).sum();
+                write!(f, " + {bytes} bytes in {} more entries", more - ENTRIES)
+            }
             _ => Ok(()),
         }
     }

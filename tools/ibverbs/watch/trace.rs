@@ -1,5 +1,9 @@
 //! The trace: calls, what they were given, and completions, in a file and the last of them in memory. These are told on stderr when the program gets a
 //! signal, with the calls that have not returned: so a program that hangs can be asked why.
+//!
+//! A line begins with the time at which it was written, in seconds from the first call on, and the thread; a call's ends with how long the call took, in
+//! angle brackets. What a call was given in lists, and the completions that it found, are indented below it. `tbrdma-bench replay` reads such files: who
+//! changes what is said of queue pairs, requests and completions changes `harness/replay/trace.rs` too.
 
 use crate::context::lock;
 use core::fmt::Arguments;
@@ -33,8 +37,8 @@ struct Lines {
 }
 
 thread_local! {
-    /// What is to be said of the call that this thread is in, once it is told.
-    static DETAILS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+    /// The call that this thread is in: since when, and what is to be said of it once it is told.
+    static CALL: RefCell<Option<(Instant, Vec<String>)>> = const { RefCell::new(None) };
 }
 
 impl Trace {
@@ -65,20 +69,21 @@ impl Trace {
 
     /// A call begins.
     pub(super) fn enter(&self, call: &str) {
-        let _ = DETAILS.try_with(|details| details.replace(Some(Vec::new())));
         if self.keeps() {
             lock(&self.open).insert(nix::unistd::gettid().as_raw(), (call.to_owned(), Instant::now()));
         }
+        let _ = CALL.try_with(|current| current.replace(Some((Instant::now(), Vec::new()))));
     }
 
     /// It has ended so. `None`: there is nothing to be told of it.
     pub(super) fn leave(&self, line: Option<Arguments<'_>>) {
+        let current = CALL.try_with(|current| current.take()).ok().flatten();
+        let (took, details) = current.map(|(since, details)| (since.elapsed(), details)).unwrap_or_default();
         if self.keeps() {
             lock(&self.open).remove(&nix::unistd::gettid().as_raw());
         }
-        let details = DETAILS.try_with(|details| details.take()).ok().flatten().unwrap_or_default();
         match line {
-            Some(line) => self.write(line),
+            Some(line) => self.write(format_args!("{line} <{:.9}>", took.as_secs_f64())),
             None => {
                 self.idle.fetch_add(1, Ordering::Relaxed);
             }
@@ -90,8 +95,8 @@ impl Trace {
 
     /// Something about the call that this thread is in, or something else if it is in none.
     pub(super) fn detail(&self, what: Arguments<'_>) {
-        let taken = DETAILS.try_with(|details| match details.borrow_mut().as_mut() {
-            Some(details) => {
+        let taken = CALL.try_with(|current| match current.borrow_mut().as_mut() {
+            Some((_, details)) => {
                 details.push(what.to_string());
                 true
             }
@@ -105,7 +110,7 @@ impl Trace {
     fn write(&self, line: Arguments<'_>) {
         let seconds = self.begun.elapsed().as_secs_f64();
         let thread = nix::unistd::gettid();
-        let line = format!("{seconds:.6} [{thread}] {line}\n");
+        let line = format!("{seconds:.9} [{thread}] {line}\n");
         self.idle.store(0, Ordering::Relaxed);
         if let Some(file) = &self.file {
             // One write a line: it is in the file even if the program is killed now. A full disk is no reason to fail.
