@@ -3,6 +3,7 @@
 
 use crate::error::{Error, PostRefusal, Result};
 use crate::mem::{Held, Place};
+use crate::native::{NativeCq, NativeQp};
 use crate::sim::Network;
 use crate::sync::AtomicU64;
 use crate::sys::eventfd::EventFd;
@@ -15,12 +16,26 @@ use tbrdma_proto::{
     QpCap, QpType, Qpn, Region, SendFlags, SendWr, Sge, WorkCompletion, limits,
 };
 
+/// What is on a list of send work requests, as far as a device wants to know at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shape {
+    /// Entries of memory, and places at the peer: nothing else.
+    #[default]
+    Plain,
+    /// And immediate data.
+    Immediate,
+    /// Anything.
+    Any,
+}
+
 /// A list of send work requests with the storage they refer to: one doorbell.
 #[derive(Default, Debug)]
 pub(crate) struct SendBatch {
     pub(crate) wrs: Vec<SendWr>,
     pub(crate) sges: Vec<Sge>,
     pub(crate) inline: Vec<u8>,
+    /// What the builder has put on it; a list that was made otherwise does not say.
+    pub(crate) shape: Shape,
     /// Somebody will ask whether they have retired, by their numbers: a device for which numbers are a burden gives them to such lists only.
     pub(crate) numbered: bool,
     /// Room for a device that makes a list of its own kind of this one.
@@ -32,13 +47,14 @@ impl SendBatch {
         self.wrs.clear();
         self.sges.clear();
         self.inline.clear();
+        self.shape = Shape::Plain;
         self.numbered = false;
     }
 
     /// What a work request of the batch sends or fills: entries, or inline bytes.
     #[inline(always)]
     pub(crate) fn operands(&self, wr: &SendWr) -> (&[Sge], &[u8]) {
-        let range = wr.sg.start as usize..wr.sg.end as usize;
+        let range = wr.operands();
         if wr.flags.contains(SendFlags::INLINE) {
             (&[], self.inline.get(range).unwrap_or(&[]))
         } else {
@@ -49,10 +65,10 @@ impl SendBatch {
     /// Its only entry, if it has just one and is not inline.
     #[inline(always)]
     pub(crate) fn only_sge(&self, wr: &SendWr) -> Option<&Sge> {
-        if wr.flags.contains(SendFlags::INLINE) || wr.sg.end.wrapping_sub(wr.sg.start) != 1 {
+        if wr.flags.contains(SendFlags::INLINE) || wr.num_sge != 1 {
             return None;
         }
-        self.sges.get(wr.sg.start as usize)
+        self.sges.get(wr.first_sge as usize)
     }
 }
 
@@ -394,6 +410,10 @@ pub(crate) trait DeviceCq: Send + Sync {
     /// Makes room for `cqe` completions, or for fewer than before; as large as was checked by the caller.
     fn resize(&self, cqe: u32) -> Result<()>;
     fn poll(&self, out: &mut [WorkCompletion]) -> usize;
+    /// The adapter's own, with nothing around it: polled past this trait.
+    fn native(self: Arc<Self>) -> Option<Arc<NativeCq>> {
+        None
+    }
     fn arm(&self, solicited_only: bool) -> Result<()>;
     /// If a completion event was raised since the last was taken, its place among those of the context's other queues: the lowest came first. Equal where
     /// that is not known.
@@ -413,6 +433,10 @@ pub(crate) trait DeviceQp: Send + Sync {
     fn cap(&self) -> QpCap;
     /// Posts the list: the number of the first work request (of a list that is `numbered`), and where and why it stopped, if it did.
     fn post_send(&self, token: &mut SendToken, batch: &mut SendBatch) -> (u32, Option<Refused>);
+    /// The adapter's own, with nothing around it, if plain work may be posted to it past this trait.
+    fn native(self: Arc<Self>) -> Option<Arc<NativeQp>> {
+        None
+    }
     /// One thread at a time posts: the owner of the queue pair's receive half.
     fn post_recv(&self, batch: &mut ReceiveBatch) -> (u32, Option<Refused>);
     fn modify(&self, attr: &QpAttr, mask: QpAttrMask) -> Result<()>;

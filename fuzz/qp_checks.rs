@@ -476,7 +476,8 @@ impl Run {
             compare_add: 1,
             swap: 2,
             ud: (!case.one_in(8)).then_some(UdDestination { ah: 1, qpn: Qpn::masked(8), qkey: QKEY }),
-            sg: 0..0,
+            first_sge: 0,
+            num_sge: 0,
         };
         self.begin();
         let inline = [9; 16];

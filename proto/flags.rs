@@ -87,6 +87,7 @@ pub enum AccessFlagsError {
 bitflags! {
     /// Modifiers of one send work request (`enum ibv_send_flags`).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    #[repr(transparent)]
     pub struct SendFlags: u32 {
         /// Start only after all earlier RDMA READs and atomics of this queue pair have finished.
         const FENCE = 1;
@@ -104,6 +105,7 @@ bitflags! {
 bitflags! {
     /// Which optional parts of a completion mean something (`enum ibv_wc_flags`).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    #[repr(transparent)]
     pub struct WcFlags: u32 {
         /// The first 40 bytes of a UD receive hold a global routing header.
         const GRH = 1;

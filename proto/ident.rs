@@ -76,6 +76,7 @@ impl fmt::Display for Psn {
 ///
 /// 0 and 1 are the management queue pairs of InfiniBand; the default, 0, stands for "none".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
 pub struct Qpn(u32);
 
 impl Qpn {

@@ -280,6 +280,7 @@ pub struct Sge {
 
 /// Where in the peer's memory an operation takes place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct RemoteAddr {
     /// First byte, in the address space of the peer's region.
     pub addr: u64,
@@ -299,10 +300,20 @@ pub struct UdDestination {
 }
 
 /// A send work request (`struct ibv_send_wr`), as one entry of a posted batch.
+///
+/// Its fields lie where those of `struct ibv_send_wr` do, and it has as many bytes. Where C links its lists there are fields that plain work does not need once
+/// it is posted. So a list of such work becomes one of C's where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C, align(64))]
 pub struct SendWr {
     /// The application's own number, given back in the completion.
     pub wr_id: u64,
+    /// The first of its scatter/gather entries in those of the batch, or with `INLINE` of its bytes in the batch's inline buffer.
+    pub first_sge: u32,
+    /// The value to compare with, or to add; only for atomics.
+    pub compare_add: u64,
+    /// How many scatter/gather entries it has, or with `INLINE` how many bytes.
+    pub num_sge: u32,
     /// What to do.
     pub opcode: Opcode,
     /// How to do it.
@@ -311,14 +322,10 @@ pub struct SendWr {
     pub imm_data: u32,
     /// Where in the peer's memory; meaningless for SEND.
     pub remote: RemoteAddr,
-    /// The value to compare with, or to add; only for atomics.
-    pub compare_add: u64,
     /// The value to put there if the comparison holds; only for compare-and-swap.
     pub swap: u64,
     /// The destination; needed on UD, ignored elsewhere.
     pub ud: Option<UdDestination>,
-    /// Which scatter/gather entries of the batch, or with `INLINE` which bytes of its inline buffer.
-    pub sg: Range<u32>,
 }
 
 /// What a BIND_MW asks for (`struct ibv_mw_bind_info`, and `bind_mw` of `struct ibv_send_wr`).
@@ -353,6 +360,13 @@ impl MwBind {
 }
 
 impl SendWr {
+    /// Which scatter/gather entries of the batch, or with `INLINE` which bytes of its inline buffer.
+    #[inline(always)]
+    pub const fn operands(&self) -> Range<usize> {
+        let first = self.first_sge as usize;
+        first..first.wrapping_add(self.num_sge as usize)
+    }
+
     /// What a [`BindMw`](Opcode::BindMw) asks for.
     pub const fn bind(&self) -> MwBind {
         MwBind::of(&self.remote, self.imm_data, self.compare_add, self.swap)

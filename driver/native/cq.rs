@@ -10,23 +10,19 @@ use crate::error::Result;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::verbs::event::{AsyncEvent, EventSource};
 use core::ffi::c_int;
-use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut, without_provenance_mut};
 use std::sync::{Arc, Mutex};
 use tbrdma_abi::*;
-use tbrdma_proto::{AsyncEventKind, Qpn, WcFlags, WcOpcode, WcStatus, WorkCompletion};
-
-/// Completions asked for at a time.
-const BATCH: usize = 16;
+use tbrdma_proto::{AsyncEventKind, WorkCompletion};
 
 /// A completion queue.
-pub(super) struct NativeCq {
-    core: Arc<Core>,
+pub(crate) struct NativeCq {
+    pub(super) core: Arc<Core>,
     cq: NonNull<ibv_cq>,
-    poll: unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int,
+    pub(super) poll: unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int,
     index: u32,
     /// Polls in a row that found nothing, so that one which finds something looks at no lock.
-    idle: AtomicU32,
+    pub(super) idle: AtomicU32,
     backoff: Mutex<Backoff>,
     /// The library said that polling failed. It is said once.
     failed: AtomicBool,
@@ -70,12 +66,19 @@ impl NativeCq {
         Ok(cq)
     }
 
+    /// Gives the completions of numbered work their numbers.
+    #[inline(always)]
+    pub(super) fn settle(&self, completions: &mut [WorkCompletion]) {
+        self.core.tickets.settle(completions, |bound| self.core.is_bound(bound));
+    }
+
+    #[inline(always)]
     pub(super) fn as_ptr(&self) -> *mut ibv_cq {
         self.cq.as_ptr()
     }
 
     #[cold]
-    fn found_nothing(&self) {
+    pub(super) fn found_nothing(&self) {
         // Whether one poll more or less is counted does not matter.
         self.idle.store(1, Ordering::Relaxed);
         if lock(&self.backoff).idle() {
@@ -84,40 +87,17 @@ impl NativeCq {
     }
 
     #[cold]
-    fn found_something(&self) {
+    pub(super) fn found_something(&self) {
         self.idle.store(0, Ordering::Relaxed);
         lock(&self.backoff).reset();
     }
 
     #[cold]
-    fn has_failed(&self) {
+    pub(super) fn has_failed(&self) {
         if !self.failed.swap(true, Ordering::AcqRel) {
             let source = EventSource::CompletionQueue(self.index);
             self.core.events.raise(AsyncEvent { kind: AsyncEventKind::CqErr, source });
         }
-    }
-}
-
-/// A completion in our words. Of a failed one only some fields mean something, and the others may be anything.
-#[inline(always)]
-fn completion(wc: &ibv_wc) -> WorkCompletion {
-    let wc_flags = WcFlags::from_bits_truncate(wc.wc_flags);
-    let imm_data = if wc_flags.contains(WcFlags::WITH_IMM) { u32::from_be(wc.imm_data) } else { wc.imm_data };
-    WorkCompletion {
-        wr_id: wc.wr_id,
-        status: WcStatus::from_raw(wc.status).unwrap_or(WcStatus::GeneralErr),
-        opcode: WcOpcode::from_raw(wc.opcode).unwrap_or_default(),
-        vendor_err: wc.vendor_err,
-        byte_len: wc.byte_len,
-        imm_data,
-        qp_num: Qpn::masked(wc.qp_num),
-        src_qp: Qpn::masked(wc.src_qp),
-        wc_flags,
-        pkey_index: wc.pkey_index,
-        slid: wc.slid,
-        sl: wc.sl,
-        dlid_path_bits: wc.dlid_path_bits,
-        wq_index: 0,
     }
 }
 
@@ -142,37 +122,12 @@ impl DeviceCq for NativeCq {
         fault::check(call, &handle.name, unsafe { resize(self.as_ptr(), cqe) })
     }
 
-    #[inline]
     fn poll(&self, out: &mut [WorkCompletion]) -> usize {
-        let mut wcs = [const { MaybeUninit::<ibv_wc>::uninit() }; BATCH];
-        let mut taken = 0;
-        while taken < out.len() {
-            let asked = (out.len() - taken).min(BATCH);
-            // SAFETY: a live queue, and room for so many completions: no more than `BATCH` are asked for.
-            let found = unsafe { (self.poll)(self.as_ptr(), asked as c_int, wcs.as_mut_ptr().cast()) };
-            if found < 0 {
-                self.has_failed();
-                break;
-            }
-            let found = (found as usize).min(asked);
-            for wc in &wcs[..found] {
-                // SAFETY: the library has filled so many of them.
-                out[taken] = completion(unsafe { wc.assume_init_ref() });
-                taken += 1;
-            }
-            if found < asked {
-                break;
-            }
-        }
-        if taken == 0 {
-            self.found_nothing();
-            return 0;
-        }
-        if self.idle.load(Ordering::Relaxed) != 0 {
-            self.found_something();
-        }
-        self.core.tickets.settle(&mut out[..taken], |bound| self.core.is_bound(bound));
-        taken
+        self.poll_directly(out)
+    }
+
+    fn native(self: Arc<Self>) -> Option<Arc<NativeCq>> {
+        Some(self)
     }
 
     fn arm(&self, solicited_only: bool) -> Result<()> {

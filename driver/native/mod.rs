@@ -15,7 +15,8 @@
 //! | `memory.rs`, `window.rs` | regions, windows |
 //! | `cq.rs`, `channel.rs`, `events.rs` | completions, and news of them and of other things |
 //! | `qp.rs`, `attr.rs`, `srq.rs`, `ah.rs` | queue pairs, their attributes, shared receive queues, destinations |
-//! | `post.rs`, `numbers.rs` | lists of work in C's form; which work has ended, for who asks |
+//! | `direct.rs` | posting plain work, and polling, in few instructions |
+//! | `post.rs`, `numbers.rs` | other lists of work in C's form; which work has ended, for who asks |
 //! | `neighbour.rs`, `explain.rs` | what is done before a connection, and said when it is refused |
 
 mod ah;
@@ -24,6 +25,7 @@ mod channel;
 mod counters;
 mod cq;
 mod device;
+mod direct;
 mod events;
 mod explain;
 mod fault;
@@ -40,9 +42,12 @@ mod query;
 mod srq;
 mod window;
 
+pub(crate) use cq::NativeCq;
 pub(crate) use device::NativeDevice;
+pub(crate) use direct::Posted;
 pub(crate) use library::forbid;
 pub(crate) use post::{ReceiveRoom, SendRoom};
+pub(crate) use qp::NativeQp;
 
 use crate::verbs::context::DeviceInfo;
 use handle::Listed;

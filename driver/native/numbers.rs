@@ -99,10 +99,16 @@ impl Tickets {
         lock(&account.outstanding).clear();
     }
 
+    /// How much numbered work has not been polled.
+    #[inline(always)]
+    pub(super) fn outstanding(&self) -> u32 {
+        self.outstanding.load(Ordering::Acquire)
+    }
+
     /// Gives the completions of numbered work their numbers and the program's bits.
     #[inline]
     pub(super) fn settle(&self, completions: &mut [WorkCompletion], carried_out: impl FnMut(Bound)) {
-        if self.outstanding.load(Ordering::Acquire) != 0 {
+        if self.outstanding() != 0 {
             self.settle_each(completions, carried_out);
         }
     }

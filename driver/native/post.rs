@@ -1,4 +1,4 @@
-//! Lists of work in the form of C: one list a doorbell, linked as the library wants it, in room that the queue keeps.
+//! Lists of work in the form of C, where `direct.rs` does not serve: one list a doorbell, linked as the library wants it, in room that the queue keeps.
 //!
 //! Scatter/gather entries are laid out alike and stay where they are. What an operation does not need is left out of the C structure, in unions,
 //! where nobody looks at it.
@@ -107,7 +107,7 @@ fn in_c(wr: &SendWr, wr_id: u64, sg_list: *mut Sge, num_sge: usize, extra: Extra
 /// The entries of a work request that is not inline.
 #[inline(always)]
 fn entries(batch: &SendBatch, wr: &SendWr) -> (*mut Sge, usize) {
-    let sges = batch.sges.get(wr.sg.start as usize..wr.sg.end as usize).unwrap_or(&[]);
+    let sges = batch.sges.get(wr.operands()).unwrap_or(&[]);
     (sges.as_ptr().cast_mut(), sges.len())
 }
 
@@ -119,31 +119,6 @@ pub(super) struct SendCall {
 }
 
 impl SendCall {
-    /// Posts a list of one plain work request, as most are: no bytes inline, no atomic, no binding, no datagram.
-    #[inline(always)]
-    pub(super) fn post_one(&self, batch: &SendBatch, wr: &SendWr) -> Result<(), io::Error> {
-        let (sg_list, num_sge) = entries(batch, wr);
-        let has_imm = wr.opcode.has_imm();
-        let mut only = ibv_send_wr {
-            wr_id: wr.wr_id,
-            next: null_mut(),
-            sg_list,
-            num_sge: num_sge as c_int,
-            opcode: wr.opcode.raw(),
-            send_flags: wr.flags.bits(),
-            imm_data: MaybeUninit::new(if has_imm { wr.imm_data.to_be() } else { wr.imm_data }),
-            wr: ibv_send_wr_to {
-                rdma: ibv_send_wr_rdma { remote_addr: wr.remote.addr, rkey: wr.remote.rkey },
-            },
-            remote_srqn: MaybeUninit::uninit(),
-            more: ibv_send_wr_more { nothing: () },
-        };
-        let mut bad = null_mut();
-        // SAFETY: a live queue pair whose only poster we are, and a list of one whose entries the batch keeps meanwhile.
-        let returned = unsafe { (self.post)(self.qp.as_ptr(), &raw mut only, &raw mut bad) };
-        super::fault::failure(returned).map_or(Ok(()), Err)
-    }
-
     /// Posts a list: where it stopped and the library's reason, if it did.
     pub(super) fn post_list(
         &self,
@@ -239,7 +214,7 @@ impl<Q> ReceiveCall<Q> {
 }
 
 /// Where in a list the first work request is that was not posted. A library that does not tell has posted none.
-fn position_of<T>(bad: *mut T, first: *mut T, count: usize) -> usize {
+pub(super) fn position_of<T>(bad: *mut T, first: *mut T, count: usize) -> usize {
     let position = bad.addr().wrapping_sub(first.addr()) / size_of::<T>();
     if position < count { position } else { 0 }
 }

@@ -27,9 +27,9 @@ use tbrdma_proto::{
 };
 
 /// A queue pair.
-pub(super) struct NativeQp {
+pub(crate) struct NativeQp {
     core: Arc<Core>,
-    send: SendCall,
+    pub(super) send: SendCall,
     recv: ReceiveCall<ibv_qp>,
     qp_num: Qpn,
     qp_type: QpType,
@@ -106,8 +106,7 @@ impl NativeQp {
         self.send.qp.as_ptr()
     }
 
-    /// A list that is more than one plain work request.
-    #[cold]
+    /// Any list.
     fn post_any(&self, batch: &mut SendBatch) -> (u32, Option<Refused>) {
         let first = self.number_sends(batch);
         let mut begun = 0;
@@ -218,7 +217,7 @@ impl NativeQp {
 
     /// What the library did not take, and why: what our own rules find wrong with it says more than its error.
     #[cold]
-    fn refused_send(&self, batch: &SendBatch, position: usize, error: io::Error) -> Refused {
+    pub(super) fn refused_send(&self, batch: &SendBatch, position: usize, error: io::Error) -> Refused {
         let rules = SendRules {
             qp_type: self.qp_type,
             max_send_sge: self.cap.max_send_sge,
@@ -282,17 +281,7 @@ impl DeviceQp for NativeQp {
         self.cap
     }
 
-    #[inline]
     fn post_send(&self, _token: &mut SendToken, batch: &mut SendBatch) -> (u32, Option<Refused>) {
-        if let [wr] = &batch.wrs[..]
-            && !batch.numbered
-            && !wr.flags.contains(SendFlags::INLINE)
-            && !matches!(wr.opcode, Opcode::BindMw | Opcode::AtomicCmpAndSwp | Opcode::AtomicFetchAndAdd)
-            && self.qp_type != QpType::Ud
-        {
-            let outcome = self.send.post_one(batch, wr);
-            return (0, outcome.err().map(|error| self.refused_send(batch, 0, error)));
-        }
         self.post_any(batch)
     }
 
@@ -340,6 +329,11 @@ impl DeviceQp for NativeQp {
 
     fn query(&self) -> QpAttr {
         self.query_library().unwrap_or_else(|| *lock(&self.known))
+    }
+
+    fn native(self: Arc<Self>) -> Option<Arc<NativeQp>> {
+        // A datagram's destination must be looked up.
+        self.qp_type.is_connected().then_some(self)
     }
 
     fn sends_retired(&self) -> u32 {

@@ -215,13 +215,14 @@ impl DeviceQp for ProfiledQp {
                 for wr in batch.wrs.iter().take(verdict.posted) {
                     let mut wr = wr.clone();
                     if !wr.flags.contains(SendFlags::INLINE) {
-                        let start = part.sges.len() as u32;
+                        let first = part.sges.len();
                         let sges = batch.operands(&wr).0;
                         match elsewhere {
                             Some(elsewhere) => self.aliased(sges, &**elsewhere, &mut part.sges),
                             None => part.sges.extend_from_slice(sges),
                         }
-                        wr.sg = start..part.sges.len() as u32;
+                        wr.first_sge = first as u32;
+                        wr.num_sge = (part.sges.len() - first) as u32;
                     }
                     part.wrs.push(wr);
                 }

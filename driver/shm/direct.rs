@@ -115,15 +115,16 @@ impl ShmQp {
         let Some((ours, theirs)) = self.whole_regions(remote, sge, model, doorbell) else { return 0 };
         let length = sge.length;
         let Some(copies) = Copies::new(ours.place, theirs.place, length as usize) else { return 0 };
-        let sges = batch.sges.get(model.sg.end as usize..).unwrap_or(&[]);
+        let next = model.first_sge.wrapping_add(1);
+        let sges = batch.sges.get(next as usize..).unwrap_or(&[]);
         let most = rest.len().min(room as usize).min(sges.len());
         let (rest, sges) = (rest.get(..most).unwrap_or(rest), sges.get(..most).unwrap_or(sges));
         let mut done = 0;
         for (wr, sge) in rest.iter().zip(sges) {
-            let at = model.sg.end.wrapping_add(done);
+            let at = next.wrapping_add(done);
             let is_alike = wr.opcode == Opcode::RdmaWrite
                 && (wr.flags ^ model.flags) - SendFlags::SIGNALED == SendFlags::empty()
-                && (wr.sg.start, wr.sg.end) == (at, at.wrapping_add(1))
+                && (wr.first_sge, wr.num_sge) == (at, 1)
                 && (wr.remote.rkey, sge.lkey, sge.length) == (theirs.key, ours.key, length);
             if !is_alike || !copies.copy(ours.offset(sge.addr), theirs.offset(wr.remote.addr)) {
                 break;

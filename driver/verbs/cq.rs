@@ -3,6 +3,7 @@
 use super::context::Context;
 use crate::device::{DeviceCq, check_cqe};
 use crate::error::{Error, Result};
+use crate::native::NativeCq;
 use std::fmt;
 use std::sync::Arc;
 use tbrdma_proto::WorkCompletion;
@@ -16,6 +17,8 @@ pub struct CompletionQueue {
 pub(crate) struct Inner {
     context: Context,
     cq: Arc<dyn DeviceCq>,
+    /// The same, if it is an adapter's with nothing around it.
+    native: Option<Arc<NativeCq>>,
     has_channel: bool,
 }
 
@@ -27,7 +30,8 @@ impl fmt::Debug for CompletionQueue {
 
 impl CompletionQueue {
     pub(crate) fn new(context: &Context, cq: Arc<dyn DeviceCq>, has_channel: bool) -> Self {
-        Self { inner: Arc::new(Inner { context: context.clone(), cq, has_channel }) }
+        let native = Arc::clone(&cq).native();
+        Self { inner: Arc::new(Inner { context: context.clone(), cq, native, has_channel }) }
     }
 
     pub(crate) fn device(&self) -> &Arc<dyn DeviceCq> {
@@ -77,9 +81,12 @@ impl CompletionQueue {
     /// Makes no system call and allocates nothing while there is something to take or the wait is short. An empty poll that follows many others
     /// gives the core away (`sched_yield`): after 20 us without a completion, every 16th poll does. So two pollers that share a core, or a
     /// poller beside busy threads, do not starve the one they wait for.
-    #[inline]
+    #[inline(always)]
     pub fn poll<'a>(&self, out: &'a mut [WorkCompletion]) -> &'a [WorkCompletion] {
-        let count = self.inner.cq.poll(out);
+        let count = match &self.inner.native {
+            Some(native) => native.poll_directly(out),
+            None => self.inner.cq.poll(out),
+        };
         &out[..count]
     }
 

@@ -3,8 +3,9 @@
 use super::buffer::Buffer;
 use super::qp::Shared;
 use super::work::{Lent, ReceiveWrs, SendWrs};
-use crate::device::{ReceiveBatch, Refused, SendBatch, SendToken};
+use crate::device::{ReceiveBatch, Refused, SendBatch, SendToken, Shape};
 use crate::error::{Error, PostError, Result};
+use crate::native::{NativeQp, Posted};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tbrdma_proto::{QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, SendFlags, WorkCompletion};
@@ -64,6 +65,8 @@ pub(crate) fn outcome(
 /// The send half of a queue pair.
 pub struct SendQueue {
     pub(crate) shared: Arc<Shared>,
+    /// The queue pair, if plain lists are posted to it as they are.
+    native: Option<Arc<NativeQp>>,
     token: SendToken,
     batch: SendBatch,
     lent: Lent,
@@ -78,8 +81,12 @@ impl std::fmt::Debug for SendQueue {
 
 impl SendQueue {
     pub(crate) fn new(shared: &Arc<Shared>, token: SendToken) -> Self {
+        let device = Arc::clone(&shared.device);
+        // A list whose flags change is not posted as it is.
+        let native = if shared.sq_sig_all { None } else { device.native() };
         Self {
             shared: Arc::clone(shared),
+            native,
             token,
             batch: SendBatch::default(),
             lent: Lent::new(),
@@ -97,24 +104,31 @@ impl SendQueue {
     /// # Errors
     /// The first work request that was refused, and why; those before it were posted. What goes wrong with a posted one arrives as its
     /// completion.
-    #[inline]
+    #[inline(always)]
     pub fn post(&mut self, build: impl FnOnce(&mut SendWrs<'_>)) -> Result<(), PostError> {
         build(&mut self.start());
         self.complete()
     }
 
     /// A new list, empty, to be posted by [`complete`](Self::complete): [`post`](Self::post) in two steps (`ibv_wr_start(3)`).
-    #[inline]
+    #[inline(always)]
     pub fn start(&mut self) -> SendWrs<'_> {
-        self.batch.clear();
-        if !self.lent.is_empty() {
-            self.lent.clear();
+        self.batch.sges.clear();
+        if !self.batch.wrs.is_empty() {
+            self.abandon();
         }
         self.list()
     }
 
+    /// Forgets a list that was begun and never posted.
+    #[cold]
+    fn abandon(&mut self) {
+        self.batch.clear();
+        self.lent.clear();
+    }
+
     /// The list that [`start`](Self::start) began, to put more on it.
-    #[inline]
+    #[inline(always)]
     pub fn list(&mut self) -> SendWrs<'_> {
         SendWrs { batch: &mut self.batch, lent: &mut self.lent }
     }
@@ -123,8 +137,33 @@ impl SendQueue {
     ///
     /// # Errors
     /// As for [`post`](Self::post).
-    #[inline]
+    #[inline(always)]
     pub fn complete(&mut self) -> Result<(), PostError> {
+        let Some(native) = &self.native else { return self.complete_any() };
+        match native.post_one_directly(&mut self.batch) {
+            Posted::All => {
+                self.batch.wrs.clear();
+                self.batch.sges.clear();
+                Ok(())
+            }
+            not_yet => self.complete_natively(not_yet),
+        }
+    }
+
+    /// The rest of posting to an adapter what is not one plain work request, or was refused.
+    #[inline(never)]
+    fn complete_natively(&mut self, posted: Posted) -> Result<(), PostError> {
+        let Some(native) = self.native.as_ref().filter(|_| self.batch.shape != Shape::Any) else {
+            return self.complete_any();
+        };
+        let refused = native.post_list_directly(&mut self.batch, posted);
+        self.batch.clear();
+        let Some((index, reason)) = refused else { return Ok(()) };
+        Err(PostError { qp_num: self.qp_num(), index, reason, buffers: Vec::new() })
+    }
+
+    #[inline(never)]
+    fn complete_any(&mut self) -> Result<(), PostError> {
         if self.shared.sq_sig_all {
             for wr in &mut self.batch.wrs {
                 wr.flags |= SendFlags::SIGNALED;

@@ -3,7 +3,7 @@
 use super::address::AddressHandle;
 use super::buffer::Buffer;
 use super::memory::MrSlice;
-use crate::device::{ReceiveBatch, ReceiveWr, SendBatch};
+use crate::device::{ReceiveBatch, ReceiveWr, SendBatch, Shape};
 use crate::mem::RawSge;
 use tbrdma_proto::{MwBind, Opcode, Qpn, RemoteAddr, SendFlags, SendWr, UdDestination};
 
@@ -49,41 +49,49 @@ pub struct SendWrs<'a> {
 const NOWHERE: RemoteAddr = RemoteAddr { addr: 0, rkey: 0 };
 
 impl SendWrs<'_> {
+    #[inline]
     fn push(&mut self, opcode: Opcode, list: &[MrSlice], remote: RemoteAddr) -> SendWrBuilder<'_> {
-        let start = self.batch.sges.len() as u32;
+        let first_sge = self.batch.sges.len() as u32;
         match list {
             // By far the most common, and shorter so.
             [only] => self.batch.sges.push(only.sge()),
             list => self.batch.sges.extend(list.iter().map(MrSlice::sge)),
         }
-        let sg = start..self.batch.sges.len() as u32;
-        self.push_wr(opcode, SendFlags::SIGNALED, remote, sg)
+        if opcode.has_imm() {
+            self.batch.shape = self.batch.shape.max(Shape::Immediate);
+        } else if !matches!(opcode, Opcode::Send | Opcode::RdmaWrite | Opcode::RdmaRead) {
+            self.batch.shape = Shape::Any;
+        }
+        self.push_wr(opcode, SendFlags::SIGNALED, remote, first_sge, list.len() as u32)
     }
 
     fn push_inline(&mut self, opcode: Opcode, bytes: &[u8], remote: RemoteAddr) -> SendWrBuilder<'_> {
-        let start = self.batch.inline.len() as u32;
+        let first = self.batch.inline.len() as u32;
         self.batch.inline.extend_from_slice(bytes);
-        let sg = start..self.batch.inline.len() as u32;
-        self.push_wr(opcode, SendFlags::SIGNALED | SendFlags::INLINE, remote, sg)
+        self.batch.shape = Shape::Any;
+        self.push_wr(opcode, SendFlags::SIGNALED | SendFlags::INLINE, remote, first, bytes.len() as u32)
     }
 
+    #[inline(always)]
     fn push_wr(
         &mut self,
         opcode: Opcode,
         flags: SendFlags,
         remote: RemoteAddr,
-        sg: std::ops::Range<u32>,
+        first_sge: u32,
+        num_sge: u32,
     ) -> SendWrBuilder<'_> {
         let wr = self.batch.wrs.push_mut(SendWr {
             wr_id: 0,
+            first_sge,
+            compare_add: 0,
+            num_sge,
             opcode,
             flags,
             imm_data: 0,
             remote,
-            compare_add: 0,
             swap: 0,
             ud: None,
-            sg,
         });
         SendWrBuilder { wr }
     }
@@ -91,26 +99,28 @@ impl SendWrs<'_> {
     /// A work request written by hand, of these entries; its own `sg` means nothing.
     #[inline]
     pub fn raw(&mut self, wr: SendWr, list: &[RawSge]) {
-        let start = self.batch.sges.len() as u32;
+        let (first_sge, num_sge) = (self.batch.sges.len() as u32, list.len() as u32);
         match list {
             [only] => self.batch.sges.push(only.sge()),
             list => self.batch.sges.extend(list.iter().map(|entry| entry.sge())),
         }
-        let sg = start..self.batch.sges.len() as u32;
-        self.batch.wrs.push(SendWr { flags: wr.flags - SendFlags::INLINE, sg, ..wr });
+        self.batch.shape = Shape::Any;
+        self.batch.wrs.push(SendWr { flags: wr.flags - SendFlags::INLINE, first_sge, num_sge, ..wr });
     }
 
     /// A work request written by hand, of bytes that are copied now; its own `sg` means nothing.
     pub fn raw_inline<'b>(&mut self, wr: SendWr, bytes: impl IntoIterator<Item = &'b [u8]>) {
-        let start = self.batch.inline.len() as u32;
+        let first = self.batch.inline.len();
         for part in bytes {
             self.batch.inline.extend_from_slice(part);
         }
-        let sg = start..self.batch.inline.len() as u32;
-        self.batch.wrs.push(SendWr { flags: wr.flags | SendFlags::INLINE, sg, ..wr });
+        let (first_sge, num_sge) = (first as u32, (self.batch.inline.len() - first) as u32);
+        self.batch.shape = Shape::Any;
+        self.batch.wrs.push(SendWr { flags: wr.flags | SendFlags::INLINE, first_sge, num_sge, ..wr });
     }
 
     /// SEND.
+    #[inline]
     pub fn send(&mut self, list: impl SgList) -> SendWrBuilder<'_> {
         self.push(Opcode::Send, list.slices(), NOWHERE)
     }
@@ -119,6 +129,7 @@ impl SendWrs<'_> {
     pub fn send_buffer(&mut self, buffer: Buffer, len: usize) -> SendWrBuilder<'_> {
         let slice = buffer.slice(len);
         self.lent.push((self.batch.wrs.len(), buffer));
+        self.batch.shape = Shape::Any;
         self.push(Opcode::Send, &[slice], NOWHERE)
     }
 
@@ -128,6 +139,7 @@ impl SendWrs<'_> {
     }
 
     /// SEND with 32 bits of immediate data, in host order here and there.
+    #[inline]
     pub fn send_with_imm(&mut self, list: impl SgList, imm_data: u32) -> SendWrBuilder<'_> {
         let builder = self.push(Opcode::SendWithImm, list.slices(), NOWHERE);
         builder.wr.imm_data = imm_data;
@@ -172,6 +184,7 @@ impl SendWrs<'_> {
     }
 
     /// RDMA WRITE.
+    #[inline]
     pub fn write(&mut self, list: impl SgList, remote: RemoteAddr) -> SendWrBuilder<'_> {
         self.push(Opcode::RdmaWrite, list.slices(), remote)
     }
@@ -182,6 +195,7 @@ impl SendWrs<'_> {
     }
 
     /// RDMA WRITE that also completes a receive at the peer, with 32 bits of immediate data.
+    #[inline]
     pub fn write_with_imm(
         &mut self,
         list: impl SgList,
@@ -206,6 +220,7 @@ impl SendWrs<'_> {
     }
 
     /// RDMA READ into the list.
+    #[inline]
     pub fn read(&mut self, list: impl SgList, remote: RemoteAddr) -> SendWrBuilder<'_> {
         self.push(Opcode::RdmaRead, list.slices(), remote)
     }
@@ -238,33 +253,39 @@ pub struct SendWrBuilder<'a> {
 }
 
 impl SendWrBuilder<'_> {
+    #[inline]
     fn flag(self, flag: SendFlags, on: bool) -> Self {
         self.wr.flags.set(flag, on);
         self
     }
 
     /// The identifier that its completion carries.
+    #[inline]
     pub fn id(self, wr_id: u64) -> Self {
         self.wr.wr_id = wr_id;
         self
     }
 
     /// No completion if it succeeds; it keeps its place in the queue until a later signaled one has been polled.
+    #[inline]
     pub fn unsignaled(self) -> Self {
         self.flag(SendFlags::SIGNALED, false)
     }
 
     /// A completion also if it succeeds (the default).
+    #[inline]
     pub fn signaled(self) -> Self {
         self.flag(SendFlags::SIGNALED, true)
     }
 
     /// The receiver's completion is a solicited one.
+    #[inline]
     pub fn solicited(self) -> Self {
         self.flag(SendFlags::SOLICITED, true)
     }
 
     /// Starts only when all earlier READs and atomics of the queue have ended.
+    #[inline]
     pub fn fence(self) -> Self {
         self.flag(SendFlags::FENCE, true)
     }

@@ -157,7 +157,8 @@ impl Pair {
             compare_add: 0,
             swap: 0,
             ud: None,
-            sg: 0..0,
+            first_sge: 0,
+            num_sge: 0,
         }
     }
 

@@ -229,7 +229,8 @@ impl Fabric {
     ) -> Result<u32, PostFault> {
         let len = inline.len() as u64 + sges.iter().map(|sge| u64::from(sge.length)).sum::<u64>();
         self.record(node, Happening::PostedSend { qpn, wr_id: wr.wr_id, opcode: wr.opcode, len });
-        let wr = SendWr { sg: 0..sges.len().max(inline.len()) as u32, ..wr.clone() };
+        let num_sge = sges.len().max(inline.len()) as u32;
+        let wr = SendWr { first_sge: 0, num_sge, ..wr.clone() };
         self.touch(node, qpn, |now, qp, _| qp.post_send(now, &wr, sges, inline))
             .unwrap_or(Err(PostFault::State { state: QpState::Reset }))
     }

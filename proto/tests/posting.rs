@@ -27,7 +27,8 @@ fn wr(opcode: Opcode) -> SendWr {
         compare_add: 0,
         swap: 0,
         ud: Some(UdDestination { ah: 0, qpn: Qpn::default(), qkey: 0x1111 }),
-        sg: 0..0,
+        first_sge: 0,
+        num_sge: 0,
     }
 }
 

@@ -114,7 +114,8 @@ fn write(wr_id: u64) -> SendWr {
         compare_add: 0,
         swap: 0,
         ud: None,
-        sg: 0..0,
+        first_sge: 0,
+        num_sge: 0,
     }
 }
 

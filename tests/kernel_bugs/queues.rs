@@ -41,7 +41,8 @@ fn work_requests_changed_after_they_are_posted() {
                 compare_add: 0,
                 swap: 0,
                 ud: None,
-                sg: 0..0,
+                first_sge: 0,
+                num_sge: 0,
             };
             a.qp.post(|wrs| wrs.raw(wr, &list)).unwrap();
             list.copy_from_slice(&entries(&a, [4096..6144, 6144..8192]));

@@ -1,5 +1,6 @@
-//! The library. The name of a device says what fails on it: `create_qp-12` refuses every `ibv_create_qp` with error 12, and `plain` nothing. Everything
-//! else works: a queue pair takes any attribute, and a send completes at once and goes nowhere. `bad_pkey_cntr` of any port tells how many
+//! The library. The name of a device says what fails on it: `create_qp-12` refuses every `ibv_create_qp` with error 12, and `plain` nothing. `second` takes the
+//! first work request of a list of sends and no other, and the completions of `noisy` are full of bits that mean nothing. Everything else works: a queue pair takes
+//! any attribute, and a send completes at once and goes nowhere; its completion tells what it was. `bad_pkey_cntr` of any port tells how many
 //! objects there are, of all devices, and `qkey_viol_cntr` how many contexts.
 
 #![allow(missing_docs, unreachable_pub, reason = "exported to C")]
@@ -51,7 +52,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(1);
 
 fn names() -> Vec<String> {
     let failing = CALLS.iter().chain(&MORE).flat_map(|call| ERRORS.map(|error| format!("{call}-{error}")));
-    std::iter::once("plain".to_owned()).chain(failing).collect()
+    ["plain", "second", "noisy"].map(str::to_owned).into_iter().chain(failing).collect()
 }
 
 /// The devices, for the life of the process.
@@ -309,12 +310,18 @@ pub extern "C" fn ibv_destroy_qp(qp: *mut ibv_qp) -> c_int {
 }
 
 unsafe extern "C" fn poll_cq(cq: *mut ibv_cq, count: c_int, out: *mut ibv_wc) -> c_int {
+    // As a driver may that finds out in the middle.
+    let noise =
+        unsafe { core::mem::transmute::<[u8; size_of::<ibv_wc>()], ibv_wc>([0xfe; size_of::<ibv_wc>()]) };
     if unsafe { told((*cq).context, "poll_cq") }.is_some() {
+        unsafe { out.write(noise) };
         return -1;
     }
+    let is_noisy = unsafe { told((*cq).context, "noisy") }.is_some();
     let mut completions = unsafe { &(*cq.cast::<Cq>()).completions }.lock().expect("nobody panics");
     let found = completions.len().min(count as usize);
     for (place, wc) in completions.drain(..found).enumerate() {
+        let wc = if is_noisy { ibv_wc { wr_id: wc.wr_id, ..noise } } else { wc };
         unsafe { out.add(place).write(wc) };
     }
     found as c_int
@@ -331,13 +338,36 @@ unsafe extern "C" fn post_send(qp: *mut ibv_qp, wr: *mut ibv_send_wr, bad: *mut 
     let mut next = wr;
     while let Some(wr) = unsafe { next.as_ref() } {
         if wr.send_flags & 2 != 0 {
-            let zeroed: ibv_wc = unsafe { core::mem::zeroed() };
-            let wc = ibv_wc { wr_id: wr.wr_id, qp_num: qp.qp_num, ..zeroed };
-            cq.lock().expect("nobody panics").push_back(wc);
+            cq.lock().expect("nobody panics").push_back(unsafe { echo(qp, wr) });
         }
         next = wr.next;
+        if !next.is_null() && unsafe { told(qp.context, "second") }.is_some() {
+            unsafe { *bad = next };
+            return libc::ENOMEM;
+        }
     }
     0
+}
+
+/// A completion that tells what the work request was: its bytes, and how many entries they were in; its immediate data; the low bits of its place at the peer.
+unsafe fn echo(qp: &ibv_qp, wr: &ibv_send_wr) -> ibv_wc {
+    let mut wc: ibv_wc = unsafe { core::mem::zeroed() };
+    (wc.wr_id, wc.qp_num, wc.vendor_err) = (wr.wr_id, qp.qp_num, wr.num_sge as u32);
+    if wr.num_sge > 0 {
+        let entries = unsafe { core::slice::from_raw_parts(wr.sg_list, wr.num_sge as usize) };
+        wc.byte_len = entries.iter().map(|entry| entry.length).sum();
+    }
+    let (is_write, has_imm) = (wr.opcode < 2, wr.opcode == 1 || wr.opcode == 3);
+    if is_write {
+        wc.opcode = 1;
+        let rdma = unsafe { wr.wr.rdma };
+        (wc.src_qp, wc.slid) = (rdma.rkey, rdma.remote_addr as u16);
+    }
+    if has_imm {
+        wc.wc_flags = 2;
+        wc.imm_data = unsafe { wr.imm_data.assume_init() };
+    }
+    wc
 }
 
 unsafe extern "C" fn post_recv(qp: *mut ibv_qp, wr: *mut ibv_recv_wr, bad: *mut *mut ibv_recv_wr) -> c_int {

@@ -109,7 +109,8 @@ pub(crate) fn work_request(wr_id: u64, opcode: Opcode, flags: SendFlags) -> Send
         compare_add: 0,
         swap: 0,
         ud: None,
-        sg: 0..0,
+        first_sge: 0,
+        num_sge: 0,
     }
 }
 

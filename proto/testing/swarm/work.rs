@@ -154,7 +154,8 @@ impl World {
             compare_add: 0,
             swap: 0,
             ud: None,
-            sg: 0..0,
+            first_sge: 0,
+            num_sge: 0,
         };
         let mut draft = Draft {
             wr,

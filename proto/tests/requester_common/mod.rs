@@ -190,7 +190,8 @@ pub(crate) fn wr(wr_id: u64, opcode: Opcode) -> SendWr {
         compare_add: 0,
         swap: 0,
         ud: None,
-        sg: 0..0,
+        first_sge: 0,
+        num_sge: 0,
     }
 }
 

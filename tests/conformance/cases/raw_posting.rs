@@ -24,7 +24,8 @@ fn send(wr_id: u64, flags: SendFlags) -> SendWr {
         compare_add: 0,
         swap: 0,
         ud: None,
-        sg: 0..0,
+        first_sge: 0,
+        num_sge: 0,
     }
 }
 

@@ -256,7 +256,8 @@ impl Party for Wire {
             compare_add: work.compare_add,
             swap: work.swap,
             ud,
-            sg: 0..u32::from(work.length > 0),
+            first_sge: 0,
+            num_sge: u32::from(work.length > 0),
         };
         self.with_qp(qpn, |qp, now| Ok(qp.post_send(now, &wr, &sges, &[]).map(drop)?))
     }
