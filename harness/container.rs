@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::error::{Context, Error, Result};
 use crate::grid::Grid;
 use crate::result::{Report, SCHEMA};
+use crate::stress::result::{self as stress, StressReport};
 
 /// What the schemas of files with many results begin with.
 const MANY: &str = "tbrdma-bench-";
@@ -21,6 +22,8 @@ pub struct Contents {
     pub results: Vec<(String, Report)>,
     /// What is told of all of them together, in tables.
     pub tables: Vec<Grid>,
+    /// Stress runs, each with its name.
+    pub stress: Vec<(String, StressReport)>,
 }
 
 /// Reads a file.
@@ -31,8 +34,13 @@ pub fn read(path: &Path) -> Result<Contents> {
     let shown = path.display();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let text = std::fs::read_to_string(path).context(|| format!("read the result {shown}"))?;
-    let Some(mut value) = serde_json::from_str::<Value>(&text).ok().filter(is_of_many) else {
-        return Ok(Contents { results: vec![(stem, Report::read(path)?)], tables: Vec::new() });
+    let value = serde_json::from_str::<Value>(&text).ok();
+    if value.as_ref().and_then(|value| value.get("schema")).is_some_and(|schema| schema == stress::SCHEMA) {
+        let report = serde_json::from_str(&text).context(|| format!("read the result {shown}"))?;
+        return Ok(Contents { stress: vec![(stem, report)], ..Contents::default() });
+    }
+    let Some(mut value) = value.filter(is_of_many) else {
+        return Ok(Contents { results: vec![(stem, Report::read(path)?)], ..Contents::default() });
     };
     let tables = value.get_mut("tables").map(Value::take).unwrap_or_else(|| Value::Array(Vec::new()));
     let mut tables: Vec<Grid> =
@@ -52,7 +60,7 @@ pub fn read(path: &Path) -> Result<Contents> {
         let report = serde_json::from_value(report).context(|| format!("read a result of {shown}"))?;
         Ok((format!("{stem} {name}"), report))
     };
-    Ok(Contents { results: found.into_iter().map(named).collect::<Result<_>>()?, tables })
+    Ok(Contents { results: found.into_iter().map(named).collect::<Result<_>>()?, tables, stress: Vec::new() })
 }
 
 fn is_of_many(value: &Value) -> bool {

@@ -22,6 +22,7 @@ pub(super) struct Chart {
     pub(super) y: Axis,
     pub(super) lines: Vec<Line>,
     pub(super) bars: Vec<Bar>,
+    pub(super) bands: Vec<Band>,
 }
 
 /// An axis.
@@ -55,6 +56,18 @@ pub(super) struct Bar {
     pub(super) y: String,
     pub(super) width: String,
     pub(super) height: String,
+    /// What it stands for, in words.
+    pub(super) label: String,
+}
+
+/// A stretch of the x axis that is shaded.
+#[derive(Debug)]
+pub(super) struct Band {
+    pub(super) x: String,
+    pub(super) width: String,
+    /// Where its name stands, which is written upwards: most are narrow.
+    pub(super) middle: String,
+    pub(super) name: String,
     /// What it stands for, in words.
     pub(super) label: String,
 }

@@ -11,13 +11,21 @@ const BARS: usize = 64;
 /// How many of a thousand samples a distribution leaves out at its slow end: they would make all others one bar. The percentiles have them.
 const LEFT_OUT: f64 = 1.0;
 
+/// A distribution, to be drawn as a line.
+pub(super) struct Curve<'r> {
+    /// Which of the colours and dashes.
+    pub(super) style: usize,
+    pub(super) label: String,
+    pub(super) samples: u64,
+    pub(super) distribution: &'r [(f64, u64)],
+}
+
 /// The percentiles of latencies: further right are fewer and slower messages, by powers of ten.
-pub(super) fn curves(reports: &[(u32, &(String, Report))]) -> Chart {
-    let all = || reports.iter().map(|(number, (name, report))| (*number, name, report));
-    let most = all().map(|(_, _, report)| report.samples).max().unwrap_or(1).max(2);
+pub(super) fn curves(all: &[Curve<'_>]) -> Chart {
+    let most = all.iter().map(|curve| curve.samples).max().unwrap_or(1).max(2);
     // The slowest of n samples is drawn where one in n is.
     let rarest = (most as f64).log10().max(1.0);
-    let values = || all().flat_map(|(_, _, report)| report.distribution.iter().map(|(ns, _)| *ns));
+    let values = || all.iter().flat_map(|curve| curve.distribution.iter().map(|(ns, _)| *ns));
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
     let x = Scale::linear(0.0, rarest, LEFT, RIGHT);
     let y = Scale::logarithmic(low * 0.9, high * 1.1, BOTTOM, TOP);
@@ -31,12 +39,9 @@ pub(super) fn curves(reports: &[(u32, &(String, Report))]) -> Chart {
         })
         .collect();
     marks.insert(1, Mark { at: number(x.at(2_f64.log10())), label: "p50".to_owned() });
-    let lines = all()
-        .map(|(number, name, report)| Line {
-            label: format!("{number} {name}"),
-            style: number as usize,
-            points: curve(report, x, y),
-        })
+    let lines = all
+        .iter()
+        .map(|curve| Line { label: curve.label.clone(), style: curve.style, points: places(curve, x, y) })
         .collect();
     Chart {
         id: "curves".to_owned(),
@@ -50,15 +55,16 @@ pub(super) fn curves(reports: &[(u32, &(String, Report))]) -> Chart {
         y: Axis { label: "latency".to_owned(), marks: y.marks(nanoseconds) },
         lines,
         bars: Vec::new(),
+        bands: Vec::new(),
     }
 }
 
-/// The line of one run: a step for each value, at the part of the samples that were faster and at that with it.
-fn curve(report: &Report, x: Scale, y: Scale) -> String {
-    let total = report.distribution.iter().map(|(_, count)| *count).sum::<u64>().max(1) as f64;
+/// The line of one distribution: a step for each value, at the part of the samples that were faster and at that with it.
+fn places(curve: &Curve<'_>, x: Scale, y: Scale) -> String {
+    let total = curve.distribution.iter().map(|(_, count)| *count).sum::<u64>().max(1) as f64;
     let rank = |faster: u64| -((1.0 - faster as f64 / total).max(1.0 / total)).log10();
     let mut faster = 0;
-    points(report.distribution.iter().flat_map(|(ns, count)| {
+    points(curve.distribution.iter().flat_map(|(ns, count)| {
         let from = (x.at(rank(faster)), y.at(*ns));
         faster += count;
         [from, (x.at(rank(faster)), y.at(*ns))]
@@ -148,7 +154,26 @@ pub(super) fn bars(id: u32, report: &Report, shares: &[Share], slower: u64) -> O
         y: Axis { label: "part of the messages".to_owned(), marks: y.marks(|part| format!("{part} %")) },
         lines: Vec::new(),
         bars,
+        bands: Vec::new(),
     })
+}
+
+/// A figure of a stretch, and what it is called.
+type Pick = (&'static str, fn(&Stretch) -> Option<f64>);
+
+/// Those of latencies.
+const LATENCIES: &[Pick] =
+    &[("median", |s| s.p50), ("p99", |s| s.p99), ("slowest", |s| s.max), ("floor, median", |s| s.floor)];
+
+/// The lines of some figures in the course of time, those that there are.
+fn lines(picks: &[Pick], stretches: &[Stretch], x: Scale, y: Scale) -> Vec<Line> {
+    let middle = |stretch: &Stretch| x.at(stretch.at_s + stretch.lasted_s / 2.0);
+    let lines = (1..).zip(picks).map(|(style, (label, pick))| Line {
+        label: (*label).to_owned(),
+        style,
+        points: points(stretches.iter().filter_map(|stretch| Some((middle(stretch), y.at(pick(stretch)?))))),
+    });
+    lines.filter(|line| !line.points.is_empty()).collect()
 }
 
 /// One run in the course of time; nothing if it is too short to have one.
@@ -156,14 +181,9 @@ pub(super) fn course(id: u32, report: &Report) -> Option<Chart> {
     let stretches = &report.timeline;
     let end = stretches.last().map(|last| last.at_s + last.lasted_s).filter(|_| stretches.len() > 1)?;
     let x = Scale::linear(0.0, end, LEFT, RIGHT);
-    let middle = |stretch: &Stretch| x.at(stretch.at_s + stretch.lasted_s / 2.0);
     let is_latency = report.one_way_ns.is_some();
-    type Pick = fn(&Stretch) -> Option<f64>;
-    let picks: &[(&str, Pick)] = if is_latency {
-        &[("median", |s| s.p50), ("p99", |s| s.p99), ("slowest", |s| s.max), ("floor, median", |s| s.floor)]
-    } else {
-        &[("run", |s| s.bytes_per_s), ("floor", |s| s.floor)]
-    };
+    let picks: &[Pick] =
+        if is_latency { LATENCIES } else { &[("run", |s| s.bytes_per_s), ("floor", |s| s.floor)] };
     let values = || picks.iter().flat_map(|(_, pick)| stretches.iter().filter_map(pick));
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
     if !low.is_finite() {
@@ -175,11 +195,6 @@ pub(super) fn course(id: u32, report: &Report) -> Option<Chart> {
         Scale::linear(0.0, high * 1.05, BOTTOM, TOP)
     };
     let unit: fn(f64) -> String = if is_latency { nanoseconds } else { bytes };
-    let lines = (1..).zip(picks).map(|(style, (label, pick))| Line {
-        label: (*label).to_owned(),
-        style,
-        points: points(stretches.iter().filter_map(|stretch| Some((middle(stretch), y.at(pick(stretch)?))))),
-    });
     Some(Chart {
         id: format!("course-{id}"),
         title: "In the course of time".to_owned(),
@@ -195,9 +210,18 @@ pub(super) fn course(id: u32, report: &Report) -> Option<Chart> {
             marks: x.marks(|at| format!("{at:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()),
         },
         y: Axis { label: if is_latency { "latency" } else { "throughput" }.to_owned(), marks: y.marks(unit) },
-        lines: lines.filter(|line| !line.points.is_empty()).collect(),
+        lines: lines(picks, stretches, x, y),
         bars: Vec::new(),
+        bands: Vec::new(),
     })
+}
+
+/// The lines of latencies in the course of time, and the scale they are drawn on; nothing if there are none.
+pub(super) fn lines_of_latencies(stretches: &[Stretch], x: Scale) -> Option<(Scale, Vec<Line>)> {
+    let values = || stretches.iter().flat_map(|stretch| [stretch.p50, stretch.p99, stretch.max]).flatten();
+    let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    let y = low.is_finite().then(|| Scale::logarithmic(low * 0.9, high * 1.1, BOTTOM, TOP))?;
+    Some((y, lines(LATENCIES, stretches, x, y)))
 }
 
 #[cfg(test)]

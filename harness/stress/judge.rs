@@ -145,9 +145,15 @@ impl Facts<'_> {
             say(format!("{name} at most {most}"), self.counted(count <= *most, count));
         }
         if let Some(status) = expect.status {
-            let (status, others) = (status_name(status.0), self.statuses.join(", "));
-            let holds = !self.statuses.is_empty() && self.statuses.iter().all(|one| *one == status);
-            let found = if others.is_empty() { "none died".to_owned() } else { others };
+            let status = status_name(status.0);
+            let others: Vec<_> =
+                self.statuses.iter().filter(|one| **one != status).map(String::as_str).collect();
+            let found = match (self.statuses.len(), others.is_empty()) {
+                (0, _) => "none died".to_owned(),
+                (died, true) => format!("{died} died so"),
+                (died, false) => format!("of {died} that died, with {}", others.join(", ")),
+            };
+            let holds = !self.statuses.is_empty() && others.is_empty();
             say(format!("queue pairs die with {status}"), (is(holds), found));
         }
         if let Some(within) = expect.told_within {

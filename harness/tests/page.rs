@@ -117,7 +117,7 @@ fn twenty_long_results_stay_under_a_mebibyte() {
         })
         .collect();
     let reports: Vec<_> = (0..20).map(|n| (format!("run {n}"), report.clone())).collect();
-    let page = page("Twenty", &reports, &[]).unwrap();
+    let page = page("Twenty", &reports, &[], &[]).unwrap();
     assert!(page.len() < 1 << 20, "{} bytes", page.len());
 }
 
@@ -127,7 +127,7 @@ fn a_result_with_wrong_bytes_is_marked() {
     let mut report = Report::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     (report.verified, report.errors, report.first_error) = (false, 3, Some("message 7: byte 2".to_owned()));
-    let page = page("Wrong", &[("wrong".to_owned(), report)], &[]).unwrap();
+    let page = page("Wrong", &[("wrong".to_owned(), report)], &[], &[]).unwrap();
     assert!(page.contains("1 of them is not verified") && page.contains("Not verified: 3 of"));
     assert!(page.contains("the first: message 7: byte 2"));
 }

@@ -110,6 +110,11 @@ fn a_browser_shows_the_page_as_it_is_meant() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         files.push(path);
     }
+    // And a run with phases that are shaded.
+    let path = folder.0.join("stress.json");
+    let output = run(&["stress", "flaky-cable", "--quiet", "--json", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    files.push(path);
     let page = folder.0.join("page.html");
     let files: Vec<_> = files.iter().map(|path| path.to_str().unwrap()).collect();
     let output = run(&[&["report", "-o", page.to_str().unwrap()], &files[..]].concat());

@@ -2,9 +2,12 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 mod common;
+#[path = "../../tests/common/skip.rs"]
+mod skip;
 
 use common::{run, stderr, stdout};
 use serde_json::Value;
+use tbrdma_bench::page::page;
 use tbrdma_bench::stress::judge::Outcome;
 use tbrdma_bench::stress::plan::Plan;
 use tbrdma_bench::stress::result::StressReport;
@@ -47,12 +50,65 @@ fn every_plan_meets_what_it_expects_and_is_the_same_to_the_bit() {
     }
 }
 
-/// A plan of one fault phase.
+/// A plan of one phase, of 20 ms, in which something is wrong.
 fn plan(run: &str, phase: &str, more: &str) -> Plan {
-    let text = format!(
-        "name = 'x'\nabout = 'y'\n[run]\nsize = 512\n{run}\n[[phase]]\nname = 'calm'\nfor = '20ms'\n[[phase]]\nname = 'bad'\nfor = '20ms'\n{phase}\n{more}"
-    );
+    plan_that_lasts(20, run, phase, more)
+}
+
+fn plan_that_lasts(ms: u32, run: &str, phase: &str, more: &str) -> Plan {
+    let calm = "[[phase]]\nname = 'calm'\nfor = '20ms'\n";
+    let bad = format!("[[phase]]\nname = 'bad'\nfor = '{ms}ms'\n{phase}\n");
+    let text = format!("name = 'x'\nabout = 'y'\n[run]\nsize = 512\n{run}\n{calm}{bad}{more}");
     parse(&text).unwrap_or_else(|error| panic!("{text}\n{error}"))
+}
+
+#[test]
+fn the_page_shades_and_names_what_went_wrong_and_has_all_of_it_in_words() {
+    let plan = parse(shipped::find("flaky-cable").unwrap()).unwrap();
+    let report = on("sim:page", &plan, plan.seed);
+    let page = page("Stress", &[], &[], &[("one".to_owned(), report.clone())]).unwrap();
+    let bad: Vec<_> = report.phases.iter().filter(|phase| phase.wrong.is_some()).collect();
+    let bands = page.split("<g class=\"bands\">").nth(1).unwrap().split("</g>").next().unwrap();
+    assert_eq!(bands.matches("<rect ").count(), bad.len());
+    let description =
+        page.split("<desc id=\"course-1-text\">").nth(1).unwrap().split("</desc>").next().unwrap();
+    for phase in bad {
+        assert!(bands.contains(&format!("<title>{}, from", phase.name)), "{bands}");
+        assert!(description.contains(&phase.name), "{description}");
+    }
+    for phase in &report.phases {
+        assert!(page.contains(&format!("<th scope=\"row\">{}</th>", phase.name)));
+    }
+    assert!(report.expectations.iter().all(|judged| page.contains(&judged.expected.replace('\'', "&#39;"))));
+    assert_eq!(page.matches("<polyline").count(), 3 + report.phases.len());
+    assert!(page.contains("virtual time of a simulated network"));
+    for foreign in ["<script", "src=", "@import", "url("] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+}
+
+#[test]
+fn a_device_in_real_time_recovers_too() {
+    let calm = "[[phase]]\nname = 'after'\nfor = '50ms'\n";
+    let lossy =
+        "both = 'loss=10%'\n[phase.expect]\ncounters = { fault_dropped = 1, retransmitted_pkts = 1 }\n";
+    let paused = "pause_receiver = true\nhogs = 1\n[phase.expect]\nfailed_at_most = 0\n";
+    for (device, ms, run, phase) in [
+        // Long enough for a thread that others keep from its core.
+        ("udp:lo", 400, "rate = 2000", lossy),
+        ("udp:lo", 30, "rate = 2000\nreceives = 8", paused),
+        ("shm", 30, "rate = 2000\nreceives = 8", paused),
+    ] {
+        if let Err(error) = tbrdma::open(device) {
+            skip::skip(format!("device {device}: {error}"));
+            continue;
+        }
+        let report = on(device, &plan_that_lasts(ms, run, phase, calm), 3);
+        let full = text::full(&report);
+        assert_eq!((report.verdict, report.failed, report.unsent), (Outcome::Met, 0, 0), "{full}");
+        assert!(report.verified && !report.is_virtual && report.environment.is_some(), "{full}");
+        assert_by_schema(&report);
+    }
 }
 
 #[test]
