@@ -21,6 +21,7 @@
 //! | [`stress`] | what a connection bears: plans of what goes wrong when, and what is expected |
 //! | [`record`], [`replay`] | traces of programs, and their requests posted again |
 //! | [`doctor`] | what RDMA the host has, and why not more |
+//! | [`soak`] | one connection under load for long |
 //! | [`mod@run`] | the order of it all |
 //!
 //! Every figure that is printed was measured in that run, and the bytes were checked.
@@ -71,6 +72,7 @@ pub mod result;
 pub mod run;
 pub mod session;
 pub mod signals;
+pub mod soak;
 pub mod stream;
 pub mod stress;
 pub mod sweep;

@@ -23,6 +23,15 @@ pub struct OutputFlags {
     pub quiet: bool,
 }
 
+impl OutputFlags {
+    /// Is the terminal for people, and are they to be told?
+    #[must_use]
+    pub fn tells(&self) -> bool {
+        let is_stdout = |path: &PathBuf| path.as_os_str() == "-";
+        !self.quiet && ![&self.json, &self.csv].into_iter().flatten().any(is_stdout)
+    }
+}
+
 /// The files, tried before anything is measured.
 #[derive(Debug)]
 pub struct Outputs {

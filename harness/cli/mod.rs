@@ -7,7 +7,7 @@ mod units;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Result, one_line};
-use crate::{compare, doctor, gate, page, peers, ranks, record, replay, stress, sweep};
+use crate::{compare, doctor, gate, page, peers, ranks, record, replay, soak, stress, sweep};
 use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
 pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
@@ -63,6 +63,9 @@ pub enum Command {
     /// The same sizes over TCP, UDP, a Unix socket and each device: what RDMA buys here
     #[command(after_help = peers::EXAMPLES)]
     Peers(peers::Flags),
+    /// One connection under load for long: rolling percentiles, and what keeps growing
+    #[command(after_help = soak::EXAMPLES)]
+    Soak(soak::Flags),
     /// Whether results keep the limits of a plan
     #[command(after_help = GATE_EXAMPLES)]
     Gate(gate::Flags),

@@ -38,7 +38,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// A time, as 2s or 500ms.
 ///
 /// # Errors
-/// No number, an unknown unit, or outside 1 ms to 1 hour.
+/// No number, an unknown unit, or outside 1 ms to 1 week.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let number: f64 = digits.parse().map_err(|_| "give a time, as 2s or 500ms".to_owned())?;
@@ -47,10 +47,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "ms" => number / 1e3,
         "us" => number / 1e6,
         "m" | "min" => number * 60.0,
-        unit => return Err(format!("{unit} is no unit of time: use us, ms, s or min")),
+        "h" => number * 3600.0,
+        "d" => number * 86_400.0,
+        unit => return Err(format!("{unit} is no unit of time: use us, ms, s, min, h or d")),
     };
-    if !(0.001..=3600.0).contains(&seconds) {
-        return Err("is outside 1 ms to 1 hour".to_owned());
+    if !(0.001..=604_800.0).contains(&seconds) {
+        return Err("is outside 1 ms to 1 week".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
 }
@@ -98,8 +100,9 @@ mod tests {
         assert!(parse_size("").is_err() && parse_size("-1").is_err() && parse_size("99999999999G").is_err());
         assert!(parse_size("1é").is_err());
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
         assert_eq!(parse_duration("2"), Ok(Duration::from_secs(2)));
-        assert!(["0s", "nan", "inf", "1e9", "-1s", "2h"].iter().all(|text| parse_duration(text).is_err()));
+        assert!(["0s", "nan", "inf", "1e9", "-1s", "8d"].iter().all(|text| parse_duration(text).is_err()));
         assert_eq!(parse_pins("3"), Ok(Pins { first: 3, second: None }));
         assert_eq!(parse_pins("3, 1"), Ok(Pins { first: 3, second: Some(1) }));
         assert!(parse_pins("2,2").is_err() && parse_pins("a").is_err());

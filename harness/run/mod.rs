@@ -12,8 +12,8 @@ use crate::open_loop::Pace;
 use crate::outputs::Outputs;
 use crate::plan::{Benchmark, Plan};
 use crate::{
-    compare, devices, doctor, gate, ledger, page, peers, ranks, record, replay, report, say, signals, stress,
-    sweep,
+    compare, devices, doctor, gate, ledger, page, peers, ranks, record, replay, report, say, signals, soak,
+    stress, sweep,
 };
 pub use assemble::begun;
 pub(crate) use initiate::choose_cores;
@@ -50,6 +50,7 @@ pub fn command(command: Command) -> Result<u8> {
         Command::Sweep(flags) => sweep::run(&flags),
         Command::Peers(flags) => peers::run(&flags),
         Command::PlainResponder(flags) => peers::respond(&flags),
+        Command::Soak(flags) => soak::run(&flags),
         Command::ReadProcess { pid, address } => {
             say(&format!("{}\n", doctor::kernel::read_process(pid, address))).map(|()| 0)
         }

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{conforms, json, run, scratch, stderr, stdout};
+use serde_json::Value;
 
 #[test]
 fn a_sweep_is_a_table_of_results_and_of_reasons() {
@@ -127,4 +128,86 @@ fn peers_are_told_beside_tcp_and_the_page_has_all_of_them() {
     for path in [file, page] {
         std::fs::remove_file(path).unwrap();
     }
+}
+
+#[test]
+fn an_hour_of_virtual_time_is_soaked_in_seconds_and_the_same_again() {
+    let soaked = |name: &str| {
+        let file = scratch(name);
+        let output = run(&[
+            "soak",
+            "--device",
+            "sim",
+            "--duration",
+            "1h",
+            "--interval",
+            "5min",
+            "--rate",
+            "0.5",
+            "--timeout",
+            "60s",
+            "--link",
+            "10us",
+            "--fault",
+            "loss=1%",
+            "--seed",
+            "7",
+            "--json",
+            file.to_str().unwrap(),
+        ]);
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+        let text = stdout(&output);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        let soak = json(&std::fs::read_to_string(&file).unwrap());
+        std::fs::remove_file(file).unwrap();
+        conforms(&soak, include_str!("../schema/tbrdma-bench-soak-1.json"));
+        soak
+    };
+    let (first, second) = (soaked("soak-1.json"), soaked("soak-2.json"));
+    assert_eq!(first["verified"], true);
+    // What each interval begins with is not recorded.
+    assert!((1780..=1800).contains(&first["samples"].as_u64().unwrap()), "{}", first["samples"]);
+    assert_eq!(first["intervals"].as_array().unwrap().len(), 12);
+    assert_eq!(first["distribution"], second["distribution"], "it follows from the seed");
+    let p50 = first["one_way_ns"]["p50"].as_f64().unwrap();
+    assert!(
+        first["one_way_ns"]["max"].as_f64().unwrap() > 100.0 * p50,
+        "losses are seen: {}",
+        first["one_way_ns"]
+    );
+    assert!(first["watched"] == "the initiator" || !cfg!(target_os = "linux"), "{}", first["watched"]);
+}
+
+#[test]
+fn a_soak_that_is_interrupted_tells_what_it_has() {
+    let file = scratch("soak.json");
+    let arguments = [
+        "soak",
+        "bw",
+        "--size",
+        "256",
+        "--duration",
+        "1h",
+        "--interval",
+        "100ms",
+        "--json",
+        file.to_str().unwrap(),
+    ];
+    let mut child = common::program().args(arguments).spawn().expect("the program starts");
+    // Two intervals are told, and then the user has enough.
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("0.") || !line.contains("/s") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut out, &mut line).unwrap() > 0, "it tells of intervals");
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::SIGINT).unwrap();
+    let output = common::finish(child, &arguments);
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    let soak = json(&std::fs::read_to_string(&file).unwrap());
+    std::fs::remove_file(file).unwrap();
+    conforms(&soak, include_str!("../schema/tbrdma-bench-soak-1.json"));
+    assert_eq!((&soak["interrupted"], &soak["verified"]), (&Value::from(true), &Value::from(true)));
+    assert!(!soak["intervals"].as_array().unwrap().is_empty());
+    assert!(soak["intervals"][0]["responder"].is_object() || !cfg!(target_os = "linux"));
 }
