@@ -55,7 +55,12 @@ pub fn line(report: &Report) -> String {
         );
     }
     if let Some(bandwidth) = &report.bandwidth {
-        let _ = write!(text, ": {}, {}", bytes(bandwidth.bytes_per_s), messages(bandwidth.messages_per_s));
+        let _ = write!(
+            text,
+            ": {}, {}",
+            bytes(bandwidth.bytes_per_s),
+            rate(report.benchmark, bandwidth.messages_per_s)
+        );
     }
     match report.ratio_to_floor {
         Some(Ratio::Latency { p50, p99, p50_batch_by_batch }) => {
@@ -271,7 +276,7 @@ fn throughput(text: &mut String, report: &Report) {
         text,
         "\n  {}   {}   in {:.2} s",
         bytes(bandwidth.bytes_per_s),
-        messages(bandwidth.messages_per_s),
+        rate(report.benchmark, bandwidth.messages_per_s),
         bandwidth.elapsed_s
     );
     let spread = bandwidth.section_bytes_per_s;
@@ -506,6 +511,12 @@ pub fn bytes(per_second: f64) -> String {
         _ if per_second >= 1e6 => format!("{:.2} MB/s", per_second / 1e6),
         _ => format!("{:.2} kB/s", per_second / 1e3),
     }
+}
+
+/// The same of whatever a measurement does so many of in a second.
+fn rate(benchmark: Benchmark, per_second: f64) -> String {
+    let text = messages(per_second);
+    if benchmark == Benchmark::Allreduce { text.replace("messages", "operations") } else { text }
 }
 
 /// Messages per second as a reader likes them.

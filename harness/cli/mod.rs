@@ -39,6 +39,9 @@ pub enum Command {
     /// Each of many ranks sends to each other
     #[command(after_help = ranks::flags::MESH_EXAMPLES)]
     Mesh(ranks::Flags),
+    /// Each of many ranks gets the sum of what all have, as in tensor parallelism
+    #[command(after_help = ranks::flags::ALLREDUCE_EXAMPLES)]
+    Allreduce(ranks::AllreduceFlags),
     /// List devices, ports and limits, as ibv_devinfo -v does
     Devices {
         /// Only this device

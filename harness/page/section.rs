@@ -134,6 +134,9 @@ fn facts(report: &Report) -> Vec<Fact> {
         if let Some(fairness) = text::fairness(group) {
             say("fairness", fairness);
         }
+        if let Some(allreduce) = &group.allreduce {
+            say("algorithm", text::algorithm(group, allreduce));
+        }
     }
     match (&report.open_loop, report.kind_of_loop.as_deref()) {
         (Some(open), _) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::plan::Plan;
+use super::plan::{Algorithm, Plan};
 use crate::cli::{parse_duration, parse_size, seed_of_now};
 use crate::clock::Source;
 use crate::error::Result;
@@ -20,27 +20,57 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What `incast --help` says at its end.
 pub const INCAST_EXAMPLES: &str = "\
 Examples:
-  tbrdma-bench incast                                   three senders to one receiver, 64 KiB SENDs
-  tbrdma-bench incast --ranks 9 --size 4k --depth 4     eight senders, 4 messages of each under way
-  tbrdma-bench incast --receives 2                      few receives wait: RNR NAKs, and who suffers
+  tbrdma-bench incast                      three senders to one receiver
+  tbrdma-bench incast --ranks 9 --depth 4  eight senders, 4 messages of each
+  tbrdma-bench incast --receives 2         few receives: RNR, and who suffers
   tbrdma-bench incast --device udp:lo --json incast.json
   tbrdma-bench incast --device sim --link 10Gbps,5us --fault loss=1% --seed 7
 
-Rank 0 receives. Jain's index is (sum of rates)^2 / (senders * sum of rates^2): 1 if all
-get the same, 1/senders if one gets everything. On sim each sender has a link of its own,
-which nothing makes narrower before the receiver.
+Rank 0 receives. Jain's index is (sum of rates)^2 / (senders * sum of rates^2):
+1 if all get the same, 1/senders if one gets everything. On sim each sender has
+a link of its own, and nothing is narrower before the receiver.
 
-Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags; 130 interrupted.";
+Exit codes: 0 measured and every byte was right; 1 something failed;
+2 wrong flags; 130 interrupted.";
 
 /// What `mesh --help` says at its end.
 pub const MESH_EXAMPLES: &str = "\
 Examples:
-  tbrdma-bench mesh                                     four ranks, each sends to each other
-  tbrdma-bench mesh --ranks 3 --size 4k,64k,1M          several sizes, one after the other
+  tbrdma-bench mesh                        four ranks, each sends to each other
+  tbrdma-bench mesh --size 4k,64k,1M       several sizes, one after the other
   tbrdma-bench mesh --device udp:lo --csv mesh.csv
   tbrdma-bench mesh --device sim --ranks 8 --link 40Gbps,2us
 
-Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags; 130 interrupted.";
+Exit codes: 0 measured and every byte was right; 1 something failed;
+2 wrong flags; 130 interrupted.";
+
+/// What `allreduce --help` says at its end.
+pub const ALLREDUCE_EXAMPLES: &str = "\
+Examples:
+  tbrdma-bench allreduce                   four ranks; 4 KiB, 64 KiB and 1 MiB
+  tbrdma-bench allreduce --ranks 2 --size 16k
+  tbrdma-bench allreduce --algorithm ring --size 1M,16M --json ring.json
+  tbrdma-bench allreduce --device sim --link 40Gbps,2us
+
+Elements are f32, and whole numbers, so that every sum is exact and is checked.
+Algorithm bandwidth is the bytes of a vector by the mean time of an operation.
+Bus bandwidth is that times 2(N-1)/N for N ranks: what each must at least send,
+whatever the algorithm, so it can be put beside the speed of a link. Both are as
+NCCL's tests define them.
+
+Exit codes: 0 measured and every sum was right; 1 something failed;
+2 wrong flags; 130 interrupted.";
+
+/// The flags of `allreduce`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AllreduceFlags {
+    /// Those of every measurement with ranks.
+    #[command(flatten)]
+    pub flags: Flags,
+    /// Who sends what to whom [default: mesh]
+    #[arg(long, value_enum)]
+    pub algorithm: Option<Algorithm>,
+}
 
 /// The flags.
 #[derive(Debug, Clone, Default, Args)]
@@ -51,7 +81,7 @@ pub struct Flags {
     /// Device to open [default: shm]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
-    /// Bytes in a message, as 64, 4k or 1M; several behind commas are measured one after the other [default: 64k]
+    /// Bytes in a message or vector, as 64, 4k or 1M; several behind commas are measured one after the other [default: 64k; 4k,64k,1M for allreduce]
     #[arg(long, value_name = "BYTES", value_parser = parse_size, value_delimiter = ',')]
     pub size: Vec<u64>,
     /// Messages under way from a rank to another [default: 16]
@@ -60,13 +90,13 @@ pub struct Flags {
     /// Receives that wait at a rank for each that sends to it [default: twice the depth]
     #[arg(long, value_name = "N")]
     pub receives: Option<u32>,
-    /// Measure until rank 0 has received exactly this many messages, or a few more
+    /// Measure until rank 0 has received this many messages, or a few more; of allreduce exactly this many operations
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "duration")]
     pub iters: Option<u64>,
     /// Measure for this long, as 2s or 500ms [default: 2s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
-    /// Messages that rank 0 receives before the first measured one [default: as many as 0.1 s holds]
+    /// Messages that rank 0 receives, or operations, before the first measured one [default: as many as 0.1 s holds]
     #[arg(long, value_name = "N")]
     pub warmup: Option<u64>,
     /// Which clock measures [default: auto]
@@ -100,13 +130,17 @@ impl Flags {
     ///
     /// # Errors
     /// The flags ask for what is not possible.
-    pub fn plan(&self, benchmark: Benchmark) -> Result<Plan> {
+    pub fn plan(&self, benchmark: Benchmark, algorithm: Option<Algorithm>) -> Result<Plan> {
         let whole = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let depth = self.depth.unwrap_or(DEFAULT_DEPTH);
         let plan = Plan {
             benchmark,
             ranks: self.ranks.unwrap_or(DEFAULT_RANKS),
-            sizes: if self.size.is_empty() { vec![64 << 10] } else { self.size.clone() },
+            sizes: match (self.size.is_empty(), benchmark) {
+                (true, Benchmark::Allreduce) => vec![4 << 10, 64 << 10, 1 << 20],
+                (true, _) => vec![64 << 10],
+                (false, _) => self.size.clone(),
+            },
             depth,
             receives: self.receives.unwrap_or_else(|| depth.saturating_mul(2)),
             iters: self.iters,
@@ -118,7 +152,7 @@ impl Flags {
             fault: self.fault.clone(),
             seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
             timeout_ms: whole(self.timeout.unwrap_or(DEFAULT_TIMEOUT)) / 1_000_000,
-            algorithm: None,
+            algorithm,
         };
         plan.validate().map(|()| plan)
     }

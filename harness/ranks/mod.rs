@@ -1,12 +1,13 @@
-//! Measurements with any number of processes, the ranks: `incast`, `mesh`.
+//! Measurements with any number of processes, the ranks: `incast`, `mesh`, `allreduce`.
 //!
 //! - `plan`: what is measured; `flags`: how the user says it
 //! - `start`: how the ranks come together
 //! - `group`: what they say to each other, by way of rank 0
 //! - `node`: a rank's device and queue pairs
-//! - `traffic`: messages between many ranks at once
+//! - `traffic`: messages between many ranks at once; `allreduce`: the sum of what all have
 //! - `told`: what a rank tells of it; `outcome`: the report that rank 0 makes of all; `text`: what people read of it
 
+pub mod allreduce;
 pub mod flags;
 pub mod group;
 pub mod node;
@@ -17,7 +18,7 @@ pub mod text;
 pub mod told;
 pub mod traffic;
 
-pub use flags::Flags;
+pub use flags::{AllreduceFlags, Flags};
 
 use crate::affinity;
 use crate::clock::{self, Source};
@@ -33,12 +34,15 @@ use crate::{say, signals};
 use group::Group;
 use node::Node;
 use outcome::Whole;
-use plan::Plan;
+use plan::{Algorithm, Plan};
 use told::{Told, Who};
 
 /// Messages of a run in virtual time, and before it.
 const SIMULATED_MESSAGES: u64 = 1000;
 const SIMULATED_WARMUP: u64 = 64;
+/// The same of operations of all ranks, each of which is many messages.
+const SIMULATED_OPERATIONS: u64 = 40;
+const SIMULATED_LEAD: u64 = 4;
 
 /// What a rank chooses for itself.
 #[derive(Debug, Default)]
@@ -74,17 +78,21 @@ struct Seat {
 ///
 /// # Errors
 /// Whatever went wrong.
-pub fn run(flags: &Flags, benchmark: Benchmark) -> Result<u8> {
+pub fn run(flags: &Flags, benchmark: Benchmark, algorithm: Option<Algorithm>) -> Result<u8> {
     signals::install()?;
-    let mut plan = flags.plan(benchmark)?;
+    let mut plan = flags.plan(benchmark, algorithm)?;
     let outputs = Outputs::prepare(&flags.outputs, benchmark)?;
     let own = Own { device: None, clock: flags.clock.unwrap_or_default(), quiet: flags.quiet, pins: true };
     let node = Node::open(&plan.device, &plan, 0)?;
     let (whole, sides) = if node.device.has_virtual_time() {
+        let (messages, before) = match benchmark {
+            Benchmark::Allreduce => (SIMULATED_OPERATIONS, SIMULATED_LEAD),
+            _ => (SIMULATED_MESSAGES, SIMULATED_WARMUP),
+        };
         if plan.iters.is_none() && flags.duration.is_none() {
-            plan.iters = Some(SIMULATED_MESSAGES);
+            plan.iters = Some(messages);
         }
-        plan.warmup = plan.warmup.or(Some(SIMULATED_WARMUP));
+        plan.warmup = plan.warmup.or(Some(before));
         (simulate(plan, node, &own)?, IN_TURNS)
     } else {
         let mut group = start::processes(plan.ranks, plan.timeout())?;
@@ -169,7 +177,9 @@ pub fn take_part(group: &mut Group, own: &Own, baton: Option<Baton>) -> Result<O
     let mut found = Vec::new();
     for &size in &plan.sizes {
         let tally = Tally::now();
-        let mut told = traffic::take_part(group, &node, &plan, size, crowded, &progress)?;
+        let measure =
+            if plan.benchmark == Benchmark::Allreduce { allreduce::take_part } else { traffic::take_part };
+        let mut told = measure(group, &node, &plan, size, crowded, &progress)?;
         told.core = core;
         told.switches = Tally::now().since(tally);
         told.counters = node.counters();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::allreduce::{CHECKED, ELEMENT};
 use super::plan::{Algorithm, Plan};
 use super::told::{Told, Who};
 use super::traffic::checked_singly;
@@ -12,7 +13,7 @@ use crate::control::Account;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::histogram::{Latencies, Measures, Summary};
-use crate::plan::{Op, Transport, Wait};
+use crate::plan::{Benchmark, Op, Transport, Wait};
 use crate::result::{Bandwidth, Report, SCHEMA, Spread};
 
 /// The part of a report that is about ranks.
@@ -127,6 +128,70 @@ impl Whole {
     }
 
     fn report(&self, size: u64, told: &[Told], sides: &str) -> Result<(Report, Latencies)> {
+        match self.plan.benchmark {
+            Benchmark::Allreduce => self.of_operations(size, told, sides),
+            _ => self.of_messages(size, told, sides),
+        }
+    }
+
+    /// Of an allreduce.
+    fn of_operations(&self, size: u64, told: &[Told], sides: &str) -> Result<(Report, Latencies)> {
+        let plan = &self.plan;
+        let mut report = self.blank(size, told, sides);
+        let mut latencies = Latencies::new(Measures::Collective)?;
+        let mut account = Account::default();
+        let mut summaries = Vec::new();
+        for told in told {
+            let mut of_rank = Latencies::new(Measures::Collective)?;
+            of_rank.record_all(&told.operations);
+            latencies.add(&of_rank);
+            summaries.push(of_rank.summary());
+            account.add(&told.account);
+        }
+        let to_check = CHECKED * plan.ranks as u64;
+        let operations = latencies.count() / plan.ranks as u64;
+        report.samples = latencies.count();
+        report.errors = account.errors;
+        report.first_error = account.first_error;
+        report.messages_checked = account.checked;
+        report.verified = report.errors == 0 && account.checked == to_check;
+        report.verification = format!(
+            "the first and last element of each rank's part in all {operations} operations, at every rank; every element of \
+             {CHECKED} more, in which all are others"
+        );
+        report.measures = Some(latencies.measures().name().into());
+        report.one_way_ns = latencies.summary();
+        report.distribution = latencies.distribution();
+        report.lead_in = 0;
+        if let Some(summary) = report.one_way_ns {
+            let per_s = 1e9 / summary.mean;
+            let algorithm_bytes_per_s = size as f64 * per_s;
+            let ranks = plan.ranks as f64;
+            report.bandwidth = Some(Bandwidth {
+                bytes_per_s: algorithm_bytes_per_s,
+                messages_per_s: per_s,
+                elapsed_s: operations as f64 / per_s,
+                sections: 1,
+                section_bytes_per_s: even(algorithm_bytes_per_s),
+            });
+            if let Some(group) = &mut report.group {
+                for (member, summary) in group.members.iter_mut().zip(summaries) {
+                    member.latency_ns = summary;
+                }
+                group.allreduce = Some(AllreduceReport {
+                    algorithm: plan.algorithm.unwrap_or(Algorithm::Mesh),
+                    element: "f32".into(),
+                    elements: size / ELEMENT as u64,
+                    algorithm_bytes_per_s,
+                    bus_bytes_per_s: algorithm_bytes_per_s * 2.0 * (ranks - 1.0) / ranks,
+                });
+            }
+        }
+        Ok((report, latencies))
+    }
+
+    /// Of messages from ranks to others.
+    fn of_messages(&self, size: u64, told: &[Told], sides: &str) -> Result<(Report, Latencies)> {
         let plan = &self.plan;
         let mut account = Account::default();
         let mut latencies = Latencies::new(Measures::WholeOperation)?;
@@ -181,7 +246,7 @@ impl Whole {
             messages_per_s: total / size as f64,
             elapsed_s,
             sections: 1,
-            section_bytes_per_s: Spread { min: total, median: total, max: total },
+            section_bytes_per_s: even(total),
         });
         if let Some(group) = &mut report.group {
             group.fairness = fairness(&rates);
@@ -260,6 +325,11 @@ impl Whole {
             }),
         }
     }
+}
+
+/// A rate that was measured in one section.
+fn even(rate: f64) -> Spread {
+    Spread { min: rate, median: rate, max: rate }
 }
 
 /// How evenly these rates are shared.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::allreduce::ELEMENT;
 use crate::cli::Extent;
 use crate::error::{Error, Result};
 use crate::plan::Benchmark;
@@ -113,8 +114,13 @@ impl Plan {
             if size == 0 || size > crate::plan::MAX_SIZE {
                 return refuse(format!("--size {size} is outside 1 to {} bytes", crate::plan::MAX_SIZE));
             }
-            if self.benchmark == Benchmark::Allreduce && !size.is_multiple_of(4) {
-                return refuse(format!("--size {size}: a vector has elements of four bytes (f32)"));
+            let least = ELEMENT as u64 * self.ranks as u64;
+            if self.benchmark == Benchmark::Allreduce
+                && (!size.is_multiple_of(ELEMENT as u64) || size < least)
+            {
+                return refuse(format!(
+                    "--size {size}: a vector has elements of four bytes (f32), and at least one for each rank: {least} bytes"
+                ));
             }
             let needed = self.memory(size);
             if needed > MOST_MEMORY {
@@ -132,7 +138,8 @@ impl Plan {
     fn memory(&self, size: u64) -> u64 {
         let peers = self.ranks as u64 - 1;
         match self.benchmark {
-            Benchmark::Allreduce => size.saturating_mul(2 + 2 * peers.min(4)),
+            // At most what goes to everybody at once: two of each peer's.
+            Benchmark::Allreduce => size.saturating_mul(5).saturating_add(2 * peers * size.min(32 << 10)),
             _ => stride(size).saturating_mul(peers * u64::from(self.depth + self.receives)),
         }
     }

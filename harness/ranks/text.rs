@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::outcome::GroupReport;
+use super::outcome::{AllreduceReport, GroupReport};
 use crate::columns::Columns;
-use crate::histogram::nanoseconds;
+use crate::histogram::{Summary, nanoseconds};
 use crate::plan::Benchmark;
 use crate::report::{bytes, entry};
 use crate::result::Report;
@@ -48,6 +48,20 @@ pub fn fairness(group: &GroupReport) -> Option<String> {
     ))
 }
 
+/// What an allreduce was, and how fast in NCCL's terms.
+#[must_use]
+pub fn algorithm(group: &GroupReport, allreduce: &AllreduceReport) -> String {
+    let AllreduceReport { algorithm, element, elements, algorithm_bytes_per_s, bus_bytes_per_s } = allreduce;
+    format!(
+        "{algorithm}, {elements} elements of {element}; algorithm bandwidth {} (vector by mean time), bus bandwidth {} (that \
+         times 2({}-1)/{})",
+        bytes(*algorithm_bytes_per_s),
+        bytes(*bus_bytes_per_s),
+        group.ranks,
+        group.ranks
+    )
+}
+
 /// How many ranks, and whether there are cores for them.
 #[must_use]
 pub fn ranks(group: &GroupReport) -> String {
@@ -86,7 +100,7 @@ pub fn warning(group: &GroupReport) -> Option<String> {
 #[must_use]
 pub fn rows(group: &GroupReport) -> Vec<[String; 7]> {
     let of = |pair: &super::outcome::Pair| {
-        let latency = |of: fn(&crate::histogram::Summary) -> f64| {
+        let latency = |of: fn(&Summary) -> f64| {
             pair.latency_ns.as_ref().map(|ns| nanoseconds(of(ns))).unwrap_or_default()
         };
         [
@@ -121,6 +135,28 @@ pub fn group(text: &mut String, group: &GroupReport) {
             let _ = writeln!(text, "  and {} more: --json has all", rows.len() - MOST_PAIRS);
         }
         text.push('\n');
+    }
+    if let Some(allreduce) = &group.allreduce {
+        let mut columns = Columns::new(["rank", "core"], ["p50", "p99", "max", "mean"]);
+        for member in &group.members {
+            let of = |of: fn(&Summary) -> f64| {
+                member.latency_ns.as_ref().map(|ns| nanoseconds(of(ns))).unwrap_or_default()
+            };
+            let core = member.core.map_or_else(|| "any".to_owned(), |core| core.to_string());
+            columns.row([
+                member.rank.to_string(),
+                core,
+                of(|ns| ns.p50),
+                of(|ns| ns.p99),
+                of(|ns| ns.max),
+                of(|ns| ns.mean),
+            ]);
+        }
+        for line in columns.text().lines() {
+            let _ = writeln!(text, "  {line}");
+        }
+        text.push('\n');
+        entry(text, "algorithm", &algorithm(group, allreduce));
     }
     entry(text, "ranks", &ranks(group));
     if let Some(fairness) = fairness(group) {

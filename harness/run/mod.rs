@@ -58,8 +58,13 @@ pub fn command(command: Command) -> Result<u8> {
         Command::Replay(flags) => replay::run(&flags),
         Command::Record(flags) => record::run(&flags),
         Command::Responder => responder_process(),
-        Command::Incast(flags) => ranks::run(&flags, Benchmark::Incast),
-        Command::Mesh(flags) => ranks::run(&flags, Benchmark::Mesh),
+        Command::Incast(flags) => ranks::run(&flags, Benchmark::Incast, None),
+        Command::Mesh(flags) => ranks::run(&flags, Benchmark::Mesh, None),
+        Command::Allreduce(all) => ranks::run(
+            &all.flags,
+            Benchmark::Allreduce,
+            Some(all.algorithm.unwrap_or(ranks::plan::Algorithm::Mesh)),
+        ),
         Command::Rank { rank, ranks } => ranks::start::process(rank, ranks),
         Command::Pingpong(pingpong) if pingpong.flags.server.is_some() => {
             let rate = pingpong.pace.rate.map(|_| "--rate");

@@ -5,31 +5,25 @@ mod common;
 
 use std::time::Duration;
 
-use common::{children, eventually, finish, has_ended, program, run, scratch, stderr, stdout};
+use common::{
+    children, conforms, eventually, finish, has_ended, json, program, run, scratch, stderr, stdout,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-
-fn is_by_the_schema(schema: &str, value: &Value) {
-    let schema: Value = serde_json::from_str(schema).unwrap();
-    let validator = jsonschema::validator_for(&schema).expect("the schema is a schema");
-    let errors: Vec<_> = validator.iter_errors(value).map(|error| error.to_string()).collect();
-    assert!(errors.is_empty(), "{errors:?} in {value:#}");
-}
 
 /// The result of a run: one, or several in a file of their own.
 fn result(arguments: &str) -> Value {
     let output = run(&arguments.split(' ').chain(["--quiet", "--json", "-"]).collect::<Vec<_>>());
     assert!(output.status.success(), "{arguments}: {}", stderr(&output));
-    let value: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    let one = include_str!("../schema/tbrdma-bench-1.json");
-    match value["results"].as_array() {
-        None => is_by_the_schema(one, &value),
-        Some(results) => {
-            is_by_the_schema(include_str!("../schema/tbrdma-bench-ranks-1.json"), &value);
-            results.iter().for_each(|result| is_by_the_schema(one, &result["report"]));
-        }
-    }
+    let value = json(&stdout(&output));
+    conforms(
+        &value,
+        match value["results"].is_array() {
+            true => include_str!("../schema/tbrdma-bench-ranks-1.json"),
+            false => include_str!("../schema/tbrdma-bench-1.json"),
+        },
+    );
     value
 }
 
@@ -86,6 +80,41 @@ fn in_a_mesh_everybody_sends_to_everybody_through_loss_too() {
 }
 
 #[test]
+fn an_allreduce_sums_and_takes_what_its_steps_take() {
+    // The time of a step is that of its bytes on a rank's link, and of the way; at the end the last acknowledgement comes back.
+    let (ranks, way, bytes_per_us) = (4.0, 2.0, 5000.0);
+    let steps = |steps: f64, bytes: f64| (steps * (way + bytes / bytes_per_us) + way) * 1000.0;
+    let cases = [
+        ("mesh", vec![steps(1.0, 3.0 * 4096.0), steps(2.0, 3.0 * 16_384.0)]),
+        ("ring", vec![steps(6.0, 1024.0), steps(6.0, 16_384.0)]),
+    ];
+    for (algorithm, expected) in cases {
+        let value = result(&format!(
+            "allreduce --device sim --ranks 4 --size 4k,64k --iters 20 --link 40Gbps,2us --algorithm {algorithm}"
+        ));
+        for (result, ns) in value["results"].as_array().unwrap().iter().zip(expected) {
+            let report = &result["report"];
+            assert_eq!((&report["verified"], &report["samples"]), (&true.into(), &80.into()));
+            let p50 = number(&report["one_way_ns"]["p50"]);
+            assert!((0.98..1.06).contains(&(p50 / ns)), "{algorithm}: {p50} beside {ns}");
+            let allreduce = &report["group"]["allreduce"];
+            assert_eq!(allreduce["algorithm"], algorithm);
+            let (size, mean) = (number(&report["size_bytes"]), number(&report["one_way_ns"]["mean"]));
+            let bandwidth = size / mean * 1e9;
+            assert!((number(&allreduce["algorithm_bytes_per_s"]) / bandwidth - 1.0).abs() < 1e-9);
+            let bus = bandwidth * 2.0 * (ranks - 1.0) / ranks;
+            assert!((number(&allreduce["bus_bytes_per_s"]) / bus - 1.0).abs() < 1e-9);
+        }
+    }
+    // An odd number of elements, more ranks than parts are equal, packets that are lost: the sums are right all the same.
+    let value = result(
+        "allreduce --device sim --ranks 3 --size 1004 --iters 30 --algorithm ring --fault loss=2% --seed 9",
+    );
+    assert_eq!(value["verified"], true);
+    assert!(number(&value["counters"]["fault_dropped"]) > 0.0);
+}
+
+#[test]
 fn processes_on_one_host_measure_and_leave() {
     let value = result("incast --ranks 3 --size 16k --duration 50ms --warmup 10");
     assert_eq!(value["verified"], true);
@@ -119,6 +148,7 @@ fn what_is_not_possible_is_said_in_one_line() {
     let wrong = [
         ("incast --ranks 1", "outside 2 to 64"),
         ("incast --size 0", "outside 1 to"),
+        ("allreduce --size 6", "at least one for each rank"),
         ("mesh --depth 0", "must be 1 to"),
         ("mesh --size 1G", "use a smaller --depth"),
         ("incast --device nonsense", "nonsense"),
