@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use tbrdma::{Context as Device, TickCounter};
 
+use crate::error::{Context, Result};
+
 /// How long the counter's speed is measured before a run.
 const CALIBRATION: Duration = Duration::from_millis(25);
 /// Readings of both clocks of which the closest counts.
@@ -79,11 +81,17 @@ static CHOSEN: OnceLock<Clock> = OnceLock::new();
 static SIMULATED: OnceLock<(Device, Instant)> = OnceLock::new();
 
 /// From now on this process measures in the time of the device's network, if that is a simulated one. To be said before a clock is chosen.
-pub fn follow(device: &Device) {
-    if device.has_virtual_time() {
-        // Another device of the same process has the same network.
-        let _ = SIMULATED.set((device.clone(), Instant::now()));
+///
+/// # Errors
+/// No device of the network can be opened.
+pub fn follow(device: &Device) -> Result<()> {
+    if device.has_virtual_time() && !is_simulated() {
+        // One of our own, which stays open until the process ends: the caller's is closed before, and its capture complete then.
+        let name = device.name();
+        let own = tbrdma::open(name).context(|| format!("open device {name} for its clock"))?;
+        let _ = SIMULATED.set((own, Instant::now()));
     }
+    Ok(())
 }
 
 /// Whether time is virtual.

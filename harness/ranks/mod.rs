@@ -110,7 +110,7 @@ pub fn run(flags: &Flags, benchmark: Benchmark, algorithm: Option<Algorithm>) ->
 
 /// All ranks in a simulated network: threads of this process that take turns, so that what is found follows from the seed.
 fn simulate(plan: Plan, node: Node, own: &Own) -> Result<Whole> {
-    clock::follow(&node.device);
+    clock::follow(&node.device)?;
     let device = node.device.clone();
     let (mut group, members) = start::inside(plan.ranks, plan.timeout());
     let our_turn = device.take_turns();

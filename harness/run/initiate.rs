@@ -132,7 +132,7 @@ pub fn in_turns<T>(
             open.name
         )));
     }
-    clock::follow(&open.device);
+    clock::follow(&open.device)?;
     let [mut ours, mut theirs] = Channel::pair(["the responder", "the initiator"].map(str::to_owned));
     let (our_turn, their_turn) = (open.device.take_turns(), open.device.take_turns());
     std::thread::scope(|scope| {

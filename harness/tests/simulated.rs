@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::process::Command;
 
 /// The result of a run.
@@ -40,6 +41,99 @@ fn the_same_seed_gives_the_same_latencies() {
     let (first, second) = (run(), run());
     assert_eq!(first, second);
     assert!(first.1["fault_dropped"].as_u64().unwrap() > 0);
+}
+
+/// When each answer of a captured pingpong came to the initiator, in nanoseconds. In virtual time nothing but the network takes any, so that the next
+/// message was sent then.
+fn answered_at(capture: &[u8]) -> Vec<u64> {
+    const ENHANCED_PACKET: u32 = 6;
+    const SEND_ONLY: u8 = 4;
+    let (mut rest, mut initiator, mut answers) = (capture, None, BTreeMap::new());
+    while !rest.is_empty() {
+        let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
+        if word(0) == ENHANCED_PACKET {
+            // An IPv6 header, a UDP header, a base transport header.
+            let packet = &rest[28..28 + word(20) as usize];
+            let bth = packet.get(48..60).unwrap_or(&[0; 12]);
+            let from = &packet[8..24];
+            if bth[0] == SEND_ONLY && *initiator.get_or_insert(from) != from {
+                let psn = u32::from_be_bytes([0, bth[9], bth[10], bth[11]]);
+                answers.entry(psn).or_insert(u64::from(word(12)) << 32 | u64::from(word(16)));
+            }
+        }
+        rest = &rest[word(4) as usize..];
+    }
+    let mut times: Vec<_> = answers.into_values().collect();
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn every_percentile_is_that_of_the_wire_to_the_resolution_that_is_stated() {
+    // Two modes, and a long tail: the slowest takes fifteen times the median.
+    for (fault, [median, most]) in [
+        ("delay=10us; 30ms: delay=100us", [10_000.0, 100_000.0]),
+        ("delay=20us~10us:pareto", [26_000.0, 300_000.0]),
+    ] {
+        let file = std::env::temp_dir().join(format!("tbrdma-percentiles-{}.pcapng", std::process::id()));
+        let output = Command::new(env!("CARGO_BIN_EXE_tbrdma-bench"))
+            .args(["pingpong", "--device", "sim", "--iters", "2000", "--seed", "3", "--fault", fault])
+            .args(["--json", "-", "--capture"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let capture = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+
+        let answered = answered_at(&capture);
+        let number = |value: &Value| value.as_u64().unwrap() as usize;
+        let (warmup, lead_in) = (number(&result["warmup"]), number(&result["lead_in"]));
+        let batches: Vec<_> =
+            result["timeline"].as_array().unwrap().iter().map(|batch| number(&batch["samples"])).collect();
+        let mut halves = Vec::new();
+        let mut first = warmup;
+        for samples in &batches {
+            first += lead_in / batches.len();
+            halves.extend((first..first + samples).map(|at| (answered[at] - answered[at - 1]) as f64 / 2.0));
+            first += samples;
+        }
+        assert_eq!((halves.len(), answered.len()), (2000, first), "{fault}");
+        halves.sort_unstable_by(f64::total_cmp);
+        for (name, part) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99_9", 0.999), ("p99_99", 0.9999)]
+        {
+            let told = result["one_way_ns"][name].as_f64().unwrap();
+            let exact = halves[(part * 2000.0_f64).ceil() as usize - 1];
+            assert!((told / exact - 1.0).abs() <= 0.001, "{fault}: {name} is {told} and not {exact}");
+        }
+        let [p50, max] = ["p50", "max"].map(|name| result["one_way_ns"][name].as_f64().unwrap());
+        assert!((p50 / median - 1.0).abs() < 0.05 && max >= most, "{fault}: {p50} and {max}");
+    }
+}
+
+#[test]
+fn a_stall_that_a_closed_loop_hides_is_in_the_open_loops_percentiles() {
+    const STALL: &str = "delay=5us; 30ms: delay=10ms; 30.15ms: delay=5us";
+    let of = |pace: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_tbrdma-bench"))
+            .args([
+                "pingpong", "--device", "sim", "--iters", "5000", "--seed", "1", "--fault", STALL, "--json",
+                "-",
+            ])
+            .args(pace)
+            .output()
+            .unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let microseconds = |value: &Value| value.as_f64().unwrap() / 1000.0;
+    let (closed, open) = (of(&[]), of(&["--rate", "10k"]));
+    // Both have met it: one message of 5000 took 10 ms.
+    assert!(microseconds(&closed["one_way_ns"]["max"]) > 5000.0, "{}", closed["one_way_ns"]);
+    assert!(microseconds(&closed["one_way_ns"]["p99_9"]) < 5.1, "{}", closed["one_way_ns"]);
+    // A hundred others were due meanwhile.
+    let [service, response] = ["service_ns", "response_ns"].map(|times| &open["open_loop"][times]);
+    assert!(microseconds(&service["p99_9"]) < 10.1, "{service}");
+    assert!(microseconds(&response["p99_9"]) > 9000.0, "{response}");
 }
 
 #[test]
