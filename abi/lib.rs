@@ -2,10 +2,10 @@
 //! Apple's librdma on a Mac. Our own libibverbs (tools/ibverbs) gives them to programs; the `native` device (driver/native) gets them from the
 //! system's.
 //!
-//! One file a family. The names are those of `infiniband/verbs.h`, since that is where their meaning is written down. Enumerations of C are
-//! plain integers here: what a program passes may be any number. Where C has a union whose arm depends on another field, so has this
-//! crate; a program need not have initialised the arms that do not count. `linux` and `macos` hold
-//! the places of the fields that programs were compiled with.
+//! One file a family, and `convert.rs`, which makes proto's values of them and back. The names are those of `infiniband/verbs.h`, since that is
+//! where their meaning is written down. Enumerations of C are plain integers here: what a program passes may be any number. Where C has a union whose
+//! arm depends on another field, so has this crate; a program need not have initialised the arms that do not count. `linux` and `macos` hold the places
+//! of the fields that programs were compiled with.
 
 #![allow(non_camel_case_types)]
 // A pointer to a structure's own kind is written as C writes it.
@@ -23,6 +23,7 @@ macro_rules! holds {
 }
 
 mod context;
+mod convert;
 mod cq;
 mod device;
 mod event;
@@ -36,6 +37,7 @@ mod work;
 use core::ffi::c_void;
 
 pub use context::*;
+pub use convert::{text_from_c, text_to_c};
 pub use cq::*;
 pub use device::*;
 pub use event::*;

@@ -1,6 +1,5 @@
 //! Datagram destinations, by number; and what a queue pair remembers of them, so that posting takes no lock.
 
-use super::attr::ah_to_c;
 use super::device::Core;
 use super::fault;
 use super::handle::Pd;
@@ -42,7 +41,7 @@ impl Core {
         let create = handle.needs(handle.library.ibv_create_ah, call, "datagram destinations")?;
         handle.needs(handle.library.ibv_destroy_ah, call, "datagram destinations")?;
         super::neighbour::greet(self, attr);
-        let mut c = ah_to_c(attr);
+        let mut c = ibv_ah_attr::from(attr);
         // SAFETY: a domain of this context, and an address.
         let ah = unsafe { create(pd.as_ptr(), &raw mut c) };
         let ah = fault::object(call, &handle.name, ah)

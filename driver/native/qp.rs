@@ -60,7 +60,7 @@ impl NativeQp {
         let srq = request.srq.as_ref().map(|srq| core.own_srq(srq)).transpose()?;
         let send = handle.needs(handle.ops.post_send, call, "sends")?;
         let recv = handle.needs(handle.ops.post_recv, call, "receives")?;
-        let mut cap = attr::cap_to_c(&request.cap);
+        let mut cap = ibv_qp_cap::from(&request.cap);
         if srq.is_some() {
             // Sizes of a queue that it does not have mean nothing, and some drivers refuse them.
             (cap.max_recv_wr, cap.max_recv_sge) = (0, 0);
@@ -80,7 +80,7 @@ impl NativeQp {
             .map_err(|error| explain::creation(error, &core.profile, request))?;
         // SAFETY: made just now; its number does not change.
         let qp_num = Qpn::masked(unsafe { (*qp.as_ptr()).qp_num });
-        let cap = attr::cap_from_c(&init.cap);
+        let cap = QpCap::from(&init.cap);
         let qp = Arc::new(Self {
             core: Arc::clone(core),
             send: SendCall { qp, post: send },
@@ -240,13 +240,15 @@ impl NativeQp {
 
     fn query_library(&self) -> Option<QpAttr> {
         let query = self.core.handle.library.ibv_query_qp?;
-        let mut answer = attr::nothing();
+        let mut answer = MaybeUninit::<ibv_qp_attr>::zeroed();
         let mut init = MaybeUninit::<ibv_qp_init_attr>::zeroed();
         let every = QpAttrMask::all() - QpAttrMask::RATE_LIMIT;
         // SAFETY: a live queue pair, and room for both answers.
         let failed =
-            unsafe { query(self.as_ptr(), &raw mut answer, every.bits() as c_int, init.as_mut_ptr()) };
-        (failed == 0).then(|| attr::from_c(&answer))
+            unsafe { query(self.as_ptr(), answer.as_mut_ptr(), every.bits() as c_int, init.as_mut_ptr()) };
+        // SAFETY: numbers, of which any bits are some.
+        let answer = unsafe { answer.assume_init() };
+        (failed == 0).then(|| QpAttr::from(&answer))
     }
 
     fn explained(&self, attr: &QpAttr, mask: QpAttrMask, before: QpState, source: io::Error) -> Error {
@@ -307,7 +309,7 @@ impl DeviceQp for NativeQp {
         if mask.contains(QpAttrMask::AV) && self.qp_type.is_connected() {
             neighbour::greet(&self.core, &attr.ah_attr);
         }
-        let mut c = attr::to_c(attr);
+        let mut c = ibv_qp_attr::from(attr);
         let once = |c: &mut ibv_qp_attr| {
             // SAFETY: a live queue pair, and attributes.
             let modify = self.core.handle.library.ibv_modify_qp;

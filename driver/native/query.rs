@@ -4,25 +4,11 @@ use super::fault::{check, missing, refused};
 use super::handle::Handle;
 use super::platform;
 use crate::error::{Error, Result};
-use core::ffi::{c_char, c_int};
+use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use tbrdma_abi::*;
-use tbrdma_proto::{
-    AtomicCap, DeviceAttr, Gid, Guid, LinkLayer, MAX_INLINE_DATA, Mtu, OdpCaps, PORT, PortAttr, PortState,
-    Profile, QpType,
-};
-
-/// A number of C's that cannot be negative.
-fn count(number: c_int) -> u32 {
-    u32::try_from(number).unwrap_or(0)
-}
-
-/// The text in an array of characters.
-fn text(characters: &[c_char]) -> String {
-    let bytes: Vec<u8> = characters.iter().map(|c| *c as u8).take_while(|byte| *byte != 0).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
+use tbrdma_proto::{DeviceAttr, Gid, MAX_INLINE_DATA, PORT, PortAttr, Profile, QpType};
 
 impl Handle {
     /// Capabilities and limits; the number of inline bytes is none of them. One port is told of: a context has the first.
@@ -37,38 +23,7 @@ impl Handle {
         check(call, &self.name, unsafe { query(self.context(), attr.as_mut_ptr()) })?;
         // SAFETY: numbers and characters, of which any bits are some.
         let attr = unsafe { attr.assume_init() };
-        Ok(DeviceAttr {
-            fw_ver: text(&attr.fw_ver),
-            node_guid: Guid(u64::from_be(attr.node_guid)),
-            sys_image_guid: Guid(u64::from_be(attr.sys_image_guid)),
-            max_mr_size: attr.max_mr_size,
-            page_size_cap: attr.page_size_cap,
-            vendor_id: attr.vendor_id,
-            vendor_part_id: attr.vendor_part_id,
-            hw_ver: attr.hw_ver,
-            max_qp: count(attr.max_qp),
-            max_qp_wr: count(attr.max_qp_wr),
-            device_cap_flags: attr.device_cap_flags,
-            max_sge: count(attr.max_sge),
-            max_sge_rd: count(attr.max_sge_rd),
-            max_cq: count(attr.max_cq),
-            max_cqe: count(attr.max_cqe),
-            max_mr: count(attr.max_mr),
-            max_mw: count(attr.max_mw),
-            max_pd: count(attr.max_pd),
-            max_qp_rd_atom: count(attr.max_qp_rd_atom),
-            max_qp_init_rd_atom: count(attr.max_qp_init_rd_atom),
-            atomic_cap: AtomicCap::from_raw(attr.atomic_cap as u32).unwrap_or_default(),
-            max_ah: count(attr.max_ah),
-            max_srq: count(attr.max_srq),
-            max_srq_wr: count(attr.max_srq_wr),
-            max_srq_sge: count(attr.max_srq_sge),
-            max_pkeys: attr.max_pkeys,
-            local_ca_ack_delay: attr.local_ca_ack_delay,
-            phys_port_cnt: PORT,
-            max_inline_data: 0,
-            odp_caps: OdpCaps::NONE,
-        })
+        Ok(DeviceAttr { phys_port_cnt: PORT, ..DeviceAttr::from(&attr) })
     }
 
     /// The port as it is now.
@@ -79,29 +34,7 @@ impl Handle {
         check("query_port", &self.name, returned)?;
         // SAFETY: numbers, of which any bits are some.
         let attr = unsafe { attr.assume_init() };
-        let mtu = |code: c_int| Mtu::from_raw(count(code)).unwrap_or_default();
-        Ok(PortAttr {
-            state: PortState::from_raw(count(attr.state)).unwrap_or_default(),
-            max_mtu: mtu(attr.max_mtu),
-            active_mtu: mtu(attr.active_mtu),
-            gid_tbl_len: count(attr.gid_tbl_len),
-            port_cap_flags: attr.port_cap_flags,
-            max_msg_sz: attr.max_msg_sz,
-            bad_pkey_cntr: attr.bad_pkey_cntr,
-            qkey_viol_cntr: attr.qkey_viol_cntr,
-            pkey_tbl_len: attr.pkey_tbl_len,
-            lid: attr.lid,
-            sm_lid: attr.sm_lid,
-            lmc: attr.lmc,
-            max_vl_num: attr.max_vl_num,
-            sm_sl: attr.sm_sl,
-            subnet_timeout: attr.subnet_timeout,
-            init_type_reply: attr.init_type_reply,
-            active_width: attr.active_width,
-            active_speed: attr.active_speed,
-            phys_state: attr.phys_state,
-            link_layer: LinkLayer::from_raw(attr.link_layer.into()).unwrap_or_default(),
-        })
+        Ok(PortAttr::from(&attr))
     }
 
     /// An entry of the port's GID table; zero if it is not used.

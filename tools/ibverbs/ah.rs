@@ -8,7 +8,7 @@ use crate::object::{Object, Out};
 use crate::pd::Pd;
 use core::ffi::c_int;
 use tbrdma::AddressHandle;
-use tbrdma_proto::{AddressVector, Gid, WcFlags, limits};
+use tbrdma_proto::{WcFlags, limits};
 
 /// An address handle.
 #[repr(C)]
@@ -24,44 +24,9 @@ impl Object for Ah {
     type C = ibv_ah;
 }
 
-/// The address that a C structure describes.
-pub(crate) fn address_vector(attr: &ibv_ah_attr) -> AddressVector {
-    AddressVector {
-        dlid: attr.dlid,
-        sl: attr.sl,
-        is_global: attr.is_global != 0,
-        dgid: Gid(attr.grh.dgid.raw),
-        sgid_index: attr.grh.sgid_index,
-        flow_label: attr.grh.flow_label,
-        hop_limit: attr.grh.hop_limit,
-        traffic_class: attr.grh.traffic_class,
-        port_num: attr.port_num,
-        src_path_bits: attr.src_path_bits,
-    }
-}
-
-/// The C structure that describes an address.
-pub(crate) fn ah_attr(vector: &AddressVector) -> ibv_ah_attr {
-    ibv_ah_attr {
-        grh: ibv_global_route {
-            dgid: ibv_gid { raw: vector.dgid.0 },
-            flow_label: vector.flow_label,
-            sgid_index: vector.sgid_index,
-            hop_limit: vector.hop_limit,
-            traffic_class: vector.traffic_class,
-        },
-        dlid: vector.dlid,
-        sl: vector.sl,
-        src_path_bits: vector.src_path_bits,
-        static_rate: 0,
-        is_global: vector.is_global.into(),
-        port_num: vector.port_num,
-    }
-}
-
 fn create(pd: &Pd, attr: &ibv_ah_attr) -> Result<*mut ibv_ah, Errno> {
     let context = pd.context().own()?;
-    let inner = pd.inner.create_ah(&address_vector(attr))?;
+    let inner = pd.inner.create_ah(&attr.into())?;
     pd.users.add();
     let c = ibv_ah { context: context.c(), pd: pd.c(), handle: inner.number() };
     Ok(context.given.give(Box::new(Ah { c, inner })).cast())

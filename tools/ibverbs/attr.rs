@@ -1,7 +1,6 @@
 //! Attributes of queue pairs, between C's structure and ours.
 
 use crate::abi::*;
-use crate::ah::{address_vector, ah_attr};
 use crate::errno::Errno;
 use core::ffi::c_int;
 use tbrdma_proto::{Access, Mtu, Psn, QpAttr, QpAttrMask, QpCap, QpState, Qpn};
@@ -20,7 +19,7 @@ pub(crate) fn from_c(attr: &ibv_qp_attr, mask: c_int) -> Result<(QpAttr, QpAttrM
             QpAttrMask::PKEY_INDEX => to.pkey_index = attr.pkey_index,
             QpAttrMask::PORT => to.port_num = attr.port_num,
             QpAttrMask::QKEY => to.qkey = attr.qkey,
-            QpAttrMask::AV => to.ah_attr = address_vector(&attr.ah_attr),
+            QpAttrMask::AV => to.ah_attr = (&attr.ah_attr).into(),
             QpAttrMask::PATH_MTU => to.path_mtu = Mtu::from_raw(attr.path_mtu).ok_or(Errno::EINVAL)?,
             QpAttrMask::TIMEOUT => to.timeout = attr.timeout,
             QpAttrMask::RETRY_CNT => to.retry_cnt = attr.retry_cnt,
@@ -30,7 +29,7 @@ pub(crate) fn from_c(attr: &ibv_qp_attr, mask: c_int) -> Result<(QpAttr, QpAttrM
             QpAttrMask::MIN_RNR_TIMER => to.min_rnr_timer = attr.min_rnr_timer,
             QpAttrMask::SQ_PSN => to.sq_psn = Psn::masked(attr.sq_psn),
             QpAttrMask::MAX_DEST_RD_ATOMIC => to.max_dest_rd_atomic = attr.max_dest_rd_atomic,
-            QpAttrMask::CAP => to.cap = cap_from_c(&attr.cap),
+            QpAttrMask::CAP => to.cap = (&attr.cap).into(),
             QpAttrMask::DEST_QPN => to.dest_qp_num = Qpn::new(attr.dest_qp_num).ok_or(Errno::EINVAL)?,
             // The alternate path, its state, a rate: no device here has them, and the transition will be refused.
             _ => {}
@@ -41,54 +40,5 @@ pub(crate) fn from_c(attr: &ibv_qp_attr, mask: c_int) -> Result<(QpAttr, QpAttrM
 
 /// All fields.
 pub(crate) fn to_c(attr: &QpAttr, cap: &QpCap) -> ibv_qp_attr {
-    ibv_qp_attr {
-        qp_state: attr.qp_state.raw(),
-        cur_qp_state: attr.qp_state.raw(),
-        path_mtu: attr.path_mtu.raw(),
-        path_mig_state: 0,
-        qkey: attr.qkey,
-        rq_psn: attr.rq_psn.get(),
-        sq_psn: attr.sq_psn.get(),
-        dest_qp_num: attr.dest_qp_num.get(),
-        qp_access_flags: attr.qp_access_flags.bits(),
-        cap: cap_to_c(cap),
-        ah_attr: ah_attr(&attr.ah_attr),
-        alt_ah_attr: ibv_ah_attr::default(),
-        pkey_index: attr.pkey_index,
-        alt_pkey_index: 0,
-        en_sqd_async_notify: attr.en_sqd_async_notify.into(),
-        sq_draining: attr.sq_draining.into(),
-        max_rd_atomic: attr.max_rd_atomic,
-        max_dest_rd_atomic: attr.max_dest_rd_atomic,
-        min_rnr_timer: attr.min_rnr_timer,
-        port_num: attr.port_num,
-        timeout: attr.timeout,
-        retry_cnt: attr.retry_cnt,
-        rnr_retry: attr.rnr_retry,
-        alt_port_num: 0,
-        alt_timeout: 0,
-        rate_limit: 0,
-    }
-}
-
-/// Sizes of queues.
-pub(crate) fn cap_from_c(cap: &ibv_qp_cap) -> QpCap {
-    QpCap {
-        max_send_wr: cap.max_send_wr,
-        max_recv_wr: cap.max_recv_wr,
-        max_send_sge: cap.max_send_sge,
-        max_recv_sge: cap.max_recv_sge,
-        max_inline_data: cap.max_inline_data,
-    }
-}
-
-/// Sizes of queues.
-pub(crate) fn cap_to_c(cap: &QpCap) -> ibv_qp_cap {
-    ibv_qp_cap {
-        max_send_wr: cap.max_send_wr,
-        max_recv_wr: cap.max_recv_wr,
-        max_send_sge: cap.max_send_sge,
-        max_recv_sge: cap.max_recv_sge,
-        max_inline_data: cap.max_inline_data,
-    }
+    ibv_qp_attr { cur_qp_state: attr.qp_state.raw(), cap: cap.into(), ..attr.into() }
 }

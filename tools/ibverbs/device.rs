@@ -2,7 +2,7 @@
 //!
 //! The list and its devices stay for the life of the process: programs keep pointers to them in places that we do not see.
 
-use crate::abi::{IBV_NODE_CA, IBV_TRANSPORT_IB, IBV_TRANSPORT_THUNDERBOLT, ibv_device};
+use crate::abi::{IBV_NODE_CA, IBV_TRANSPORT_IB, IBV_TRANSPORT_THUNDERBOLT, ibv_device, text_to_c};
 use crate::export::export;
 use crate::object::{Object, Out};
 use crate::settings::settings;
@@ -43,10 +43,10 @@ impl Device {
                 LinkLayer::Thunderbolt => IBV_TRANSPORT_THUNDERBOLT,
                 _ => IBV_TRANSPORT_IB,
             },
-            name: text(name),
-            dev_name: text(&uverbs),
-            dev_path: text(&format!("/sys/class/infiniband_verbs/{uverbs}")),
-            ibdev_path: text(&format!("/sys/class/infiniband/{name}")),
+            name: text_to_c(name),
+            dev_name: text_to_c(&uverbs),
+            dev_path: text_to_c(&format!("/sys/class/infiniband_verbs/{uverbs}")),
+            ibdev_path: text_to_c(&format!("/sys/class/infiniband/{name}")),
         };
         Self { c, _driver: ptr::null(), named, index: index as c_int, guid: guid(name) }
     }
@@ -64,15 +64,6 @@ impl Device {
     pub(crate) fn name(&self) -> &'static str {
         &self.named.name
     }
-}
-
-/// A text in a field of fixed size, cut off where it does not fit.
-pub(crate) fn text<const N: usize>(text: &str) -> [c_char; N] {
-    let mut field = [0; N];
-    for (to, from) in field.iter_mut().zip(text.bytes().take(N - 1)) {
-        *to = from as c_char;
-    }
-    field
 }
 
 /// A GUID that is the same in each process of this host: FNV-1a of the host's and the device's name, marked as locally given.

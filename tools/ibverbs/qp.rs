@@ -117,7 +117,7 @@ impl Qp {
             users.add();
         }
         let cap = control.cap();
-        init.cap = attr::cap_to_c(&cap);
+        init.cap = (&cap).into();
         let qp_num = control.qp_num().get();
         let base = ibv_qp {
             context: context.c(),

@@ -2,7 +2,6 @@
 
 use crate::abi::*;
 use crate::context::Context;
-use crate::device::text;
 use crate::dm::MAX_DM_SIZE;
 use crate::errno::Errno;
 use crate::export::{export, function};
@@ -12,86 +11,19 @@ use core::ffi::{c_int, c_uint};
 use core::mem::offset_of;
 use core::ptr;
 use std::sync::atomic::Ordering;
-use tbrdma_proto::{DeviceAttr, LinkLayer, PortAttr};
+use tbrdma_proto::LinkLayer;
 
-/// `IBV_DEVICE_*` that the face offers beside what the device says of itself.
+/// What the device says of itself, under the name that the program knows it by.
 fn device_attr(context: &Context) -> ibv_device_attr {
-    let attr: DeviceAttr = context.inner().query_device();
     let guid = context.opened.device.guid().to_be();
-    let number = |value: u32| c_int::try_from(value).unwrap_or(c_int::MAX);
-    ibv_device_attr {
-        fw_ver: text(&attr.fw_ver),
-        node_guid: guid,
-        sys_image_guid: guid,
-        max_mr_size: attr.max_mr_size,
-        page_size_cap: attr.page_size_cap,
-        vendor_id: attr.vendor_id,
-        vendor_part_id: attr.vendor_part_id,
-        hw_ver: attr.hw_ver,
-        max_qp: number(attr.max_qp),
-        max_qp_wr: number(attr.max_qp_wr),
-        device_cap_flags: attr.device_cap_flags,
-        max_sge: number(attr.max_sge),
-        max_sge_rd: number(attr.max_sge_rd),
-        max_cq: number(attr.max_cq),
-        max_cqe: number(attr.max_cqe),
-        max_mr: number(attr.max_mr),
-        max_pd: number(attr.max_pd),
-        max_qp_rd_atom: number(attr.max_qp_rd_atom),
-        max_ee_rd_atom: 0,
-        max_res_rd_atom: number(attr.max_qp_rd_atom.saturating_mul(attr.max_qp)),
-        max_qp_init_rd_atom: number(attr.max_qp_init_rd_atom),
-        max_ee_init_rd_atom: 0,
-        atomic_cap: attr.atomic_cap.raw() as c_int,
-        max_ee: 0,
-        max_rdd: 0,
-        max_mw: number(attr.max_mw),
-        max_raw_ipv6_qp: 0,
-        max_raw_ethy_qp: 0,
-        max_mcast_grp: 0,
-        max_mcast_qp_attach: 0,
-        max_total_mcast_qp_attach: 0,
-        max_ah: number(attr.max_ah),
-        max_fmr: 0,
-        max_map_per_fmr: 0,
-        max_srq: number(attr.max_srq),
-        max_srq_wr: number(attr.max_srq_wr),
-        max_srq_sge: number(attr.max_srq_sge),
-        max_pkeys: attr.max_pkeys,
-        local_ca_ack_delay: attr.local_ca_ack_delay,
-        phys_port_cnt: attr.phys_port_cnt,
-    }
+    let attr = ibv_device_attr::from(&context.inner().query_device());
+    ibv_device_attr { node_guid: guid, sys_image_guid: guid, ..attr }
 }
 
 fn port_attr(context: &Context, port: u8) -> Result<ibv_port_attr, Errno> {
-    let mut attr: PortAttr = context.inner().query_port(port)?;
-    if context.opened.is_port_down.load(Ordering::Relaxed) {
-        attr = attr.down();
-    }
-    Ok(ibv_port_attr {
-        state: attr.state.raw() as c_int,
-        max_mtu: attr.max_mtu.raw() as c_int,
-        active_mtu: attr.active_mtu.raw() as c_int,
-        gid_tbl_len: attr.gid_tbl_len as c_int,
-        port_cap_flags: attr.port_cap_flags,
-        max_msg_sz: attr.max_msg_sz,
-        bad_pkey_cntr: attr.bad_pkey_cntr,
-        qkey_viol_cntr: attr.qkey_viol_cntr,
-        pkey_tbl_len: attr.pkey_tbl_len,
-        lid: attr.lid,
-        sm_lid: attr.sm_lid,
-        lmc: attr.lmc,
-        max_vl_num: attr.max_vl_num,
-        sm_sl: attr.sm_sl,
-        subnet_timeout: attr.subnet_timeout,
-        init_type_reply: attr.init_type_reply,
-        active_width: attr.active_width,
-        active_speed: attr.active_speed,
-        phys_state: attr.phys_state,
-        link_layer: attr.link_layer.raw() as u8,
-        flags: 0,
-        port_cap_flags2: 0,
-    })
+    let attr = context.inner().query_port(port)?;
+    let is_down = context.opened.is_port_down.load(Ordering::Relaxed);
+    Ok((&if is_down { attr.down() } else { attr }).into())
 }
 
 /// Writes as much of a value as the program has room for: its structure may be an older, shorter one, or a newer, longer one.
