@@ -93,6 +93,9 @@ pub struct verbs_context {
     pub context: ibv_context,
 }
 
+/// `IBV_VALUES_MASK_RAW_CLOCK`.
+pub const IBV_VALUES_MASK_RAW_CLOCK: u32 = 1;
+
 /// `struct ibv_values_ex`.
 #[repr(C)]
 pub struct ibv_values_ex {

@@ -308,7 +308,7 @@ fn verbs(device: &Device, cmd_fd: c_int, async_fd: c_int) -> verbs_context {
         destroy_wq: EMPTY,
         modify_wq: EMPTY,
         create_wq: EMPTY,
-        query_rt_values: None,
+        query_rt_values: Some(crate::query::query_rt_values),
         create_cq_ex: Some(crate::cq::create_cq_ex),
         private: EMPTY,
         query_device_ex: Some(crate::query::query_device_ex),

@@ -226,3 +226,30 @@ fn a_device_its_domain_and_its_region_are_imported() {
     assert!(call!(ibv_import_device(null.as_raw_fd() => c_int) -> *mut ibv_context).is_null());
     assert_eq!(errno(), libc::EINVAL);
 }
+
+#[test]
+fn the_devices_clock_counts_nanoseconds_and_what_else_is_asked_for_is_not_told() {
+    let context = Context::open(None);
+    let query = context.verbs().query_rt_values.expect("offered");
+    let clock = |asked| {
+        let mut values = zeroed::<ibv_values_ex>();
+        values.comp_mask = asked;
+        // SAFETY: the structure is whole.
+        assert_eq!(unsafe { query(context.0, &mut values) }, 0);
+        (values.comp_mask, values.raw_clock.tv_sec, values.raw_clock.tv_nsec)
+    };
+    let begun = std::time::Instant::now();
+    let (mask, seconds, first) = clock(IBV_VALUES_MASK_RAW_CLOCK | 1 << 5);
+    assert_eq!((mask, seconds), (IBV_VALUES_MASK_RAW_CLOCK, 0));
+    std::thread::sleep(std::time::Duration::from_millis(2));
+    let passed = i128::from(clock(IBV_VALUES_MASK_RAW_CLOCK).2) - i128::from(first);
+    assert!((2_000_000..=begun.elapsed().as_nanos() as i128).contains(&passed), "{passed} ns");
+    assert_eq!(clock(1 << 5), (0, 0, 0));
+    // SAFETY: no structure.
+    assert_eq!(unsafe { query(context.0, null_mut()) }, libc::EINVAL);
+    let mut attr = zeroed::<ibv_device_attr_ex>();
+    let ask = context.verbs().query_device_ex.expect("offered");
+    // SAFETY: room for the answer, and nothing more asked for.
+    assert_eq!(unsafe { ask(context.0, null_mut(), &mut attr, size_of::<ibv_device_attr_ex>()) }, 0);
+    assert_eq!(attr.hca_core_clock, 1_000_000, "kHz");
+}

@@ -68,6 +68,7 @@ addresses!(
     ibv_device_attr,
     ibv_device_attr_ex,
     ibv_query_device_ex_input,
+    ibv_values_ex,
     ibv_gid_entry,
     ibv_async_event,
     ibv_data_buf,
