@@ -8,6 +8,8 @@
 //! | [`peer`], [`control`] | finding the other side; what the two say to each other, outside the measurements |
 //! | [`session`], [`memory`], [`wire`], [`completions`] | the verbs objects of a side; posting, waiting and checking with them |
 //! | [`pingpong`], [`stream`] | the measurements |
+//! | [`idle`] | latencies after silences |
+//! | [`mixed`] | operations and sizes by weight |
 //! | [`lanes`] | several threads on a side |
 //! | [`open_loop`] | messages that are due by the clock |
 //! | [`floor`], [`memcpy`] | what the same cores do without a library |
@@ -49,12 +51,14 @@ pub mod floor;
 pub mod gate;
 pub mod grid;
 pub mod histogram;
+pub mod idle;
 pub mod interference;
 pub mod lanes;
 pub mod ledger;
 pub mod many;
 pub mod memcpy;
 pub mod memory;
+pub mod mixed;
 pub mod open_loop;
 pub mod outputs;
 pub mod page;

@@ -18,7 +18,7 @@ use crate::histogram::{Latencies, Measures};
 use crate::lanes::{Crew, Part, Share};
 use crate::open_loop::{OpenLoop, Pace};
 use crate::pattern::{PING, PONG, Pattern, READ};
-use crate::plan::{Op, Plan};
+use crate::plan::{Op, Plan, Wait};
 use crate::progress::Progress;
 use crate::session::{Role, Session};
 use crate::timeline::{Stretch, Timeline};
@@ -70,6 +70,8 @@ pub enum Order {
         lead: u64,
         /// For all threads together.
         recorded: u64,
+        /// How long nobody speaks before each of them.
+        gap: Option<Duration>,
     },
     /// Look at what is left when all is over.
     End,
@@ -196,6 +198,16 @@ impl Flow {
         }
     }
 
+    /// Lets so much time pass, awake or asleep as the run waits.
+    fn pause(&self, clock: &Clock, gap: Duration) -> Result<()> {
+        let Session { plan, watch, .. } = &self.wire.session;
+        let since = clock.now();
+        if plan.wait == Wait::Event && !clock::is_simulated() {
+            return watch.sleep(gap);
+        }
+        self.await_turn(clock, clock.after(since, gap)).map(|_| ())
+    }
+
     /// After a run of atomics: does the word at the target hold the sum of all of them?
     fn check_atomics(&self, channel: &mut Channel, account: &mut Account) -> Result<()> {
         let Session { plan, flow, .. } = &self.wire.session;
@@ -230,8 +242,8 @@ impl Part for Pingpong {
         let (mut since, mut until, mut open_loop) = (now, now, None);
         match order {
             Order::Open(pace) => self.open = Some(OpenLoop::new(share.paced(pace))?),
-            Order::Batch { lead, recorded } => {
-                (since, until) = self.batch(channel, lead, share.part(recorded), share)?
+            Order::Batch { lead, recorded, gap } => {
+                (since, until) = self.batch(channel, lead, share.part(recorded), gap, share)?
             }
             Order::End => {
                 if self.op().is_atomic() {
@@ -258,6 +270,7 @@ impl Pingpong {
         channel: &mut Channel,
         lead: u64,
         recorded: u64,
+        gap: Option<Duration>,
         share: &Share,
     ) -> Result<(Stamp, Stamp)> {
         self.session().watch.look(&mut Spins::default(), "answer")?;
@@ -288,7 +301,12 @@ impl Pingpong {
             };
             let before = match due {
                 Some(due) => flow.await_turn(&clock, due)?,
-                None => clock.now(),
+                None => {
+                    if let Some(gap) = gap {
+                        flow.pause(&clock, gap)?;
+                    }
+                    clock.now()
+                }
             };
             flow.wire.ring()?;
             let arrival = flow.arrival(sequence)?;
@@ -398,7 +416,7 @@ pub fn measure(
         }
         let recorded = size.min(left);
         batch.clear();
-        let found = crew.all(channel, &Order::Batch { lead, recorded })?;
+        let found = crew.all(channel, &Order::Batch { lead, recorded, gap: None })?;
         for (one, all) in found.iter().zip(&mut per_thread) {
             batch.add(&one.latencies);
             all.add(&one.latencies);
@@ -454,7 +472,10 @@ fn spanned(clock: &Clock, found: &[Found]) -> Duration {
 }
 
 /// Exchanges without recording; how long one takes, and how many there were.
-fn warm_up(
+///
+/// # Errors
+/// As [`measure`].
+pub fn warm_up(
     crew: &mut Crew<Pingpong>,
     channel: &mut Channel,
     count: Option<u64>,
@@ -470,7 +491,7 @@ fn warm_up(
     while left > 0 && (count.is_some() || spent < WARMUP_TIME) {
         let lead = size.min(left);
         let start = clock::now();
-        for found in crew.all(channel, &Order::Batch { lead, recorded: 0 })? {
+        for found in crew.all(channel, &Order::Batch { lead, recorded: 0, gap: None })? {
             account.add(&found.account);
         }
         let elapsed = clock::now().duration_since(start);

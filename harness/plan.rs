@@ -6,6 +6,7 @@ use tbrdma::Profile;
 use tbrdma::fault::{FaultPlan, LinkModel};
 
 use crate::error::{Error, Result};
+use crate::mixed::{self, Class};
 
 /// Largest message that any plan may ask for; a device may allow less.
 pub const MAX_SIZE: u64 = 1 << 31;
@@ -32,6 +33,10 @@ pub enum Benchmark {
     Bw,
     /// Throughput in one direction, told in messages.
     Rate,
+    /// Operations and sizes by weight, many messages under way.
+    Mixed,
+    /// Latency of a message after a silence.
+    Idle,
     /// Many ranks send to one.
     Incast,
     /// Each of many ranks sends to each other.
@@ -106,7 +111,7 @@ macro_rules! names {
         }
     };
 }
-names!(Benchmark { Pingpong => "pingpong", Bw => "bw", Rate => "rate", Incast => "incast", Mesh => "mesh", Allreduce => "allreduce", Replay => "replay" });
+names!(Benchmark { Pingpong => "pingpong", Bw => "bw", Rate => "rate", Mixed => "mixed", Idle => "idle", Incast => "incast", Mesh => "mesh", Allreduce => "allreduce", Replay => "replay" });
 names!(Op {
     Send => "send", SendImm => "send-imm", Write => "write", WriteImm => "write-imm",
     Read => "read", Cas => "cas", Faa => "faa",
@@ -170,7 +175,7 @@ impl Op {
     pub fn default_size(self, benchmark: Benchmark, transport: Transport) -> u64 {
         match benchmark {
             _ if self.is_atomic() => 8,
-            Benchmark::Pingpong => 64,
+            Benchmark::Pingpong | Benchmark::Idle | Benchmark::Mixed => 64,
             // A datagram fits one packet.
             Benchmark::Bw if transport == Transport::Ud => 1 << 10,
             Benchmark::Bw => 64 << 10,
@@ -228,6 +233,12 @@ pub struct Plan {
     /// Queue pairs of each thread, which messages go round.
     #[serde(default = "one")]
     pub qps: u32,
+    /// The classes of a mix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<Class>,
+    /// The silences before messages, in nanoseconds, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps_ns: Vec<u64>,
 }
 
 fn one() -> u32 {
@@ -246,10 +257,17 @@ impl Plan {
     #[must_use]
     pub fn target_slots(&self) -> u32 {
         match self.benchmark {
-            Benchmark::Pingpong => self.depth,
+            Benchmark::Pingpong | Benchmark::Idle => self.depth,
+            Benchmark::Mixed => mixed::slots(self),
             _ if self.op.consumes_receive() => self.depth * 2,
             _ => self.depth,
         }
+    }
+
+    /// Is it one message at a time, there and back?
+    #[must_use]
+    pub fn is_pingpong(&self) -> bool {
+        matches!(self.benchmark, Benchmark::Pingpong | Benchmark::Idle)
     }
 
     /// Queue pairs of a side, each with buffers of its own.
@@ -276,6 +294,10 @@ impl Plan {
     /// [`Error::Usage`] with the first rule it breaks.
     pub fn validate(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Usage(text));
+        if self.benchmark == Benchmark::Mixed {
+            mixed::validate(self)?;
+            return self.validate_depths();
+        }
         let Self { op, transport, size, .. } = *self;
         if self.benchmark == Benchmark::Replay {
             return refuse("a replay has a plan of its own".into());
@@ -309,7 +331,10 @@ impl Plan {
                 "--inline is impossible with --op {op}: only what sends bytes of its own has inline data"
             ));
         }
-        if self.benchmark == Benchmark::Pingpong && self.wait == Wait::Event && op == Op::Write {
+        if matches!(self.benchmark, Benchmark::Pingpong | Benchmark::Idle)
+            && self.wait == Wait::Event
+            && op == Op::Write
+        {
             return refuse(
                 "--wait event is impossible with --op write, which gives the target no completion: use --op write-imm or send"
                     .into(),
@@ -336,8 +361,9 @@ impl Plan {
     fn validate_depths(&self) -> Result<()> {
         let refuse = |text: String| Err(Error::Usage(text));
         let Self { depth, post_list, signal_every, .. } = *self;
-        if !(2..=MAX_DEPTH).contains(&depth) {
-            return refuse(format!("--depth {depth} is outside 2..={MAX_DEPTH}"));
+        let least = if self.benchmark == Benchmark::Mixed { 1 } else { 2 };
+        if !(least..=MAX_DEPTH).contains(&depth) {
+            return refuse(format!("--depth {depth} is outside {least}..={MAX_DEPTH}"));
         }
         if !(1..=depth).contains(&post_list) {
             return refuse(format!("--post-list {post_list} is outside 1..={depth}, the --depth"));
@@ -393,6 +419,8 @@ mod tests {
             memory: super::Memory::Library,
             threads: 1,
             qps: 1,
+            mix: Vec::new(),
+            gaps_ns: Vec::new(),
         }
     }
 

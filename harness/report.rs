@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::affinity;
 use crate::environment::ClockReport;
+use crate::grid::Grid;
 use crate::histogram::nanoseconds;
 use crate::interference::Interference;
 use crate::open_loop::{Arrivals, OpenLoopReport};
@@ -11,6 +12,7 @@ use crate::plan::{Benchmark, Wait};
 use crate::ranks::text;
 use crate::result::{FloorReport, Ratio, Report};
 use crate::words::fold;
+use crate::{idle, mixed};
 
 /// Involuntary context switches in so many messages are worth a warning.
 const SWITCHES_WORTH_A_WORD: u64 = 100;
@@ -26,6 +28,7 @@ pub fn full(report: &Report, picture: &str) -> String {
     head(&mut text, report);
     latencies(&mut text, report, picture);
     throughput(&mut text, report);
+    parts(&mut text, report);
     threads(&mut text, report);
     if let Some(group) = &report.group {
         text::group(&mut text, group);
@@ -84,6 +87,10 @@ pub fn line(report: &Report) -> String {
 /// What was measured, in a few words.
 #[must_use]
 pub fn title(report: &Report) -> String {
+    if !report.classes.is_empty() {
+        let most = report.depth;
+        return format!("mixed, {} classes over {}, depth {most}", report.classes.len(), report.transport);
+    }
     format!(
         "{} {} over {}, {} bytes{}",
         report.benchmark,
@@ -112,6 +119,9 @@ fn head(text: &mut String, report: &Report) {
         entry(text, "measures", &text::measures(report));
     } else if let Some(measures) = report.measures.as_deref() {
         let explained = match measures {
+            _ if !report.classes.is_empty() => {
+                "round trip of one operation, from post to completion, with what it waits behind others"
+            }
             "half round trip" => "one way: half of each round trip, from post to answer seen",
             _ if report.benchmark == Benchmark::Replay => "one operation, from post to completion",
             _ => "round trip of one operation, from post to completion; the target's CPU does nothing",
@@ -135,6 +145,19 @@ fn head(text: &mut String, report: &Report) {
     entry(text, "waits", waited);
     match (&report.open_loop, report.kind_of_loop.as_deref()) {
         (Some(open), _) => entry(text, "loop", &schedule(open)),
+        (None, Some(_)) if !report.classes.is_empty() => {
+            entry(
+                text,
+                "loop",
+                "closed: the next message is posted when one of those under way has completed",
+            );
+        }
+        (None, Some(_)) if !report.gaps.is_empty() => entry(
+            text,
+            "loop",
+            "closed: each message is posted after a silence, which begins when the last was answered; figures and picture \
+             are those of the longest",
+        ),
         (None, Some(_)) if report.group.is_some() => entry(text, "loop", text::kind_of_loop(report)),
         (None, Some(_)) => entry(
             text,
@@ -151,6 +174,9 @@ fn head(text: &mut String, report: &Report) {
     };
     if let Some(link) = &report.link {
         entry(text, "link", link);
+    }
+    if let (Some(seed), false) = (report.seed, report.classes.is_empty()) {
+        entry(text, "dice", &format!("--seed {seed} throws the same classes again"));
     }
     if let (Some(fault), Some(seed)) = (&report.fault, report.seed) {
         entry(text, "fault", &format!("{fault}; --seed {seed}"));
@@ -291,6 +317,33 @@ fn throughput(text: &mut String, report: &Report) {
         bytes(spread.median),
         bytes(spread.max)
     );
+}
+
+/// What the parts of a run had, one below the other.
+fn parts(text: &mut String, report: &Report) {
+    for grid in grids(report) {
+        let widths: Vec<usize> = (0..grid.columns.len())
+            .map(|at| {
+                grid.rows.iter().chain([&grid.columns]).filter_map(|row| Some(row.get(at)?.len())).max()
+            })
+            .map(Option::unwrap_or_default)
+            .collect();
+        for row in [&grid.columns].into_iter().chain(&grid.rows) {
+            let mut line = String::new();
+            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let _ =
+                    if at == 0 { write!(line, "{cell:width$}") } else { write!(line, "  {cell:>width$}") };
+            }
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+        text.push('\n');
+    }
+}
+
+/// The same as tables: of the classes of a mix, and of the silences of an idle run.
+#[must_use]
+pub fn grids(report: &Report) -> Vec<Grid> {
+    [mixed::grid(&report.classes), idle::grid(&report.gaps)].into_iter().flatten().collect()
 }
 
 /// The threads, one below the other.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::environment::{BothSides, Environment};
 use crate::error::{Context, Result};
 use crate::histogram::Summary;
+use crate::idle::GapReport;
+use crate::mixed::ClassReport;
 use crate::open_loop::OpenLoopReport;
 use crate::plan::{Benchmark, Op, Transport, Wait};
 use crate::ranks::outcome::GroupReport;
@@ -97,6 +99,12 @@ pub struct Report {
     /// Queue pairs of each thread.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub qps: u32,
+    /// What each class of a mix had; `op` is then that of the greatest weight, and `size_bytes` the largest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassReport>,
+    /// Latencies after each silence of `idle`; `one_way_ns` is then that after the longest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<GapReport>,
     /// What each thread of the initiator found, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub per_thread: Vec<ThreadReport>,

@@ -14,6 +14,7 @@ use crate::completions::Completions;
 use crate::control::{Channel, Endpoint, Message};
 use crate::error::{Context, Error, Result};
 use crate::memory::Area;
+use crate::mixed::Class;
 use crate::plan::{Benchmark, GRH_BYTES, Op, Plan, QKEY, Transport};
 use crate::watch::Watch;
 
@@ -211,7 +212,7 @@ impl Session {
                 .context(|| format!("register {bytes} bytes with {access:?}"))
         };
         let outgoing = region(slots.outgoing, local)?;
-        let incoming = region(slots.incoming, local | remote_access(plan.op))?;
+        let incoming = region(slots.incoming, local | remote_access(plan))?;
         let init = match plan.transport {
             Transport::Rc => QpInit::rc(sends.queue()),
             Transport::Uc => QpInit::uc(sends.queue()),
@@ -314,7 +315,14 @@ impl Slots {
     fn of(plan: &Plan, role: Role) -> Self {
         let (depth, target) = (plan.depth, plan.target_slots());
         match (plan.benchmark, role) {
-            (Benchmark::Pingpong, _) => {
+            (Benchmark::Mixed, Role::Initiator) => {
+                Self { outgoing: target, incoming: 1, sends: depth, receives: 1 }
+            }
+            // The last buffer is the word that atomics work on.
+            (Benchmark::Mixed, Role::Responder) => {
+                Self { outgoing: 1, incoming: target + 1, sends: 1, receives: target }
+            }
+            (Benchmark::Pingpong | Benchmark::Idle, _) => {
                 Self { outgoing: depth, incoming: target, sends: depth, receives: target }
             }
             (_, Role::Initiator) => Self { outgoing: depth, incoming: 1, sends: depth, receives: SPARE_WRS },
@@ -333,7 +341,12 @@ pub(crate) fn memory_available() -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-fn remote_access(op: Op) -> Access {
+fn remote_access(plan: &Plan) -> Access {
+    let of_class = |access, class: &Class| access | access_of(class.op);
+    plan.mix.iter().fold(access_of(plan.op), of_class)
+}
+
+fn access_of(op: Op) -> Access {
     match op {
         Op::Send | Op::SendImm => Access::empty(),
         Op::Write | Op::WriteImm => Access::REMOTE_WRITE,

@@ -31,6 +31,9 @@ impl Spins {
     }
 }
 
+/// How long a sleep lasts before the flags are looked at.
+const NAP: Duration = Duration::from_millis(100);
+
 /// A wait looks at the clock and the flags once in so many turns.
 const TURNS_BETWEEN_LOOKS: u32 = 1024;
 
@@ -59,6 +62,22 @@ impl Watch {
         }
         self.look(spins, waiting_for)?;
         Ok(true)
+    }
+
+    /// Sleeps for so long, and looks around meanwhile.
+    ///
+    /// # Errors
+    /// As [`Watch::turn`], but for the time it takes.
+    pub fn sleep(&self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(NAP));
+            self.look(&mut Spins::default(), "end of a pause")?;
+        }
     }
 
     /// Looks around now, for waits that sleep instead of spinning.

@@ -98,9 +98,9 @@ impl Wire {
             depth: plan.depth.into(),
             target_slots: plan.target_slots().into(),
         };
-        let answered = plan.benchmark == Benchmark::Pingpong && !plan.op.is_one_sided();
+        let answered = plan.is_pingpong() && !plan.op.is_one_sided();
         let every = match plan.benchmark {
-            Benchmark::Pingpong if !answered => 1,
+            Benchmark::Pingpong | Benchmark::Idle if !answered => 1,
             _ => plan.signal_every.max(1).into(),
         };
         let inline = if plan.inline { vec![0; layout.stride * plan.depth as usize] } else { Vec::new() };

@@ -18,6 +18,8 @@ Examples:
   tbrdma-bench pingpong --profile apple-tb5 --transport uc
   tbrdma-bench incast --ranks 5                         four senders to one receiver; mesh: each to each
   tbrdma-bench rate --threads 4 --qps 2                 threads on each side, queue pairs of each
+  tbrdma-bench mixed mix.toml                           operations and sizes by weight (mixed --help)
+  tbrdma-bench idle                                     latency after silences of 10 us to 100 ms
   tbrdma-bench devices
   tbrdma-bench doctor                                   what RDMA this host has, and why not more
 

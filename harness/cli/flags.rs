@@ -225,6 +225,8 @@ impl Flags {
             memory: self.memory.unwrap_or_default(),
             threads: 1,
             qps: 1,
+            mix: Vec::new(),
+            gaps_ns: Vec::new(),
         })
     }
 }

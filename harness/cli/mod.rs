@@ -7,7 +7,7 @@ mod units;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Result, one_line};
-use crate::{compare, doctor, gate, page, peers, ranks, record, replay, soak, stress, sweep};
+use crate::{compare, doctor, gate, idle, mixed, page, peers, ranks, record, replay, soak, stress, sweep};
 use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
 pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
@@ -42,6 +42,12 @@ pub enum Command {
     /// Each of many ranks gets the sum of what all have, as in tensor parallelism
     #[command(after_help = ranks::flags::ALLREDUCE_EXAMPLES)]
     Allreduce(ranks::AllreduceFlags),
+    /// Latency of a message after a silence, of each of a list
+    #[command(after_help = idle::EXAMPLES)]
+    Idle(idle::IdleFlags),
+    /// Operations and sizes by weight, and the latency of each kind among the others
+    #[command(after_help = mixed::EXAMPLES)]
+    Mixed(mixed::MixedFlags),
     /// List devices, ports and limits, as ibv_devinfo -v does
     Devices {
         /// Only this device

@@ -83,7 +83,9 @@ impl Metric {
     #[must_use]
     pub fn of(benchmark: Benchmark) -> &'static [Self] {
         match benchmark {
-            Benchmark::Pingpong | Benchmark::Replay => &[Self::P50, Self::P99],
+            Benchmark::Pingpong | Benchmark::Replay | Benchmark::Mixed | Benchmark::Idle => {
+                &[Self::P50, Self::P99]
+            }
             Benchmark::Bw | Benchmark::Rate => &[Self::Bytes],
             Benchmark::Incast | Benchmark::Mesh | Benchmark::Allreduce => {
                 &[Self::P50, Self::P99, Self::Bytes]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tbrdma::floor::Shared;
 
-use super::Miss;
+use super::{Miss, pause};
 use crate::control::{Account, Channel, FloorOffer, Message};
 use crate::error::{Context, Result};
 use crate::histogram::Latencies;
@@ -32,6 +32,7 @@ pub(super) fn bounce(
     watch: &Watch,
     timeout: Duration,
     size: usize,
+    gap: Duration,
     count: u64,
     latencies: &mut Latencies,
 ) -> Result<(), Miss> {
@@ -52,6 +53,9 @@ pub(super) fn bounce(
         Lines::of(shared.words(), size).ok_or_else(|| Miss::None("the shared memory is too short".into()))?;
     let clock = crate::clock::chosen();
     for number in 1..=count {
+        if number > warmup {
+            pause(gap, false, watch)?;
+        }
         let before = clock.now();
         lines.say(Side::Ping, number);
         lines.hear(Side::Pong, number, watch)?;

@@ -17,7 +17,7 @@ use crate::control::Channel;
 use crate::error::Result;
 use crate::histogram::{Latencies, Measures};
 use crate::pingpong::in_time;
-use crate::watch::Watch;
+use crate::watch::{Spins, Watch};
 
 /// How long the timed bounces of one visit last.
 const VISIT_TIME: Duration = Duration::from_millis(30);
@@ -61,6 +61,8 @@ pub struct Floor {
     latencies: Latencies,
     size: usize,
     carrier: Carrier,
+    /// How long nobody speaks before a bounce.
+    gap: Duration,
     /// How long a bounce there and back lasts.
     each: Option<Duration>,
     /// Why there is none.
@@ -79,7 +81,14 @@ impl Floor {
             Carrier::Sockets(_) => sockets::MAX_SIZE,
         };
         let missing = (size > most).then(|| format!("not measured for messages over {most} bytes"));
-        Ok(Self { latencies: Latencies::new(Measures::HalfRoundTrip)?, size, carrier, each: None, missing })
+        Ok(Self {
+            latencies: Latencies::new(Measures::HalfRoundTrip)?,
+            size,
+            carrier,
+            gap: Duration::ZERO,
+            each: None,
+            missing,
+        })
     }
 
     /// The recorded bounces, if there are any.
@@ -114,6 +123,24 @@ impl Floor {
         median
     }
 
+    /// The initiator's part in so many bounces, each after a silence: their latencies, where there can be a floor.
+    ///
+    /// # Errors
+    /// The peer went away, or the user interrupted.
+    pub fn after(
+        &mut self,
+        gap: Duration,
+        count: u64,
+        channel: &mut Channel,
+        watch: &Watch,
+        timeout: Duration,
+    ) -> Result<Option<Latencies>> {
+        self.latencies.clear();
+        self.gap = gap;
+        let median = self.bounce(channel, watch, timeout, count)?;
+        Ok(median.map(|_| self.latencies.clone()))
+    }
+
     /// Bounces a few times for warming up, and `count` times for the record; the median of these.
     fn bounce(
         &mut self,
@@ -125,10 +152,12 @@ impl Floor {
         if self.missing.is_some() {
             return Ok(None);
         }
-        let (size, latencies) = (self.size, &mut self.latencies);
+        let (size, gap, latencies) = (self.size, self.gap, &mut self.latencies);
         let bounced = match &self.carrier {
-            Carrier::Memory => memory::bounce(channel, watch, timeout, size, count, latencies),
-            Carrier::Sockets(way) => sockets::bounce(channel, watch, timeout, way, size, count, latencies),
+            Carrier::Memory => memory::bounce(channel, watch, timeout, size, gap, count, latencies),
+            Carrier::Sockets(way) => {
+                sockets::bounce(channel, watch, timeout, way, size, gap, count, latencies)
+            }
         };
         match bounced {
             Ok(()) => Ok(self.latencies.quantile_ns(0.5)),
@@ -139,4 +168,22 @@ impl Floor {
             Err(Miss::Fatal(error)) => Err(error),
         }
     }
+}
+
+/// Lets so much time pass before a bounce, asleep or awake.
+fn pause(gap: Duration, asleep: bool, watch: &Watch) -> Result<()> {
+    if gap.is_zero() {
+        return Ok(());
+    }
+    if asleep {
+        return watch.sleep(gap);
+    }
+    let clock = crate::clock::chosen();
+    let until = clock.after(clock.now(), gap);
+    let mut spins = Spins::default();
+    while clock.now() < until {
+        std::hint::spin_loop();
+        watch.turn(&mut spins, "end of a pause")?;
+    }
+    Ok(())
 }

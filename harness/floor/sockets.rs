@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use tbrdma::Gid;
 
-use super::{Miss, trains};
+use super::{Miss, pause, trains};
 use crate::control::{Account, Channel, Message, SocketOffer};
 use crate::error::{Context, Result};
 use crate::histogram::Latencies;
@@ -185,6 +185,7 @@ pub(super) fn bounce(
     timeout: Duration,
     way: &Way,
     size: usize,
+    gap: Duration,
     count: u64,
     latencies: &mut Latencies,
 ) -> Result<(), Miss> {
@@ -193,6 +194,9 @@ pub(super) fn bounce(
     let message = vec![0x5a; size];
     let clock = crate::clock::chosen();
     for number in 1..=count {
+        if number > WARMUP {
+            pause(gap, way.wait == Wait::Event, watch)?;
+        }
         let before = clock.now();
         if !socket.send(&message)? || !hear(&mut socket, size, watch)? {
             let reason =

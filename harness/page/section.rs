@@ -3,9 +3,10 @@
 use super::chart::Chart;
 use super::draw;
 use crate::environment::Environment;
+use crate::grid::Grid;
 use crate::histogram::nanoseconds;
 use crate::ranks::text;
-use crate::report::{bytes, messages, title, warnings};
+use crate::report::{bytes, grids, messages, title, warnings};
 use crate::result::{FloorReport, Ratio, Report, ThreadReport};
 
 /// A name and what is said of it.
@@ -38,6 +39,8 @@ pub(super) struct Section {
     /// The figures of that chart, under these names.
     pub(super) course_names: Vec<&'static str>,
     pub(super) course_rows: Vec<Vec<String>>,
+    /// What parts of the run had.
+    pub(super) grids: Vec<Grid>,
     /// What went from whom to whom, under these names.
     pub(super) pair_names: &'static [&'static str],
     pub(super) pairs: Vec<[String; 7]>,
@@ -93,6 +96,7 @@ impl Section {
             course: draw::course(number, report),
             course_names,
             course_rows,
+            grids: grids(report),
             pair_names: &text::COLUMNS,
             pairs: report.group.as_ref().map(text::rows).unwrap_or_default(),
         }

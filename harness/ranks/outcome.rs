@@ -307,6 +307,8 @@ impl Whole {
             threads: 1,
             qps: 1,
             per_thread: Vec::new(),
+            classes: Vec::new(),
+            gaps: Vec::new(),
             memory: "allocated by the library".into(),
             sides: sides.to_owned().into(),
             link: plan.link.clone(),

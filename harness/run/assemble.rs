@@ -1,11 +1,16 @@
 //! The report of a run: what was measured, put together with where and how.
 
+use std::time::Duration;
+
 use super::initiate::{Beside, Found, Measured, Raw};
 use crate::control::Account;
 use crate::environment::{BothSides, Environment};
 use crate::floor::Floor;
+use crate::histogram::Latencies;
+use crate::idle::{self, GapReport};
 use crate::lanes::Tallies;
 use crate::memcpy::median;
+use crate::mixed::{self, ClassReport};
 use crate::open_loop::OpenLoop;
 use crate::plan::Plan;
 use crate::result::{Bandwidth, FloorLatency, FloorReport, Ratio, Report, SCHEMA, Spread, ThreadReport};
@@ -54,6 +59,8 @@ pub fn begun(
         signal_every: plan.signal_every,
         threads: plan.threads,
         qps: plan.qps,
+        classes: Vec::new(),
+        gaps: Vec::new(),
         per_thread: Vec::new(),
         memory: memory.into(),
         sides: sides.into(),
@@ -77,6 +84,17 @@ pub(super) fn assemble(plan: &Plan, open: &OpenDevice, raw: Raw, sides: &'static
             let responses = outcome.open_loop.as_ref().map(|open| open.responses().clone());
             Measured { report, latencies: Some(responses.unwrap_or(outcome.latencies)), picture }
         }
+        Found::Idle(outcome, floor) => {
+            idle_report(&mut report, plan, &outcome, &floor);
+            let longest = outcome.gaps.into_iter().next_back().map(|gap| gap.latencies);
+            let picture = longest.as_ref().map(|longest| longest.draw(crate::words::WIDTH));
+            Measured { report, latencies: longest, picture: picture.unwrap_or_default() }
+        }
+        Found::Mixed(outcome) => {
+            let picture = outcome.latencies.draw(crate::words::WIDTH);
+            mixed_report(&mut report, plan, &outcome);
+            Measured { report, latencies: Some(outcome.latencies), picture }
+        }
         Found::Stream(outcome, beside) => {
             stream_report(&mut report, outcome, &beside);
             Measured { report, latencies: None, picture: String::new() }
@@ -97,16 +115,20 @@ fn per_thread(plan: &Plan, found: &Found, cores: &[Option<usize>], tallies: &[Ta
             responder: tally.responder.involuntary,
         },
     });
+    let latencies = |of_each: &[Latencies]| {
+        let told = threads.clone().zip(of_each).map(|(thread, latencies)| ThreadReport {
+            samples: latencies.count(),
+            one_way_ns: latencies.summary(),
+            ..thread
+        });
+        told.collect()
+    };
     match found {
-        Found::Pingpong(outcome, _) => threads
-            .zip(&outcome.per_thread)
-            .map(|(thread, latencies)| ThreadReport {
-                samples: latencies.count(),
-                one_way_ns: latencies.summary(),
-                ..thread
-            })
-            .collect(),
+        Found::Pingpong(outcome, _) => latencies(&outcome.per_thread),
+        Found::Mixed(outcome) => latencies(&outcome.per_thread),
+        Found::Idle(..) => Vec::new(),
         Found::Stream(outcome, _) => threads
+            .clone()
             .zip(&outcome.per_thread)
             .map(|(thread, (messages, took))| {
                 let per_s = *messages as f64 / took.as_secs_f64().max(1e-9);
@@ -121,6 +143,72 @@ fn per_thread(plan: &Plan, found: &Found, cores: &[Option<usize>], tallies: &[Ta
     }
 }
 
+fn idle_report(report: &mut Report, plan: &Plan, outcome: &idle::Outcome, floor: &Floor) {
+    account(report, &outcome.account);
+    let Some(longest) = outcome.gaps.last() else { return };
+    report.samples = longest.latencies.count();
+    exchanged(report, plan, outcome.messages);
+    report.warmup = outcome.warmup;
+    report.lead_in = outcome.gaps.len() as u64;
+    report.one_way_ns = longest.latencies.summary();
+    report.kind_of_loop = Some("closed".into());
+    report.distribution = longest.latencies.distribution();
+    report.timeline.clone_from(&outcome.timeline);
+    report.measures = Some(longest.latencies.measures().name().into());
+    report.floor_missing.clone_from(&floor.missing);
+    if let Some(bounces) = &longest.floor {
+        beside_floor(report, floor, bounces, None);
+    }
+    report.gaps = outcome.gaps.iter().map(GapReport::from).collect();
+}
+
+fn mixed_report(report: &mut Report, plan: &Plan, outcome: &mixed::Outcome) {
+    account(report, &outcome.account);
+    report.samples = outcome.latencies.count();
+    report.verified = report.errors == 0 && report.messages_checked == outcome.messages;
+    report.verification = format!(
+        "every byte that each of {} messages sent, wrote or brought, each in a buffer of its own until it was checked",
+        outcome.messages
+    );
+    report.warmup = outcome.warmup;
+    report.seed = plan.seed;
+    report.one_way_ns = outcome.latencies.summary();
+    report.distribution = outcome.latencies.distribution();
+    report.measures = Some(outcome.latencies.measures().name().into());
+    report.kind_of_loop = Some("closed".into());
+    report.timeline.clone_from(&outcome.timeline);
+    report.floor_missing = Some("a mix has none: pingpong and bw measure it for one kind of message".into());
+    report.bandwidth =
+        Some(bandwidth(outcome.bytes as f64, report.samples, outcome.elapsed, &outcome.batches));
+    let classes = plan.mix.iter().zip(&outcome.classes);
+    report.classes = classes
+        .map(|(class, latencies)| ClassReport {
+            op: class.op,
+            size_bytes: class.size,
+            weight: class.weight,
+            samples: latencies.count(),
+            ns: latencies.summary(),
+            distribution: latencies.distribution(),
+        })
+        .collect();
+}
+
+/// What so many bytes and messages in such a time are, of which each section had its rate.
+fn bandwidth(bytes: f64, messages: u64, elapsed: Duration, sections: &[f64]) -> Bandwidth {
+    let seconds = elapsed.as_secs_f64().max(1e-9);
+    Bandwidth {
+        bytes_per_s: bytes / seconds,
+        messages_per_s: messages as f64 / seconds,
+        elapsed_s: seconds,
+        sections: sections.len(),
+        section_bytes_per_s: Spread {
+            min: sections.iter().copied().fold(f64::INFINITY, f64::min),
+            median: median(sections).unwrap_or_default(),
+            max: sections.iter().copied().fold(0.0, f64::max),
+        },
+    }
+}
+
 fn account(report: &mut Report, account: &Account) {
     report.errors = account.errors;
     report.first_error.clone_from(&account.first_error);
@@ -129,9 +217,26 @@ fn account(report: &mut Report, account: &Account) {
 
 fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome, floor: &Floor) {
     account(report, &outcome.account);
-    let answered = !plan.op.is_one_sided();
-    let expected = outcome.messages * if answered { 2 } else { 1 };
     report.samples = outcome.latencies.count();
+    exchanged(report, plan, outcome.messages);
+    report.warmup = outcome.warmup;
+    report.lead_in = outcome.lead_in;
+    report.one_way_ns = outcome.latencies.summary();
+    report.kind_of_loop = Some(if outcome.open_loop.is_some() { "open" } else { "closed" }.into());
+    report.open_loop = outcome.open_loop.as_ref().and_then(OpenLoop::report);
+    report.distribution = outcome.latencies.distribution();
+    report.timeline.clone_from(&outcome.timeline);
+    report.measures = Some(outcome.latencies.measures().name().into());
+    report.floor_missing.clone_from(&floor.missing);
+    if let Some(bounces) = floor.latencies() {
+        beside_floor(report, floor, bounces, median(&outcome.ratios));
+    }
+}
+
+/// What was checked of so many messages there and back.
+fn exchanged(report: &mut Report, plan: &Plan, messages: u64) {
+    let answered = !plan.op.is_one_sided();
+    let expected = messages * if answered { 2 } else { 1 };
     report.verified = report.errors == 0 && report.messages_checked == expected;
     report.verification = match (answered, plan.op.is_atomic()) {
         (true, _) => {
@@ -142,18 +247,11 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
             format!("the value that each of {expected} atomics returned, and the target's word after them")
         }
     };
-    report.warmup = outcome.warmup;
-    report.lead_in = outcome.lead_in;
-    report.one_way_ns = outcome.latencies.summary();
-    report.kind_of_loop = Some(if outcome.open_loop.is_some() { "open" } else { "closed" }.into());
-    report.open_loop = outcome.open_loop.as_ref().and_then(OpenLoop::report);
-    report.distribution = outcome.latencies.distribution();
-    report.timeline.clone_from(&outcome.timeline);
-    report.measures = Some(outcome.latencies.measures().name().into());
-    report.floor_missing.clone_from(&floor.missing);
-    if let Some(bounces) = floor.latencies()
-        && let (Some(p50), Some(p99)) = (bounces.quantile_ns(0.5), bounces.quantile_ns(0.99))
-    {
+}
+
+/// The floor of a pingpong, and how many times that it took.
+fn beside_floor(report: &mut Report, floor: &Floor, bounces: &Latencies, p50_batch_by_batch: Option<f64>) {
+    if let (Some(p50), Some(p99)) = (bounces.quantile_ns(0.5), bounces.quantile_ns(0.99)) {
         report.floor = Some(FloorReport::Bounce {
             one_way_ns: FloorLatency { p50, p99 },
             samples: bounces.count(),
@@ -162,7 +260,7 @@ fn pingpong_report(report: &mut Report, plan: &Plan, outcome: &pingpong::Outcome
         report.ratio_to_floor = report.one_way_ns.map(|summary| Ratio::Latency {
             p50: summary.p50 / p50,
             p99: summary.p99 / p99,
-            p50_batch_by_batch: median(&outcome.ratios),
+            p50_batch_by_batch,
         });
     }
 }
@@ -174,19 +272,10 @@ fn stream_report(report: &mut Report, outcome: stream::Outcome, beside: &Beside)
     report.verification = outcome.verification;
     report.warmup = outcome.warmup;
     report.timeline = outcome.timeline;
-    let seconds = outcome.elapsed.as_secs_f64().max(1e-9);
-    let bytes_per_s = outcome.messages as f64 * report.size_bytes as f64 / seconds;
-    report.bandwidth = Some(Bandwidth {
-        bytes_per_s,
-        messages_per_s: outcome.messages as f64 / seconds,
-        elapsed_s: seconds,
-        sections: outcome.batches.len(),
-        section_bytes_per_s: Spread {
-            min: outcome.batches.iter().copied().fold(f64::INFINITY, f64::min),
-            median: median(&outcome.batches).unwrap_or_default(),
-            max: outcome.batches.iter().copied().fold(0.0, f64::max),
-        },
-    });
+    let bytes = outcome.messages as f64 * report.size_bytes as f64;
+    let bandwidth = bandwidth(bytes, outcome.messages, outcome.elapsed, &outcome.batches);
+    let bytes_per_s = bandwidth.bytes_per_s;
+    report.bandwidth = Some(bandwidth);
     let (rate, floor) = match beside {
         Beside::Memcpy(memcpy) => {
             (memcpy.median(), FloorReport::Memcpy { memcpy_bytes_per_s: memcpy.median().unwrap_or_default() })

@@ -7,12 +7,13 @@ use crate::cli::{Extent, Flags};
 use crate::control::{Channel, Message};
 use crate::environment::{BothSides, Environment, Host};
 use crate::error::{Error, Result};
-use crate::floor::sockets::Flood;
+use crate::floor::sockets::{Flood, Way};
 use crate::floor::{Carrier, Floor};
 use crate::histogram::Latencies;
 use crate::interference::Reading;
 use crate::lanes::{self, Crew, Started, Tallies, conduct};
 use crate::memcpy::Memcpy;
+use crate::mixed::{self, Mixed};
 use crate::open_loop::Pace;
 use crate::peer::{self, Responder};
 use crate::pingpong::{self, Pingpong};
@@ -21,7 +22,7 @@ use crate::progress::Progress;
 use crate::result::Report;
 use crate::session::{self, OpenDevice, Role};
 use crate::stream::{self, Stream};
-use crate::{affinity, clock};
+use crate::{affinity, clock, idle};
 
 /// A measurement, where it was made, and whose memory it used.
 pub(super) struct Raw {
@@ -38,6 +39,8 @@ pub(super) struct Raw {
 pub(super) enum Found {
     Pingpong(Box<pingpong::Outcome>, Floor),
     Stream(stream::Outcome, Beside),
+    Mixed(Box<mixed::Outcome>),
+    Idle(Box<idle::Outcome>, Floor),
 }
 
 /// The floor of a stream.
@@ -231,22 +234,33 @@ fn initiate(
         Benchmark::Pingpong => {
             let run = |crew: &mut Crew<Pingpong>, started: &[Started], channel: &mut Channel| {
                 let way = started.first().and_then(|first| first.way.clone());
-                let carrier = way.map_or(Carrier::Memory, Carrier::Sockets);
-                let needs_one_host = matches!(carrier, Carrier::Memory);
-                let mut floor = Floor::new(plan.size, carrier)?;
-                if needs_one_host && !hello.host.is_same(&Host::ours()) {
-                    floor.missing = Some(
-                        "the two sides are not on one host, or do not see each other's processes".into(),
-                    );
-                }
-                if clock::is_simulated() {
-                    floor.missing = Some(NO_FLOOR.into());
-                }
+                let mut floor = floor_of(plan, way, &hello.host)?;
                 let reading = Reading::now(own_core);
                 let visit = |channel: &mut Channel| floor.visit(channel, &started[0].watch, timeout);
                 let (extent, warmup) = (extent(flags), warmup(flags));
                 let outcome = pingpong::measure(crew, plan, channel, extent, warmup, pace, &progress, visit)?;
                 Ok((Found::Pingpong(Box::new(outcome), floor), reading))
+            };
+            conduct(open, plan, &cores, channel, run)?
+        }
+        Benchmark::Idle => {
+            let run = |crew: &mut Crew<Pingpong>, started: &[Started], channel: &mut Channel| {
+                let mut floor = floor_of(plan, started[0].way.clone(), &hello.host)?;
+                let reading = Reading::now(own_core);
+                let (extent, warmup) = (extent(flags), warmup(flags));
+                let watch = &started[0].watch;
+                let outcome =
+                    idle::measure(crew, plan, channel, extent, warmup, &progress, &mut floor, watch)?;
+                Ok((Found::Idle(Box::new(outcome), floor), reading))
+            };
+            conduct(open, plan, &cores, channel, run)?
+        }
+        Benchmark::Mixed => {
+            let run = |crew: &mut Crew<Mixed>, _: &[Started], channel: &mut Channel| {
+                let reading = Reading::now(own_core);
+                let (extent, warmup) = (extent(flags), warmup(flags));
+                let outcome = mixed::measure(crew, plan, channel, extent, warmup, &progress)?;
+                Ok((Found::Mixed(Box::new(outcome)), reading))
             };
             conduct(open, plan, &cores, channel, run)?
         }
@@ -306,4 +320,19 @@ fn with_ending(error: Error, child: Option<Responder>) -> Error {
         },
         (error, _) => error,
     }
+}
+
+/// The floor of a pingpong, where there can be one.
+fn floor_of(plan: &Plan, way: Option<Way>, peer: &Host) -> Result<Floor> {
+    let carrier = way.map_or(Carrier::Memory, Carrier::Sockets);
+    let needs_one_host = matches!(carrier, Carrier::Memory);
+    let mut floor = Floor::new(plan.size, carrier)?;
+    if needs_one_host && !peer.is_same(&Host::ours()) {
+        floor.missing =
+            Some("the two sides are not on one host, or do not see each other's processes".into());
+    }
+    if clock::is_simulated() {
+        floor.missing = Some(NO_FLOOR.into());
+    }
+    Ok(floor)
 }

@@ -12,13 +12,14 @@ use crate::open_loop::Pace;
 use crate::outputs::Outputs;
 use crate::plan::{Benchmark, Plan};
 use crate::{
-    compare, devices, doctor, gate, ledger, page, peers, ranks, record, replay, report, say, signals, soak,
-    stress, sweep,
+    compare, devices, doctor, gate, idle, ledger, mixed, page, peers, ranks, record, replay, report, say,
+    signals, soak, stress, sweep,
 };
 pub use assemble::begun;
 pub(crate) use initiate::choose_cores;
 pub use initiate::{Measured, in_turns, measure_once, with_peer};
-use respond::{responder_process, serve};
+use respond::responder_process;
+pub use respond::serve;
 
 /// How long a side waits for the other where that one may be busy measuring something on its own.
 const BETWEEN_BATCHES: Duration = Duration::from_secs(60);
@@ -65,6 +66,8 @@ pub fn command(command: Command) -> Result<u8> {
             Benchmark::Allreduce,
             Some(all.algorithm.unwrap_or(ranks::plan::Algorithm::Mesh)),
         ),
+        Command::Idle(flags) => idle::run(&flags),
+        Command::Mixed(flags) => mixed::run(&flags),
         Command::Rank { rank, ranks } => ranks::start::process(rank, ranks),
         Command::Pingpong(pingpong) if pingpong.flags.server.is_some() => {
             let rate = pingpong.pace.rate.map(|_| "--rate");
@@ -83,7 +86,10 @@ pub fn command(command: Command) -> Result<u8> {
 }
 
 /// The initiator: a run, and what is told of it.
-fn measure(flags: &Flags, plan: Plan, pace: Option<Pace>) -> Result<u8> {
+///
+/// # Errors
+/// As [`measure_once`] and [`conclude`].
+pub fn measure(flags: &Flags, plan: Plan, pace: Option<Pace>) -> Result<u8> {
     signals::install()?;
     let outputs = Outputs::prepare(&flags.outputs, plan.benchmark)?;
     conclude(flags, outputs, &measure_once(flags, plan, pace)?)

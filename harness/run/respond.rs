@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::floor::sockets::Way;
 use crate::interference::Tally;
 use crate::lanes::{self, Part as _, way};
+use crate::mixed::Mixed;
 use crate::peer::{self, Listener};
 use crate::pingpong::Pingpong;
 use crate::plan::{Benchmark, Plan};
@@ -21,7 +22,10 @@ use crate::watch::Watch;
 use crate::{affinity, complain, floor, replay, say, signals};
 
 /// `--server`: one run for one client.
-pub(super) fn serve(flags: &Flags, also_ignored: impl IntoIterator<Item = &'static str>) -> Result<u8> {
+///
+/// # Errors
+/// Nobody came, or the run failed.
+pub fn serve(flags: &Flags, also_ignored: impl IntoIterator<Item = &'static str>) -> Result<u8> {
     signals::install()?;
     let mut ignored = flags.only_for_clients();
     ignored.extend(also_ignored);
@@ -89,6 +93,7 @@ pub(super) struct Served {
 enum Part {
     Pingpong(Box<Pingpong>),
     Stream(Stream),
+    Mixed(Box<Mixed>),
 }
 
 impl Part {
@@ -96,7 +101,8 @@ impl Part {
     fn new(open: &OpenDevice, plan: &Plan, channel: &mut Channel, thread: u32) -> Result<Self> {
         let sessions = Session::establish_thread(open, plan, Role::Responder, channel, thread)?;
         let part = match plan.benchmark {
-            Benchmark::Pingpong => Self::Pingpong(Box::new(Pingpong::new(sessions)?)),
+            Benchmark::Mixed => Self::Mixed(Box::new(Mixed::new(sessions)?)),
+            Benchmark::Pingpong | Benchmark::Idle => Self::Pingpong(Box::new(Pingpong::new(sessions)?)),
             // Others are no plan of two sides: it was validated.
             _ => Self::Stream(Stream::new(sessions)?),
         };
@@ -108,6 +114,7 @@ impl Part {
         match self {
             Self::Pingpong(pingpong) => pingpong.session(),
             Self::Stream(stream) => stream.session(),
+            Self::Mixed(mixed) => mixed.session(),
         }
     }
 
@@ -115,6 +122,7 @@ impl Part {
         match self {
             Self::Pingpong(pingpong) => pingpong.respond(go),
             Self::Stream(stream) => stream.respond(go, channel),
+            Self::Mixed(mixed) => mixed.respond(go, channel),
         }
     }
 }

@@ -7,7 +7,7 @@ use common::{failure, run, stdout};
 
 #[test]
 fn wrong_flags_are_one_line_and_exit_code_2() {
-    let wrong: [(&[&str], &str); 25] = [
+    let wrong: [(&[&str], &str); 29] = [
         (&["nonsense"], "nonsense"),
         (&["pingpong", "--nonsense"], "--nonsense"),
         (&["pingpong", "--op", "shout"], "write-imm"),
@@ -29,6 +29,10 @@ fn wrong_flags_are_one_line_and_exit_code_2() {
         (&["pingpong", "--op", "cas", "--size", "16"], "exactly 8 bytes"),
         (&["pingpong", "--op", "write", "--wait", "event"], "no completion"),
         (&["pingpong", "--profile", "apple-tb4"], "apple-tb5"),
+        (&["mixed"], "<PLAN>"),
+        (&["mixed", "/dev/null"], "it has 0 [[class]]es"),
+        (&["idle", "--gaps", "1ms,1fortnight"], "no unit of a gap"),
+        (&["idle", "--gaps", "6s"], "raise --timeout"),
         (&["pingpong", "--threads", "65"], "outside 1..=64"),
         (&["rate", "--qps", "0"], "--qps 0 is outside"),
         (&["bw", "--threads", "2", "--pin", "0"], "--pin names the cores of one thread"),

@@ -373,3 +373,34 @@ fn threads_and_queue_pairs_check_all_bytes_and_are_told_one_by_one() {
     assert!(text.contains("per thread") && text.contains("18 threads want a core each"), "{text}");
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 }
+
+#[test]
+fn a_mix_and_silences_are_results_as_others_are() {
+    let (plan, csv, hgrm) = (scratch("mix.toml"), scratch("mix.csv"), scratch("mix.hgrm"));
+    let classes = ["send", "send-imm", "write", "write-imm", "read", "cas", "faa"];
+    std::fs::write(&plan, classes.map(|op| format!("[[class]]\nop = \"{op}\"\n")).concat()).unwrap();
+    let files = ["--csv", csv.to_str().unwrap(), "--hgrm", hgrm.to_str().unwrap()];
+    for wait in ["poll", "event"] {
+        let mix = measured(
+            &[&["mixed", plan.to_str().unwrap(), "--threads", "2", "--wait", wait][..], &files].concat(),
+        );
+        assert_eq!(
+            (&mix["verified"], &mix["messages_checked"], &mix["samples"]),
+            (&true.into(), &400.into(), &300.into())
+        );
+        let samples = |class: &Value| class["samples"].as_u64().unwrap();
+        assert_eq!(mix["classes"].as_array().unwrap().iter().map(samples).sum::<u64>(), 300);
+    }
+    assert!(std::fs::read_to_string(&hgrm).unwrap().contains("Total count    =          300]"));
+    assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 3);
+    let idle = measured_as_often_as(
+        &["idle", "--gaps", "20us,1ms", "--op", "read"],
+        &["--iters", "9", "--warmup", "5"],
+    );
+    let gaps = idle["gaps"].as_array().unwrap();
+    assert_eq!(gaps.iter().map(|gap| gap["samples"].clone()).collect::<Vec<_>>(), [9, 9]);
+    assert!(gaps.iter().all(|gap| gap["floor_one_way_ns"]["p50"].as_f64().unwrap() > 0.0), "{gaps:#?}");
+    for file in [plan, csv, hgrm] {
+        std::fs::remove_file(file).unwrap();
+    }
+}

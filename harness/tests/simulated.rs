@@ -183,3 +183,76 @@ fn threads_take_turns_and_each_tells_its_own() {
     assert!(shares.len() == 2 && shares.iter().all(|share| (4e9..6e9).contains(share)), "{shares:?}");
     assert_eq!((&result["verified"], &result["samples"]), (&true.into(), &100.into()));
 }
+
+/// A file of this test's own.
+fn scratch(name: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("tbrdma-bench-simulated-{}-{name}", std::process::id()))
+}
+
+#[test]
+fn a_mix_follows_from_its_seed_and_each_class_from_its_size() {
+    let (plan, json, page) = (scratch("mix.toml"), scratch("mix.json"), scratch("mix.html"));
+    let classes =
+        [("send", 64, 6), ("write-imm", 4096, 2), ("read", 16_384, 1), ("faa", 8, 1), ("cas", 8, 1)];
+    let text = classes
+        .map(|(op, size, weight)| format!("[[class]]\nop = \"{op}\"\nsize = {size}\nweight = {weight}\n"));
+    std::fs::write(&plan, text.concat()).unwrap();
+    let run = |seed| {
+        let plan = plan.display();
+        let result =
+            result(&format!("mixed {plan} --depth 1 --iters 250 --warmup 20 --link 1Gbps,5us --seed {seed}"));
+        assert_eq!((&result["verified"], &result["samples"]), (&true.into(), &250.into()));
+        result
+    };
+    let (first, other) = (run(3), run(4));
+    assert_eq!(first["classes"], run(3)["classes"], "bit for bit");
+    let samples = |result: &Value| {
+        result["classes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|class| class["samples"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(samples(&first).iter().sum::<u64>(), 250);
+    assert_ne!(samples(&first), samples(&other));
+    // 250 throws of the dice stay near their weights.
+    assert!((100..173).contains(&samples(&first)[0]), "{:?}", samples(&first));
+    // One at a time: there and back, and as long as the link needs for the bytes.
+    for (class, bytes) in first["classes"].as_array().unwrap().iter().zip([64.0, 4096.0, 16_384.0]) {
+        let p50 = class["ns"]["p50"].as_f64().unwrap();
+        let least = 10_000.0 + bytes * 8.0;
+        assert!((least..least * 1.15 + 2000.0).contains(&p50), "{bytes} bytes: {p50}");
+    }
+
+    std::fs::write(&json, first.to_string()).unwrap();
+    let made = Command::new(env!("CARGO_BIN_EXE_tbrdma-bench"))
+        .args(["report".as_ref(), json.as_os_str(), "-o".as_ref(), page.as_os_str()])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(html.contains("Latencies of each class") && html.contains("write-imm 4096 B"), "{html}");
+    for file in [plan, json, page] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn silences_cost_nothing_where_nothing_falls_asleep() {
+    for wait in ["poll", "event"] {
+        let result =
+            result(&format!("idle --gaps 10us,1ms,2s --iters 10 --warmup 4 --link 10us --wait {wait}"));
+        assert_eq!((&result["verified"], &result["samples"]), (&true.into(), &10.into()));
+        let gaps = result["gaps"].as_array().unwrap();
+        assert_eq!(
+            gaps.iter().map(|gap| gap["gap_ns"].as_u64().unwrap()).collect::<Vec<_>>(),
+            [10_000, 1_000_000, 2_000_000_000]
+        );
+        for gap in gaps {
+            assert!((gap["one_way_ns"]["max"].as_f64().unwrap() / 10_000.0 - 1.0).abs() < 0.002, "{gap}");
+        }
+        // The silences took place: in virtual time.
+        assert!(result["timeline"].as_array().unwrap().last().unwrap()["lasted_s"].as_f64().unwrap() > 20.0);
+    }
+}

@@ -78,6 +78,8 @@ fn a_flood_moves_bytes() {
         memory: tbrdma_bench::plan::Memory::Library,
         threads: 1,
         qps: 1,
+        mix: Vec::new(),
+        gaps_ns: Vec::new(),
     };
     let mut flood = Flood::new(&plan, way(Wait::Poll));
     let rate = with_responder(Some(way(Wait::Poll)), |channel| flood.measure(channel, &watch(), TIMEOUT));

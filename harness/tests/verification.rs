@@ -8,6 +8,7 @@ use std::time::Duration;
 use tbrdma_bench::cli::Extent;
 use tbrdma_bench::control::{Account, Channel, Go, Message};
 use tbrdma_bench::lanes::{Crew, Part as _};
+use tbrdma_bench::mixed::{self, Class, Mixed};
 use tbrdma_bench::pingpong::{self, Pingpong};
 use tbrdma_bench::plan::{Benchmark, Op, Plan, Transport, Wait};
 use tbrdma_bench::progress::Progress;
@@ -31,10 +32,14 @@ fn plan(benchmark: Benchmark, op: Op) -> Plan {
         profile: None,
         link: None,
         fault: None,
-        seed: None,
+        seed: Some(1),
         memory: tbrdma_bench::plan::Memory::Library,
         threads: 1,
         qps: 1,
+        mix: [Op::Send, Op::Write, Op::WriteImm, Op::Read]
+            .map(|op| Class { op, size: 40, weight: 1 })
+            .to_vec(),
+        gaps_ns: Vec::new(),
     }
 }
 
@@ -54,6 +59,7 @@ fn establish(plan: &Plan, role: Role, channel: &mut Channel) -> Session {
 enum Part {
     Pingpong(Box<Pingpong>),
     Stream(Stream),
+    Mixed(Box<Mixed>),
 }
 
 /// A responder whose session `bend` has bent.
@@ -61,16 +67,19 @@ fn respond(mut channel: Channel, plan: &Plan, bend: impl Fn(&mut Session)) {
     let mut session = establish(plan, Role::Responder, &mut channel);
     bend(&mut session);
     let mut part = match plan.benchmark {
+        Benchmark::Mixed => Part::Mixed(Box::new(Mixed::new(vec![session]).unwrap())),
         Benchmark::Pingpong => Part::Pingpong(Box::new(Pingpong::new(vec![session]).unwrap())),
         _ => Part::Stream(Stream::new(vec![session]).unwrap()),
     };
     match &part {
         Part::Pingpong(pingpong) => pingpong.session().meet(&mut channel).unwrap(),
         Part::Stream(stream) => stream.session().meet(&mut channel).unwrap(),
+        Part::Mixed(mixed) => mixed.session().meet(&mut channel).unwrap(),
     }
     let mut answer = |go: Go, channel: &mut Channel| match &mut part {
         Part::Pingpong(pingpong) => pingpong.respond(go),
         Part::Stream(stream) => stream.respond(go, channel),
+        Part::Mixed(mixed) => mixed.respond(go, channel),
     };
     while let Ok(Message::Go(go)) = channel.receive(Duration::from_secs(60)) {
         let account = answer(go, &mut channel).unwrap();
@@ -99,6 +108,12 @@ fn found(benchmark: Benchmark, op: Op, bend: impl Fn(&mut Session) + Send) -> Ac
                 pingpong::measure(&mut crew, plan, &mut ours, extent, Some(10), None, &progress, floor)
                     .unwrap()
                     .account
+            }
+            Benchmark::Mixed => {
+                let mixed = Mixed::new(vec![session]).unwrap();
+                mixed.session().meet(&mut ours).unwrap();
+                let mut crew = Crew::Alone(Box::new(mixed));
+                mixed::measure(&mut crew, plan, &mut ours, extent, Some(10), &progress).unwrap().account
             }
             _ => {
                 let stream = Stream::new(vec![session]).unwrap();
@@ -154,4 +169,15 @@ fn memory_that_does_not_hold_what_it_should_is_caught() {
             assert!(account.errors > 0, "{benchmark} {op}");
         }
     }
+}
+
+#[test]
+fn a_mix_of_other_bytes_is_caught_message_by_message() {
+    assert_eq!(found(Benchmark::Mixed, Op::Send, |_| {}).errors, 0);
+    // The peer has the same dice, and other bytes.
+    let account = found(Benchmark::Mixed, Op::Send, |session| {
+        session.number += 1;
+        session.plan.seed = Some(0);
+    });
+    assert_eq!((account.checked, account.errors), (60, 60), "{account:?}");
 }
