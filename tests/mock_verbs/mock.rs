@@ -1,4 +1,4 @@
-//! The library. The name of a device says what fails on it: `create_qp-12` refuses every `ibv_create_qp` with error 12, and `plain` nothing. `second` takes the
+//! The library. The name of a device says what fails on it: `create_qp-12` refuses every `ibv_create_qp` with error 12, `destroy_qp-busy` lets no queue pair go, and `plain` refuses nothing. `second` takes the
 //! first work request of a list of sends and no other, and the completions of `noisy` are full of bits that mean nothing. Everything else works: a queue pair takes
 //! any attribute, and a send completes at once and goes nowhere; its completion tells what it was. `bad_pkey_cntr` of any port tells how many
 //! objects there are, of all devices, and `qkey_viol_cntr` how many contexts.
@@ -44,6 +44,18 @@ const CALLS: [&str; 20] = [
     "create_ah",
 ];
 const MORE: [&str; 3] = ["alloc_mw", "bind_mw", "poll_cq"];
+/// Those that can be told to fail with `EBUSY`, and of which a program learns nothing: the object stays.
+const ENDS: [&str; 9] = [
+    "destroy_qp",
+    "destroy_srq",
+    "destroy_cq",
+    "destroy_comp_channel",
+    "destroy_ah",
+    "dealloc_mw",
+    "dealloc_pd",
+    "close_device",
+    "query_gid",
+];
 const ERRORS: [i32; 4] = [libc::EINVAL, libc::ENOMEM, libc::EBUSY, libc::ETIMEDOUT];
 
 static OBJECTS: AtomicI64 = AtomicI64::new(0);
@@ -52,7 +64,8 @@ static NUMBER: AtomicU32 = AtomicU32::new(1);
 
 fn names() -> Vec<String> {
     let failing = CALLS.iter().chain(&MORE).flat_map(|call| ERRORS.map(|error| format!("{call}-{error}")));
-    ["plain", "second", "noisy"].map(str::to_owned).into_iter().chain(failing).collect()
+    let ending = ENDS.map(|call| format!("{call}-busy"));
+    ["plain", "second", "noisy"].map(str::to_owned).into_iter().chain(ending).chain(failing).collect()
 }
 
 /// The devices, for the life of the process.
@@ -122,6 +135,14 @@ unsafe fn unmake<T: ?Sized>(object: *mut T) -> c_int {
     0
 }
 
+/// Ends an object, unless that is to fail.
+unsafe fn end<T: ?Sized>(context: *mut ibv_context, call: &str, object: *mut T) -> c_int {
+    match unsafe { told(context, call) } {
+        Some(error) => error,
+        None => unsafe { unmake(object) },
+    }
+}
+
 unsafe fn does(context: *mut ibv_context, call: &str) -> c_int {
     unsafe { told(context, call) }.unwrap_or(0)
 }
@@ -168,7 +189,7 @@ pub extern "C" fn ibv_open_device(device: *mut ibv_device) -> *mut ibv_context {
     let name =
         unsafe { core::ffi::CStr::from_ptr(ibv_get_device_name(device)) }.to_string_lossy().into_owned();
     let (call, error) = name.rsplit_once('-').unwrap_or((&name, "0"));
-    let error = error.parse().expect("a number");
+    let error = if error == "busy" { libc::EBUSY } else { error.parse().expect("a number") };
     if call == "open_device" {
         set_errno(error);
         return null_mut();
@@ -211,9 +232,12 @@ pub extern "C" fn ibv_open_device(device: *mut ibv_device) -> *mut ibv_context {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ibv_close_device(context: *mut ibv_context) -> c_int {
-    CONTEXTS.fetch_sub(1, Ordering::SeqCst);
-    drop(unsafe { Box::from_raw(context.cast::<Context>()) });
-    0
+    let failed = unsafe { does(context, "close_device") };
+    if failed == 0 {
+        CONTEXTS.fetch_sub(1, Ordering::SeqCst);
+        drop(unsafe { Box::from_raw(context.cast::<Context>()) });
+    }
+    failed
 }
 
 #[unsafe(no_mangle)]
@@ -227,7 +251,11 @@ pub extern "C" fn ibv_query_port(context: *mut ibv_context, _port: u8, attr: *mu
 }
 
 #[unsafe(no_mangle)]
-pub extern "C" fn ibv_query_gid(_: *mut ibv_context, _: u8, index: c_int, gid: *mut ibv_gid) -> c_int {
+pub extern "C" fn ibv_query_gid(context: *mut ibv_context, _: u8, index: c_int, gid: *mut ibv_gid) -> c_int {
+    if let Some(error) = unsafe { told(context, "query_gid") } {
+        set_errno(error);
+        return -1;
+    }
     let address = if index == 0 { "fe80::1" } else { "::ffff:127.0.0.1" };
     let address: std::net::Ipv6Addr = address.parse().expect("an address");
     unsafe { *gid = ibv_gid { raw: address.octets() } };
@@ -241,7 +269,7 @@ pub extern "C" fn ibv_alloc_pd(context: *mut ibv_context) -> *mut ibv_pd {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ibv_dealloc_pd(pd: *mut ibv_pd) -> c_int {
-    unsafe { unmake(pd) }
+    unsafe { end((*pd).context, "dealloc_pd", pd) }
 }
 
 fn register(pd: *mut ibv_pd, call: &str, addr: *mut c_void, length: usize) -> *mut ibv_mr {
@@ -281,7 +309,7 @@ pub extern "C" fn ibv_create_cq(
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ibv_destroy_cq(cq: *mut ibv_cq) -> c_int {
-    unsafe { unmake(cq.cast::<Cq>()) }
+    unsafe { end((*cq).context, "destroy_cq", cq.cast::<Cq>()) }
 }
 
 #[unsafe(no_mangle)]
@@ -306,7 +334,7 @@ pub extern "C" fn ibv_modify_qp(qp: *mut ibv_qp, attr: *mut ibv_qp_attr, mask: c
 
 #[unsafe(no_mangle)]
 pub extern "C" fn ibv_destroy_qp(qp: *mut ibv_qp) -> c_int {
-    unsafe { unmake(qp) }
+    unsafe { end((*qp).context, "destroy_qp", qp) }
 }
 
 unsafe extern "C" fn poll_cq(cq: *mut ibv_cq, count: c_int, out: *mut ibv_wc) -> c_int {
@@ -400,7 +428,7 @@ unsafe extern "C" fn bind_mw(qp: *mut ibv_qp, mw: *mut ibv_mw, _: *mut ibv_mw_bi
 }
 
 unsafe extern "C" fn dealloc_mw(mw: *mut ibv_mw) -> c_int {
-    unsafe { unmake(mw) }
+    unsafe { end((*mw).context, "dealloc_mw", mw) }
 }
 
 optional! {
@@ -445,7 +473,7 @@ optional! {
     }
 
     pub extern "C" fn ibv_destroy_comp_channel(channel: *mut ibv_comp_channel) -> c_int {
-        unsafe { unmake(channel.cast::<CompChannel>()) }
+        unsafe { end((*channel).context, "destroy_comp_channel", channel.cast::<CompChannel>()) }
     }
 
     pub extern "C" fn ibv_get_cq_event(
@@ -486,7 +514,7 @@ optional! {
     }
 
     pub extern "C" fn ibv_destroy_srq(srq: *mut ibv_srq) -> c_int {
-        unsafe { unmake(srq) }
+        unsafe { end((*srq).context, "destroy_srq", srq) }
     }
 
     pub extern "C" fn ibv_create_ah(pd: *mut ibv_pd, _: *mut ibv_ah_attr) -> *mut ibv_ah {
@@ -495,6 +523,6 @@ optional! {
     }
 
     pub extern "C" fn ibv_destroy_ah(ah: *mut ibv_ah) -> c_int {
-        unsafe { unmake(ah) }
+        unsafe { end((*ah).context, "destroy_ah", ah) }
     }
 }

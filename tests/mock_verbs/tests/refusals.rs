@@ -113,6 +113,35 @@ fn each_refusal_is_told_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_a_library_does_not_let_go_stays_and_all_else_ends() {
+    if !with_library("what_a_library_does_not_let_go_stays_and_all_else_ends", "libmock_verbs.so") {
+        return;
+    }
+    let plain = open("native:plain").unwrap();
+    let kept = [
+        // Of these one is made when the device is opened, to find out how many inline bytes there may be.
+        ("destroy_qp", (3, 0)),
+        ("destroy_cq", (2, 0)),
+        ("dealloc_pd", (2, 0)),
+        ("destroy_srq", (1, 0)),
+        ("destroy_comp_channel", (1, 0)),
+        ("destroy_ah", (1, 0)),
+        ("dealloc_mw", (1, 0)),
+        ("close_device", (0, 1)),
+        // A port that does not tell its addresses has none, which is for the peer to find wrong.
+        ("query_gid", (0, 0)),
+    ];
+    for (call, (objects, contexts)) in kept {
+        let before = held(&plain);
+        let ctx = open(&format!("native:{call}-busy")).unwrap();
+        assert_eq!(ctx.query_gid(1, 0).unwrap().is_zero(), call == "query_gid");
+        day(&ctx).unwrap_or_else(|(text, _)| panic!("{call}: {text}"));
+        drop(ctx);
+        assert_eq!(held(&plain), (before.0 + objects, before.1 + contexts), "{call}");
+    }
+}
+
+#[test]
 fn what_usually_stands_behind_a_refusal_is_said() {
     if !with_library("what_usually_stands_behind_a_refusal_is_said", "libmock_verbs.so") {
         return;
