@@ -78,6 +78,11 @@ impl Latencies {
         }
     }
 
+    /// Records the same time for many samples.
+    pub fn record_many(&mut self, elapsed: Duration, count: u64) {
+        self.round_trips.saturating_record_n((elapsed.as_nanos() as u64).max(1), count);
+    }
+
     /// Adds what another recorded.
     pub fn add(&mut self, other: &Self) {
         // Equal bounds always fit; what did not would be missing from the count.

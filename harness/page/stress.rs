@@ -9,7 +9,7 @@ use crate::grid::Grid;
 use crate::histogram::nanoseconds;
 use crate::stress::judge::Outcome;
 use crate::stress::result::{PhaseReport, StressReport};
-use crate::stress::text::{counted, recovered, sent};
+use crate::stress::text::{FIGURES, counted, figures, sent};
 
 /// A stress run.
 #[derive(Template)]
@@ -133,21 +133,10 @@ fn phase_curves(id: u32, report: &StressReport) -> Chart {
 
 fn grids(report: &StressReport) -> Vec<(Grid, usize)> {
     let figure = |value: Option<f64>| value.map_or_else(|| "none".to_owned(), nanoseconds);
-    let phases = report.phases.iter().map(|phase| {
-        let ns = phase.response_ns.or(phase.service_ns);
-        vec![
-            phase.name.clone(),
-            seconds(phase.at_s),
-            seconds(phase.lasts_s),
-            phase.samples.to_string(),
-            (phase.failed + phase.unsent).to_string(),
-            figure(ns.map(|ns| ns.p50)),
-            figure(ns.map(|ns| ns.p99)),
-            figure(ns.map(|ns| ns.max)),
-            format!("{:.1} Mbps", phase.goodput_bits_per_s / 1e6),
-            recovered(phase),
-        ]
-    });
+    let phases = report
+        .phases
+        .iter()
+        .map(|phase| [phase.name.clone(), seconds(phase.at_s)].into_iter().chain(figures(phase)).collect());
     let troubles = report.phases.iter().map(|phase| {
         let wrong = phase.wrong.clone().unwrap_or_else(|| "nothing".to_owned());
         vec![phase.name.clone(), wrong, counted(phase).join(", ")]
@@ -155,18 +144,7 @@ fn grids(report: &StressReport) -> Vec<(Grid, usize)> {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let phases = Grid {
         caption: "Phases".to_owned(),
-        columns: names(&[
-            "phase",
-            "began",
-            "for",
-            "answered",
-            "failed",
-            "p50",
-            "p99",
-            "max",
-            "goodput",
-            "recovered after",
-        ]),
+        columns: names(&[&["phase", "began"], &FIGURES[..]].concat()),
         rows: phases.collect(),
     };
     let troubles = Grid {

@@ -64,6 +64,8 @@ pub struct Found {
     pub counters: Vec<[BTreeMap<&'static str, u64>; 2]>,
     /// What was checked.
     pub account: Account,
+    /// The longest time between two looks at what is to be done, in each phase and after the last: the machine kept the run from its core. None in virtual time.
+    pub away: Vec<Duration>,
     /// When everything was over.
     pub ended: Duration,
 }
@@ -192,12 +194,19 @@ impl<'p> Drive<'p> {
     fn go(&mut self) -> Result<()> {
         let over = self.end() + self.plan.run.drain.map_or(DRAIN, |span| span.0);
         let mut turns = 0_u32;
+        let mut before = self.world.now();
+        self.found.away = vec![Duration::ZERO; self.plan.phases.len() + 1];
         loop {
             turns = turns.wrapping_add(1);
             if turns.is_multiple_of(TURNS_BETWEEN_LOOKS) {
                 signals::check()?;
             }
             let now = self.world.now();
+            // Of the phase that was left, whoever comes late to the next.
+            if let Some(away) = self.found.away.get_mut(self.phase).filter(|_| !self.world.is_virtual) {
+                *away = (*away).max(now.saturating_sub(before));
+            }
+            before = now;
             self.enter(now);
             let mut busy = self.take_answers()?;
             busy |= self.receive(now)?;
@@ -422,23 +431,17 @@ impl<'p> Drive<'p> {
     /// Waits until something is due, or something has come that may be taken.
     fn rest(&self, now: Duration, over: Duration) {
         let phase = self.plan.phases.get(self.phase);
-        let mut until = self.bounds.get(self.phase + 1).copied().unwrap_or(over);
+        let end = self.bounds.get(self.phase + 1).copied().unwrap_or(over);
         let depth = self.plan.run.depth as usize;
-        for flow in &self.flows {
+        let dues = self.flows.iter().flat_map(|flow| {
             let has_room = flow.pair.is_some() && flow.outstanding.len() < depth && flow.due < self.end();
-            let due = (has_room && self.plan.run.rate.is_some()).then_some(flow.due);
-            until = [due, flow.reconnect_at].into_iter().flatten().fold(until, Duration::min);
-        }
+            [(has_room && self.plan.run.rate.is_some()).then_some(flow.due), flow.reconnect_at]
+        });
         let is_paused = phase.is_some_and(|phase| phase.pause_receiver);
         let is_slow = phase.is_some_and(|phase| phase.slow_receiver.is_some()) && now < self.takes_at;
-        if is_slow {
-            until = until.min(self.takes_at);
-        }
-        if phase.is_some_and(|phase| phase.post_receives_every.is_some())
-            && self.flows.iter().any(|f| !f.idle.is_empty())
-        {
-            until = until.min(self.posts_at);
-        }
+        let receiver = [self.takes_at, self.posts_at].map(Some);
+        // Whose time has come has had its turn.
+        let until = dues.chain(receiver).flatten().filter(|at| *at > now).fold(end, Duration::min);
         self.world.rest(until, |world| {
             world.ours.sends.unpolled() > 0
                 || (!is_paused && !is_slow && world.theirs.receives.unpolled() > 0)

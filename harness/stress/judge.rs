@@ -9,6 +9,9 @@ use super::plan::{Expect, Plan, status_name};
 use super::result::PhaseReport;
 use crate::histogram::nanoseconds;
 
+/// A run whose thread was kept from its core for longer than this, and not by the plan, tells of the machine more than of the connection.
+const AWAY: Duration = Duration::from_millis(2);
+
 /// What became of an expectation; worse is more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -74,7 +77,20 @@ pub(super) fn judge(plan: &Plan, found: &Found, phases: &[PhaseReport]) -> Vec<J
     let statuses = found.deaths.iter().map(|death| status_name(death.status)).collect();
     Facts { of: "run".to_owned(), phases, baseline, usual: plan.expect.usual, statuses }
         .judge(&plan.expect, &mut all);
+    excuse(plan, found, &mut all);
     all
+}
+
+/// What is missed on a machine that was busy with something else cannot be told.
+fn excuse(plan: &Plan, found: &Found, all: &mut [Judged]) {
+    let own_doing = plan.phases.iter().map(|phase| phase.hogs > 0).chain([false]);
+    let away = found.away.iter().zip(own_doing).filter(|(_, own_doing)| !own_doing).map(|(away, _)| *away);
+    let Some(away) = away.max().filter(|away| *away > AWAY) else { return };
+    for judged in all.iter_mut().filter(|judged| judged.outcome == Outcome::Missed) {
+        judged.outcome = Outcome::NotMeasurable;
+        let away = nanoseconds(away.as_nanos() as f64);
+        judged.found.push_str(&format!(", but the machine kept the run from its core for up to {away}"));
+    }
 }
 
 /// What is known of a phase, or of all.
@@ -195,7 +211,8 @@ impl Facts<'_> {
         match (usual, worst) {
             (Some(usual), Some(worst)) if usual > 0.0 => {
                 let ratio = worst / usual;
-                (is(if at_most { ratio <= bound } else { ratio >= bound }), format!("{ratio:.2} times"))
+                let holds = if at_most { ratio <= bound } else { ratio >= bound };
+                (is(holds), format!("{ratio:.2} times"))
             }
             _ => (Outcome::NotMeasurable, "no messages to tell by".to_owned()),
         }

@@ -8,6 +8,7 @@
 pub mod drive;
 pub mod hogs;
 pub mod judge;
+mod outputs;
 pub mod plan;
 pub mod quantity;
 pub mod result;
@@ -25,8 +26,8 @@ pub use plan::parse;
 use crate::affinity;
 use crate::environment::Environment;
 use crate::error::{Context, Error, Result};
-use crate::outputs::{Table, WholeFile};
 use crate::{say, signals};
+use outputs::Outputs;
 use plan::Plan;
 use result::StressReport;
 use world::{Place, World};
@@ -34,15 +35,17 @@ use world::{Place, World};
 /// Examples of the command line.
 pub const EXAMPLES: &str = "\
 Examples:
-  tbrdma-bench stress --list                        the plans that are here
-  tbrdma-bench stress cable-pull                    in virtual time: at once, the same in every run
-  tbrdma-bench stress cable-pull --device udp:lo    in real time, over UDP sockets
-  tbrdma-bench stress lossy-wan --seed 7 --json wan.json && tbrdma-bench report wan.json -o wan.html
-  tbrdma-bench stress --show cable-pull > mine.toml plans are TOML: change it, and then
-  tbrdma-bench stress mine.toml
+  tbrdma-bench stress --list                      the plans that are here
+  tbrdma-bench stress cable-pull                  at once, in virtual time
+  tbrdma-bench stress cable-pull --device udp:lo  in real time, over UDP sockets
+  tbrdma-bench stress lossy-wan --seed 7 --json wan.json
+  tbrdma-bench report wan.json -o wan.html        what went wrong when is shaded
+  tbrdma-bench stress --show cable-pull > my.toml plans are TOML: change it, and
+  tbrdma-bench stress my.toml
 
-Exit codes: 0 everything the plan expects came about; 1 something did not, or bytes were wrong; 2 it cannot be told: wrong
-flags or plan, or the device cannot do what the plan asks.";
+Exit codes: 0 everything that the plan expects came about; 1 something did not,
+or bytes were wrong; 2 it cannot be told: wrong flags, a wrong plan, a device
+that cannot do what the plan asks, or a machine that is too busy.";
 
 /// The flags.
 #[derive(Debug, Clone, Default, Args)]
@@ -74,6 +77,9 @@ pub struct Flags {
     /// Also add a row for each phase to this file; - is standard output
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// Also write the percentiles of all responses to this file, as HdrHistogram's tools plot them
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<PathBuf>,
 }
 
 /// Does what the flags ask; the exit code.
@@ -90,35 +96,16 @@ pub fn run(flags: &Flags) -> Result<u8> {
     }
     let plan = read(flags.plan.as_deref().unwrap_or_default())?;
     signals::install()?;
-    let is_stdout = |path: &&PathBuf| path.as_os_str() == "-";
-    let [json_out, csv_out] =
-        [&flags.json, &flags.csv].map(|path| path.as_ref().is_some_and(|path| is_stdout(&path)));
-    if json_out && csv_out {
-        return Err(Error::Usage(
-            "--json and --csv cannot both go to standard output: name files".to_owned(),
-        ));
-    }
-    let of_file = |path: &'_ Option<PathBuf>| path.clone().filter(|path| !is_stdout(&path));
-    let json = of_file(&flags.json).map(|path| WholeFile::prepare("--json", &path)).transpose()?;
-    let csv = of_file(&flags.csv).map(|path| Table::prepare(&path, rows::names())).transpose()?;
+    let outputs = Outputs::prepare(flags)?;
     let place = Place {
         device: flags.device.clone().unwrap_or_else(|| "sim".into()),
         profile: flags.profile.clone(),
         seed: flags.seed.unwrap_or(plan.seed),
     };
     let report = measure(&plan, &place)?;
-    if let Some(json) = json {
-        json.write(&report.to_json()?)?;
-    }
-    if let Some(csv) = csv {
-        csv.append(&rows::rows(&report))?;
-    }
-    if json_out {
-        say(&report.to_json()?)?;
-    } else if csv_out {
-        say(&format!("{}\n{}\n", rows::names(), rows::rows(&report)))?;
-    } else {
-        say(&if flags.quiet { text::line(&report) } else { text::full(&report) })?;
+    match outputs.write(&report)? {
+        Some(asked_for) => say(&asked_for)?,
+        None => say(&if flags.quiet { text::line(&report) } else { text::full(&report) })?,
     }
     Ok(report.verdict.exit_code())
 }

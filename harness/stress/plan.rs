@@ -1,6 +1,6 @@
 //! The plan of a stress run, in TOML: what is sent, what goes wrong when, and what is expected of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -226,7 +226,14 @@ impl Plan {
             ));
         }
         let mut messages = 0.0;
+        let mut names = BTreeSet::new();
         for phase in &self.phases {
+            if !names.insert(&phase.name) {
+                return Err(format!(
+                    "two phases are called {:?}: who expects something must know of which",
+                    phase.name
+                ));
+            }
             phase.check().map_err(|reason| format!("phase {:?}: {reason}", phase.name))?;
             if phase.is_about_receives() && self.run.op != Op::Send {
                 return Err(format!(

@@ -124,6 +124,8 @@ pub struct PhaseReport {
     pub told_after_s: Option<f64>,
     /// From its end until latencies were as usual again, and stayed so for a while; null if nothing went wrong in it, or that never came.
     pub recovered_after_s: Option<f64>,
+    /// For how long the machine kept the run from its core, at most; null in virtual time.
+    pub away_s: Option<f64>,
     /// What both devices counted in it.
     pub counters: Counted,
 }
@@ -181,7 +183,7 @@ impl StressReport {
     /// Never in practice.
     pub fn new(plan: &Plan, place: &Place, profile: String, is_virtual: bool, found: &Found) -> Result<Self> {
         let is_open = plan.run.rate.is_some();
-        let phases = phases(plan, found)?;
+        let phases = phases(plan, found, is_virtual)?;
         let expectations = judge(plan, found, &phases);
         let samples = found.samples.len() as u64;
         let verified = found.account.errors == 0 && found.account.checked >= samples;
@@ -268,7 +270,7 @@ fn response(sample: &Sample) -> Duration {
     sample.done.saturating_sub(sample.due)
 }
 
-fn phases(plan: &Plan, found: &Found) -> Result<Vec<PhaseReport>> {
+fn phases(plan: &Plan, found: &Found, is_virtual: bool) -> Result<Vec<PhaseReport>> {
     let bounds = plan.bounds();
     let is_open = plan.run.rate.is_some();
     let usual = usual(plan, found)?;
@@ -313,6 +315,7 @@ fn phases(plan: &Plan, found: &Found) -> Result<Vec<PhaseReport>> {
             deaths: deaths().count() as u64,
             told_after_s: deaths().map(|death| death.at.saturating_sub(begin).as_secs_f64()).next(),
             recovered_after_s: recovered.flatten().map(|time| time.as_secs_f64()),
+            away_s: found.away.get(index).filter(|_| !is_virtual).map(Duration::as_secs_f64),
             counters,
         });
     }

@@ -59,6 +59,7 @@ fn columns(of: Option<(&StressReport, &PhaseReport)>) -> Vec<(&'static str, Stri
         ("deaths", phase(&|phase| phase.deaths.to_string())),
         ("told_after_s", phase(&|phase| maybe(phase.told_after_s))),
         ("recovered_after_s", phase(&|phase| maybe(phase.recovered_after_s))),
+        ("away_s", phase(&|phase| maybe(phase.away_s))),
         ("retransmitted_pkts", counted("retransmitted_pkts")),
         ("ack_timeout_err", counted("ack_timeout_err")),
         ("rcvd_seq_err", counted("rcvd_seq_err")),

@@ -10,6 +10,9 @@ use crate::words::fold;
 /// Where values begin.
 const INDENT: usize = 12;
 
+/// A run that is kept from its core for longer than this is worth a word.
+const AWAY_S: f64 = 1e-3;
+
 /// The whole report.
 #[must_use]
 pub fn full(report: &StressReport) -> String {
@@ -69,15 +72,17 @@ pub fn line(report: &StressReport) -> String {
     let why = missed.map_or_else(String::new, |judged| {
         format!("; {}: {} ({})", judged.of, judged.expected, judged.found)
     });
+    let met = report.expectations.iter().filter(|judged| judged.outcome.exit_code() == 0).count();
+    let verdict = if report.verified { report.verdict.name() } else { "bytes were WRONG" };
     format!(
-        "stress {} on {}, seed {}: {} messages, {} failed, {} expectations {}{why}\n",
+        "stress {} on {}, seed {}: {} messages, {} failed, {met} of {} expectations met, verdict: {}{why}\n",
         report.plan,
         report.device,
         report.seed,
         report.samples,
         report.failed + report.unsent,
         report.expectations.len(),
-        report.verdict.name()
+        verdict
     )
 }
 
@@ -103,29 +108,35 @@ pub(crate) fn sent(report: &StressReport) -> String {
     )
 }
 
+/// What the figures of a phase are called, the dearest first.
+pub(crate) const FIGURES: [&str; 8] = ["answered", "failed", "p50", "p99", "max", "recovered", "Mbps", "for"];
+
+/// The figures.
+pub(crate) fn figures(phase: &PhaseReport) -> [String; 8] {
+    let ns = phase.response_ns.or(phase.service_ns);
+    let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), nanoseconds);
+    [
+        phase.samples.to_string(),
+        (phase.failed + phase.unsent).to_string(),
+        figure(ns.map(|ns| ns.p50)),
+        figure(ns.map(|ns| ns.p99)),
+        figure(ns.map(|ns| ns.max)),
+        recovered(phase),
+        format!("{:.1}", phase.goodput_bits_per_s / 1e6),
+        seconds(phase.lasts_s),
+    ]
+}
+
 fn table(report: &StressReport) -> String {
-    let mut columns =
-        Columns::new(["phase"], ["for", "answered", "failed", "p50", "p99", "max", "Mbps", "recovered"]);
+    let mut columns = Columns::new(["phase"], FIGURES);
     for phase in &report.phases {
-        let ns = phase.response_ns.or(phase.service_ns);
-        let figure = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), nanoseconds);
-        columns.row([
-            phase.name.clone(),
-            seconds(phase.lasts_s),
-            phase.samples.to_string(),
-            (phase.failed + phase.unsent).to_string(),
-            figure(ns.map(|ns| ns.p50)),
-            figure(ns.map(|ns| ns.p99)),
-            figure(ns.map(|ns| ns.max)),
-            format!("{:.1}", phase.goodput_bits_per_s / 1e6),
-            recovered(phase),
-        ]);
+        columns.row(std::iter::once(phase.name.clone()).chain(figures(phase)));
     }
     columns.text()
 }
 
 /// When a phase was over what went wrong in it.
-pub(crate) fn recovered(phase: &PhaseReport) -> String {
+fn recovered(phase: &PhaseReport) -> String {
     match (&phase.wrong, phase.recovered_after_s) {
         (None, _) => "-".to_owned(),
         (Some(_), None) => "no".to_owned(),
@@ -143,7 +154,10 @@ fn details(text: &mut String, phase: &PhaseReport) {
     let wrong = phase.wrong.as_deref().unwrap_or("nothing goes wrong");
     let told = phase.told_after_s.map(|after| format!("; told after {}", seconds(after))).unwrap_or_default();
     let counted = if counted.is_empty() { String::new() } else { format!("; {}", counted.join(", ")) };
-    fold(text, INDENT, &format!("{}: {wrong}{told}{counted}", phase.name));
+    let away = phase.away_s.filter(|away| *away > AWAY_S);
+    let away =
+        away.map(|away| format!("; kept from its core for up to {}", seconds(away))).unwrap_or_default();
+    fold(text, INDENT, &format!("{}: {wrong}{told}{counted}{away}", phase.name));
 }
 
 /// What both sides counted of trouble.

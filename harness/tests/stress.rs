@@ -105,7 +105,11 @@ fn a_device_in_real_time_recovers_too() {
         }
         let report = on(device, &plan_that_lasts(ms, run, phase, calm), 3);
         let full = text::full(&report);
-        assert_eq!((report.verdict, report.failed, report.unsent), (Outcome::Met, 0, 0), "{full}");
+        // A machine that is busy with something else may leave it open, and says so.
+        assert_ne!(report.verdict, Outcome::Missed, "{full}");
+        assert_eq!((report.failed, report.unsent), (0, 0), "{full}");
+        assert_eq!(report.counters.both("fault_dropped") > 0, phase == lossy, "{full}");
+        assert!(report.phases.iter().all(|phase| phase.away_s.is_some()));
         assert!(report.verified && !report.is_virtual && report.environment.is_some(), "{full}");
         assert_by_schema(&report);
     }
@@ -144,6 +148,13 @@ fn what_does_not_come_about_is_missed_and_what_cannot_be_told_is_said_so() {
     }
     let kept = expect("p99_at_least = 1.5\nfailed_at_most = 0\ncounters = { fault_dropped = 5 }", calm);
     assert_eq!(outcomes(&kept, "sim:missed").0, Outcome::Met);
+    // A receiver that does nothing and wants its receives back meanwhile: time goes on.
+    let both = plan(
+        "rate = 5000\nreceives = 4",
+        "pause_receiver = true\npost_receives_every = '1ms'\nslow_receiver = '1us'",
+        calm,
+    );
+    assert_eq!(on("sim:missed", &both, 1).samples, 500);
     let silent = plan("rate = 0.1", "pause_receiver = true\n[phase.expect]\nrecovered_within = '1s'", calm);
     let untold = outcomes(&silent, "sim:missed");
     assert_eq!(untold.1, [Outcome::Missed]);
@@ -201,6 +212,7 @@ fn a_plan_that_makes_no_sense_is_told_why() {
         ("size = 4096", "size = 4", "outside 8"),
         ("depth = 32", "depth = 0", "outside 1"),
         ("op = \"send\"", "op = \"cas\"", "none of send, write, read"),
+        ("name = \"pulled\"", "name = \"before\"", "two phases"),
         ("link = \"10Gbps,5us\"", "link = \"fast\"", "64Gbps,5us"),
         ("status = \"RETRY_EXC_ERR\"", "status = \"TIRED\"", "RNR_RETRY_EXC_ERR"),
         ("both = \"loss=100%\"", "both = \"loss=1%\"\nout = \"loss=1%\"", "beside out or back"),
@@ -226,6 +238,11 @@ fn the_command_says_what_there_is_and_exits_by_what_came_about() {
     let met = run(&["stress", "flaky-cable", "--quiet", "--seed", "5"]);
     assert_eq!(met.status.code(), Some(0), "{}{}", stdout(&met), stderr(&met));
     assert!(stdout(&met).contains("seed 5") && stdout(&met).lines().count() == 1, "{}", stdout(&met));
+    let hgrm = run(&["stress", "flaky-cable", "--hgrm", "-"]);
+    assert!(
+        stdout(&hgrm).starts_with("#[stress flaky-cable on sim, seed 1")
+            && stdout(&hgrm).contains("#[Buckets")
+    );
     for (arguments, said) in [
         (&["stress", "no-such-plan"][..], "cable-pull, flaky-cable"),
         (&["stress"], "PLAN"),
