@@ -124,7 +124,7 @@ pub fn wait_in_turn<T>(timeout: Duration, look: impl FnMut() -> Option<T>) -> Op
 
 /// Chooses the clock of this process; the first choice holds.
 pub fn choose(source: Source) -> Clock {
-    *CHOSEN.get_or_init(|| Clock::new(source))
+    *CHOSEN.get_or_init(|| Clock::of(source))
 }
 
 /// The clock of this process.
@@ -134,7 +134,9 @@ pub fn chosen() -> Clock {
 }
 
 impl Clock {
-    fn new(source: Source) -> Self {
+    /// A clock of its own, whichever this process measures with.
+    #[must_use]
+    pub fn of(source: Source) -> Self {
         let kernels = std::fs::read_to_string(KERNELS).unwrap_or_default();
         let trusted = kernels.split_whitespace().any(|name| name == "tsc");
         let (counter, why_not) = match (source, TickCounter::invariant()) {
@@ -294,7 +296,7 @@ mod tests {
     #[test]
     fn a_read_costs_something_but_not_much() {
         for source in [Source::Auto, Source::Os] {
-            let cost = Clock::new(source).overhead_ns();
+            let cost = Clock::of(source).overhead_ns();
             assert!(cost > 0.0 && cost < 1e6, "{source:?}: {cost}");
         }
     }
@@ -302,7 +304,7 @@ mod tests {
     #[test]
     fn both_clocks_tell_the_same_time() {
         for source in [Source::Auto, Source::Os] {
-            let clock = Clock::new(source);
+            let clock = Clock::of(source);
             let (outer, first, inner) = (Instant::now(), clock.now(), Instant::now());
             while inner.elapsed() < Duration::from_millis(20) {}
             let (inside, last, around) = (inner.elapsed(), clock.now(), outer.elapsed());
