@@ -127,7 +127,11 @@ impl World {
         let create = |side: &Side, sends: u32, receives: u32| {
             let init =
                 QpInit::rc(&side.sends).recv_cq(&side.receives).max_send_wr(sends).max_recv_wr(receives);
-            side.pd.create_qp(init.max_send_sge(1).max_recv_sge(1)).context(|| "create a queue pair".into())
+            side.pd.create_qp(init.max_send_sge(1).max_recv_sge(1)).map_err(|error| {
+                let text = format!("create a queue pair: {}", crate::error::one_line(&error.to_string()));
+                let cannot = matches!(error, tbrdma::Error::NotSupported { .. });
+                if cannot { Error::Usage(text) } else { Error::Run(text) }
+            })
         };
         let mut pair = Pair {
             ours: create(&self.ours, plan.run.depth + SPARE, SPARE)?,

@@ -249,6 +249,7 @@ fn the_command_says_what_there_is_and_exits_by_what_came_about() {
         (&["stress", "corruption", "--json", "-", "--csv", "-"], "name files"),
         // Shared memory has no packets.
         (&["stress", "corruption", "--device", "shm"], "faults of packets (in flips)"),
+        (&["stress", "corruption", "--profile", "apple-tb5"], "does not support RC"),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
