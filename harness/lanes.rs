@@ -163,17 +163,11 @@ pub struct Tallies {
 impl<P: Part> Crew<P> {
     /// How many threads there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn threads(&self) -> usize {
         match self {
             Self::Alone(_) => 1,
             Self::Many(members) => members.len(),
         }
-    }
-
-    /// Never.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Has all threads do their shares of something; what each found, in their order.

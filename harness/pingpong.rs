@@ -383,7 +383,7 @@ pub fn measure(
 ) -> Result<Outcome> {
     let measures = if plan.op.is_one_sided() { Measures::WholeOperation } else { Measures::HalfRoundTrip };
     let mut latencies = Latencies::new(measures)?;
-    let mut per_thread = vec![latencies.clone(); crew.len()];
+    let mut per_thread = vec![latencies.clone(); crew.threads()];
     let mut account = Account::default();
     progress.stage("warming up");
     let (per_message, warmup) = warm_up(crew, channel, warmup, &mut account)?;
@@ -457,7 +457,7 @@ pub fn measure(
         ratios,
         timeline: timeline.finish(),
         warmup,
-        lead_in: lead * batches * crew.len() as u64,
+        lead_in: lead * batches * crew.threads() as u64,
         messages,
         account,
         per_thread,
@@ -482,7 +482,7 @@ pub fn warm_up(
     account: &mut Account,
 ) -> Result<(Duration, u64)> {
     const UNKNOWN: Duration = Duration::from_micros(50);
-    let threads = crew.len() as u64;
+    let threads = crew.threads() as u64;
     let mut left = count.map_or(u64::MAX, |count| count.div_ceil(threads));
     let mut spent = Duration::ZERO;
     let mut size = 8;

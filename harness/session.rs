@@ -98,6 +98,12 @@ pub fn open(name: &str, plan: &Plan, role: Role, capture: Option<&Path>) -> Resu
     if plan.inline && size > u64::from(limits.max_inline_data) {
         return over(limits.max_inline_data.into(), "the most that --inline carries");
     }
+    if plan.flows() > u64::from(limits.max_qp) {
+        return refuse(format!(
+            "--threads {} with --qps {} is over the limit of device {name}: it has {} queue pairs",
+            plan.threads, plan.qps, limits.max_qp
+        ));
+    }
     let most = limits.max_qp_wr.saturating_sub(SPARE_WRS);
     if plan.target_slots().max(plan.depth) > most {
         return refuse(format!(

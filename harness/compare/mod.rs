@@ -15,7 +15,7 @@ use crate::container;
 use crate::error::{Context, Error, Result};
 use crate::plan::Benchmark;
 use crate::result::{FloorReport, Report};
-use crate::say;
+use crate::{idle, mixed, say};
 use statistics::{Pair, Run, change, quantile, summarise};
 
 /// By how much more the slowest of a hundred may differ than the median: a tail is made of fewer messages.
@@ -262,6 +262,8 @@ pub(crate) fn differences(one: &Report, other: &Report) -> Vec<String> {
             ("post_list", report.post_list.to_string()),
             ("threads", report.threads.to_string()),
             ("qps", report.qps.to_string()),
+            ("classes", mixed::listed(&report.classes)),
+            ("gaps", idle::listed(&report.gaps)),
             ("memory", report.memory.to_string()),
             ("loop", report.kind_of_loop.as_deref().unwrap_or("none").to_owned()),
             ("link", report.link.clone().unwrap_or_else(|| "none".to_owned())),

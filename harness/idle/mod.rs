@@ -234,6 +234,13 @@ impl From<&Gap> for GapReport {
     }
 }
 
+/// The silences of a result in a line.
+#[must_use]
+pub fn listed(gaps: &[GapReport]) -> String {
+    let one = |gap: &GapReport| nanoseconds(gap.gap_ns as f64);
+    if gaps.is_empty() { "none".into() } else { gaps.iter().map(one).collect::<Vec<_>>().join(", ") }
+}
+
 /// The silences of a result, one below the other; `None` of another kind of result.
 #[must_use]
 pub fn grid(gaps: &[GapReport]) -> Option<Grid> {

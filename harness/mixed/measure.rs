@@ -57,7 +57,7 @@ pub fn measure(
     let mut outcome = Outcome {
         latencies: nothing.clone(),
         classes: vec![nothing.clone(); plan.mix.len()],
-        per_thread: vec![nothing.clone(); crew.len()],
+        per_thread: vec![nothing.clone(); crew.threads()],
         bytes: 0,
         elapsed: Duration::ZERO,
         batches: Vec::new(),
@@ -66,7 +66,7 @@ pub fn measure(
         messages: 0,
         account: Account::default(),
     };
-    let most = u64::from(slots(plan)) * crew.len() as u64;
+    let most = u64::from(slots(plan)) * crew.threads() as u64;
     progress.stage("warming up");
     let begun = clock::now();
     while warmup.map_or_else(

@@ -117,19 +117,26 @@ impl MixedFlags {
         }
         let text = std::fs::read_to_string(path).context(|| format!("read the plan {shown}"))?;
         let strange = |reason: String| Error::Usage(format!("the plan {shown}: {reason}"));
-        let file: File =
-            toml::from_str(&text).map_err(|error| strange(crate::error::one_line(error.message())))?;
+        let (depth, classes) = parse(&text).map_err(strange)?;
         let mut plan = self.flags.plan(Benchmark::Mixed, Op::Send)?;
-        plan.depth = self.depth.or(file.depth).unwrap_or(DEPTH);
+        plan.depth = self.depth.or(depth).unwrap_or(DEPTH);
         plan.threads = self.threads.unwrap_or(1);
         plan.seed = Some(self.flags.seed.unwrap_or_else(seed_of_now));
-        plan.size = file.classes.iter().map(|class| class.size).max().unwrap_or_default();
-        plan.op =
-            file.classes.iter().rev().max_by_key(|class| class.weight).map_or(Op::Send, |class| class.op);
-        plan.mix = file.classes;
+        plan.size = classes.iter().map(|class| class.size).max().unwrap_or_default();
+        plan.op = classes.iter().rev().max_by_key(|class| class.weight).map_or(Op::Send, |class| class.op);
+        plan.mix = classes;
         plan.validate().map_err(|error| strange(error.to_string()))?;
         Ok(plan)
     }
+}
+
+/// A plan in TOML: how many are outstanding, if it says so, and its classes. Whether they can be is for [`Plan::validate`].
+///
+/// # Errors
+/// What makes no sense in it, in one line.
+pub fn parse(text: &str) -> Result<(Option<u32>, Vec<Class>), String> {
+    let file: File = toml::from_str(text).map_err(|error| crate::error::one_line(error.message()))?;
+    Ok((file.depth, file.classes))
 }
 
 /// Does what the flags ask; the exit code.
@@ -212,6 +219,13 @@ pub struct ClassReport {
     /// All of them: values in nanoseconds, each with the number of samples that had it, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub distribution: Vec<(f64, u64)>,
+}
+
+/// The classes of a result in a line.
+#[must_use]
+pub fn listed(classes: &[ClassReport]) -> String {
+    let one = |class: &ClassReport| format!("{} {} B x {}", class.op, class.size_bytes, class.weight);
+    if classes.is_empty() { "none".into() } else { classes.iter().map(one).collect::<Vec<_>>().join(", ") }
 }
 
 /// The classes of a result, one below the other; `None` of another kind of result.

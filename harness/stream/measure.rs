@@ -72,7 +72,7 @@ pub fn measure(
         account,
         to_check: 0,
         verification: String::new(),
-        per_thread: vec![(0, Duration::ZERO); crew.len()],
+        per_thread: vec![(0, Duration::ZERO); crew.threads()],
     };
     let mut size = in_time(BATCH_TIME, per_message);
     let mut timeline = Timeline::new(extent, per_message);

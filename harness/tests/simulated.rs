@@ -58,7 +58,7 @@ fn answered_at(capture: &[u8]) -> Vec<u64> {
             let from = &packet[8..24];
             if bth[0] == SEND_ONLY && *initiator.get_or_insert(from) != from {
                 let psn = u32::from_be_bytes([0, bth[9], bth[10], bth[11]]);
-                answers.entry(psn).or_insert(u64::from(word(12)) << 32 | u64::from(word(16)));
+                answers.entry(psn).or_insert_with(|| u64::from(word(12)) << 32 | u64::from(word(16)));
             }
         }
         rest = &rest[word(4) as usize..];
