@@ -36,12 +36,14 @@ const MOST_GAPS: usize = 32;
 /// The examples of the help text.
 pub const EXAMPLES: &str = "\
 Examples:
-  tbrdma-bench idle                                     after 10 us to 100 ms of silence, both sides awake
-  tbrdma-bench idle --wait event                        the same, both sides asleep
+  tbrdma-bench idle                  silences of 10 us to 100 ms, both sides awake
+  tbrdma-bench idle --wait event     the same, both sides asleep
   tbrdma-bench idle --gaps 1ms,1s --duration 60s --op write
-  tbrdma-bench idle --device udp:lo --json idle.json && tbrdma-bench report idle.json -o idle.html
+  tbrdma-bench idle --device udp:lo --json idle.json
+  tbrdma-bench report idle.json -o idle.html
 
-Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags.";
+Exit codes: 0 measured and every byte was right; 1 something failed;
+2 wrong flags.";
 
 /// The flags.
 #[derive(Debug, Clone, Default, Args)]

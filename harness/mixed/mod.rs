@@ -46,7 +46,8 @@ A plan:
   size = 65536
   weight = 30
 
-Exit codes: 0 measured and every byte was right; 1 something failed; 2 wrong flags.";
+Exit codes: 0 measured and every byte was right; 1 something failed;
+2 wrong flags.";
 
 /// A kind of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
