@@ -1,13 +1,14 @@
 //! The run of a plan: messages fall due, are sent, received, answered and checked, while phase follows upon phase.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tbrdma::{WcStatus, WorkCompletion};
 
+use super::flow::{Flow, Sent, right, seen};
 use super::hogs::Hogs;
 use super::plan::{MOST_MESSAGES, Plan};
-use super::world::{Buffers, Pair, World};
+use super::world::World;
 use crate::control::Account;
 use crate::error::{Context, Error, Result};
 use crate::pattern::{PING, Pattern, READ};
@@ -70,30 +71,6 @@ pub struct Found {
     pub ended: Duration,
 }
 
-/// A message on its way.
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    sequence: u64,
-    due: Duration,
-    posted: Duration,
-}
-
-/// A queue pair and what takes its place, with everything on its way.
-struct Flow {
-    pair: Option<Pair>,
-    buffers: Buffers,
-    /// The number of the next message, and when it is due.
-    next: u64,
-    due: Duration,
-    outstanding: VecDeque<Sent>,
-    /// The message that the receiver expects, and those that were acknowledged: all below.
-    expected: u64,
-    acknowledged: u64,
-    /// Slots without a posted receive.
-    idle: Vec<u64>,
-    reconnect_at: Option<Duration>,
-}
-
 /// A run.
 struct Drive<'p> {
     plan: &'p Plan,
@@ -153,17 +130,7 @@ impl<'p> Drive<'p> {
                 buffers.theirs.write(slot as usize * buffers.stride, &self.scratch);
             }
         }
-        let mut flow = Flow {
-            pair: None,
-            buffers,
-            next: 0,
-            due: Duration::ZERO,
-            outstanding: VecDeque::new(),
-            expected: 0,
-            acknowledged: 0,
-            idle: Vec::new(),
-            reconnect_at: None,
-        };
+        let mut flow = Flow::new(buffers);
         flow.connect(&self.world, self.plan)?;
         Ok(flow)
     }
@@ -472,57 +439,5 @@ impl<'p> Drive<'p> {
         self.found.counters.push(self.world.counters());
         self.found.ended = self.world.now();
         Ok(())
-    }
-}
-
-impl Flow {
-    /// A new queue pair, with all its receives.
-    fn connect(&mut self, world: &World, plan: &Plan) -> Result<()> {
-        self.pair = Some(world.connect(plan)?);
-        // What became of messages that failed nobody knows: the receiver goes on with the next.
-        (self.expected, self.acknowledged) = (self.next, self.next);
-        self.reconnect_at = None;
-        self.idle.clear();
-        if plan.run.op == Op::Send {
-            self.idle.extend(0..u64::from(plan.run.receives));
-            self.post_receives(plan.run.size)?;
-        }
-        Ok(())
-    }
-
-    /// The first message that the target need not have: where it does nothing, what was acknowledged was checked.
-    fn expected_of(&self, op: Op) -> u64 {
-        if op == Op::Send { self.expected } else { self.acknowledged }
-    }
-
-    /// Posts a receive in each slot that has none.
-    fn post_receives(&mut self, size: u32) -> Result<()> {
-        let (Some(pair), false) = (&mut self.pair, self.idle.is_empty()) else { return Ok(()) };
-        let (region, stride) = (&self.buffers.theirs, self.buffers.stride);
-        let posted = pair.theirs.post_recv(|batch| {
-            for slot in self.idle.drain(..) {
-                let at = slot as usize * stride;
-                batch.recv(region.slice(at..at + size as usize)).id(slot);
-            }
-        });
-        posted.context(|| "post receives".into())
-    }
-}
-
-/// Whether a message is the one that it should be, to the byte.
-fn right(pattern: &Pattern, number: u64, bytes: &[u8], flow: usize) -> Result<(), String> {
-    match pattern.mismatch(number, bytes) {
-        None => Ok(()),
-        Some(at) => Err(format!("message {number} of queue pair {flow} is wrong from byte {at} on")),
-    }
-}
-
-/// Whether all that was acknowledged was seen.
-fn seen(flow: &Flow, index: usize, op: Op, account: &mut Account) {
-    let expected = flow.expected_of(op);
-    if flow.acknowledged > expected {
-        account.count(Err(format!(
-            "message {expected} of queue pair {index} was acknowledged, and never received"
-        )));
     }
 }

@@ -6,6 +6,7 @@
 //! plan expects came about ([`judge`]). [`result`] is all of that as a value; [`text`] and [`rows`] say it to people and to tables.
 
 pub mod drive;
+mod flow;
 pub mod hogs;
 pub mod judge;
 mod outputs;

@@ -7,7 +7,9 @@ mod skip;
 
 use common::{run, stderr, stdout};
 use serde_json::Value;
+use tbrdma_bench::control::Account;
 use tbrdma_bench::page::page;
+use tbrdma_bench::stress::drive::Found;
 use tbrdma_bench::stress::judge::Outcome;
 use tbrdma_bench::stress::plan::Plan;
 use tbrdma_bench::stress::result::StressReport;
@@ -158,6 +160,21 @@ fn what_does_not_come_about_is_missed_and_what_cannot_be_told_is_said_so() {
     let silent = plan("rate = 0.1", "pause_receiver = true\n[phase.expect]\nrecovered_within = '1s'", calm);
     let untold = outcomes(&silent, "sim:missed");
     assert_eq!(untold.1, [Outcome::Missed]);
+}
+
+#[test]
+fn wrong_bytes_are_never_what_was_expected() {
+    let plan = plan("rate = 100", "both = 'loss=1%'", "");
+    let place = Place { device: "sim".to_owned(), profile: None, seed: 1 };
+    let verdict = |account: Account| {
+        let found = Found { account, ..Found::default() };
+        let report = StressReport::new(&plan, &place, "plain".to_owned(), true, &found).unwrap();
+        assert!(report.expectations.is_empty());
+        (report.verified, report.verdict, text::line(&report).contains("WRONG"))
+    };
+    assert_eq!(verdict(Account::default()), (true, Outcome::Met, false));
+    let wrong = Account { checked: 1, errors: 1, first_error: Some("message 0 is wrong".to_owned()) };
+    assert_eq!(verdict(wrong), (false, Outcome::Missed, true));
 }
 
 #[test]
