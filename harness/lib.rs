@@ -24,6 +24,7 @@
 //! | [`record`], [`replay`] | traces of programs, and their requests posted again |
 //! | [`doctor`] | what RDMA the host has, and why not more |
 //! | [`soak`] | one connection under load for long |
+//! | [`walk`] | a random walk over verbs objects |
 //! | [`mod@run`] | the order of it all |
 //!
 //! Every figure that is printed was measured in that run, and the bytes were checked.
@@ -81,6 +82,7 @@ pub mod stream;
 pub mod stress;
 pub mod sweep;
 pub mod timeline;
+pub mod walk;
 pub mod watch;
 pub mod wire;
 pub mod words;

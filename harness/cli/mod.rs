@@ -7,7 +7,9 @@ mod units;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Result, one_line};
-use crate::{compare, doctor, gate, idle, mixed, page, peers, ranks, record, replay, soak, stress, sweep};
+use crate::{
+    compare, doctor, gate, idle, mixed, page, peers, ranks, record, replay, soak, stress, sweep, walk,
+};
 use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
 pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
@@ -69,6 +71,9 @@ pub enum Command {
     /// A measurement with every combination of sizes, depths or anything, as one table
     #[command(after_help = sweep::EXAMPLES)]
     Sweep(sweep::Flags),
+    /// A weighted random walk over verbs objects, each step checked by a model
+    #[command(after_help = walk::EXAMPLES)]
+    Walk(walk::Flags),
     /// The same sizes over TCP, UDP, a Unix socket and each device: what RDMA buys here
     #[command(after_help = peers::EXAMPLES)]
     Peers(peers::Flags),

@@ -34,17 +34,18 @@ const BESIDES: Duration = Duration::from_secs(120);
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "\
 Examples:
-  tbrdma-bench peers                                    tcp, udp, a Unix socket, shm, udp:lo, each adapter
-  tbrdma-bench peers --sizes 8,4k --wait poll           only spinning
+  tbrdma-bench peers                      sockets, shm, udp:lo, each adapter
+  tbrdma-bench peers --sizes 8,4k --wait poll             only spinning
   tbrdma-bench peers --device shm --device mlx5_0 --ops send,write
-  tbrdma-bench peers --json peers.json && tbrdma-bench report peers.json -o page.html
+  tbrdma-bench peers --json peers.json    for report peers.json -o page.html
 
-All on this host: two processes on the same two cores. Sockets are non-blocking and spun on with
---wait poll, blocking with --wait event. vs tcp is how many times less latency, or more bytes a
-second, than TCP of that size and wait. Closed loop: one message at a time.
+All on this host: two processes on the same two cores. Sockets are non-blocking
+and spun on with --wait poll, blocking with --wait event. vs tcp is how many
+times less latency, or more bytes a second, than TCP of that size and wait.
+Closed loop: one message at a time.
 
-Exit codes: 0 measured, and every byte was right; 1 some were wrong, or nothing could be measured;
-2 wrong flags; 130 interrupted, with what was measured by then.";
+Exit codes: 0 measured, and every byte was right; 1 some were wrong, or nothing
+could be measured; 2 wrong flags; 130 interrupted, with what was measured.";
 
 /// Flags of `peers`.
 #[derive(Debug, Clone, Args)]

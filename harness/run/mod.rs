@@ -13,7 +13,7 @@ use crate::outputs::Outputs;
 use crate::plan::{Benchmark, Plan};
 use crate::{
     compare, devices, doctor, gate, idle, ledger, mixed, page, peers, ranks, record, replay, report, say,
-    signals, soak, stress, sweep,
+    signals, soak, stress, sweep, walk,
 };
 pub use assemble::begun;
 pub(crate) use initiate::choose_cores;
@@ -52,6 +52,7 @@ pub fn command(command: Command) -> Result<u8> {
         Command::Peers(flags) => peers::run(&flags),
         Command::PlainResponder(flags) => peers::respond(&flags),
         Command::Soak(flags) => soak::run(&flags),
+        Command::Walk(flags) => walk::run(&flags),
         Command::ReadProcess { pid, address } => {
             say(&format!("{}\n", doctor::kernel::read_process(pid, address))).map(|()| 0)
         }

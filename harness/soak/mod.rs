@@ -31,18 +31,19 @@ const VIRTUAL_RATE: f64 = 20.0;
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "\
 Examples:
-  tbrdma-bench soak --duration 1h                       pingpong over shm, a line a minute
-  tbrdma-bench soak bw --device udp:lo --duration 8h --interval 5min --json soak.json
+  tbrdma-bench soak --duration 1h         pingpong over shm, a line a minute
+  tbrdma-bench soak bw --device udp:lo --duration 8h --interval 5min
   tbrdma-bench soak --rate 1k --fault loss=1% --device udp:lo
-  tbrdma-bench soak --device sim --duration 2h --fault loss=1% --seed 7   in virtual time
-  tbrdma-bench pingpong --server                        on one host, and on another:
+  tbrdma-bench soak --device sim --duration 2h --fault loss=1% --seed 7
+  tbrdma-bench pingpong --server          on one host, and on another:
   tbrdma-bench soak --connect host --device udp:eth0
 
-Ctrl-C gives the report so far. What both processes hold of the host (memory, open files,
-threads) is judged after the first fifth of the run: what keeps growing is a leak.
+Ctrl-C gives the report so far. What both processes hold of the host (memory,
+open files, threads) is judged after the first fifth of the run: what keeps
+growing is a leak. An hour of virtual time, on sim, takes seconds.
 
-Exit codes: 0 every byte was right and nothing kept growing; 1 otherwise; 2 wrong flags;
-130 interrupted, with the report.";
+Exit codes: 0 every byte was right and nothing kept growing; 1 otherwise;
+2 wrong flags; 130 interrupted, with the report.";
 
 /// The load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

@@ -35,15 +35,16 @@ Examples:
   tbrdma-bench sweep pingpong --sizes 8,64,4k,64k --device shm --device udp:lo
   tbrdma-bench sweep pingpong --ops send,write --transports rc,uc --each 1s
   tbrdma-bench sweep bw --sizes 4k..1M --depths 1,16,128 --post-lists 1,32
-  tbrdma-bench sweep rate --vary signal-every=1,16,64 --json rate.json --csv rate.csv
-  tbrdma-bench sweep pingpong --vary fault=loss=1% --vary fault=loss=5% -- --seed 7 --device sim
+  tbrdma-bench sweep rate --vary signal-every=1,16,64 --json rate.json
+  tbrdma-bench sweep pingpong --device sim --vary fault=loss=1% -- --seed 7
   tbrdma-bench report rate.json -o page.html            every cell on a page
 
-4k..1M is 4k, 8k, 16k and so on, doubled. --vary takes any flag of the measurement, and what is
-behind -- goes to every cell. Cells that cannot be measured are rows that say why.
+4k..1M is 4k, 8k, 16k and so on, doubled. --vary takes any flag of the
+measurement, and what is behind -- goes to every cell. Cells that cannot be
+measured are rows that say why.
 
-Exit codes: 0 measured, and every byte was right; 1 some were wrong, or nothing could be measured;
-2 wrong flags; 130 interrupted, with what was measured by then.";
+Exit codes: 0 measured, and every byte was right; 1 some were wrong, or nothing
+could be measured; 2 wrong flags; 130 interrupted, with what was measured.";
 
 /// Which measurement is varied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

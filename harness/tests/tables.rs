@@ -171,7 +171,7 @@ fn an_hour_of_virtual_time_is_soaked_in_seconds_and_the_same_again() {
     assert_eq!(first["distribution"], second["distribution"], "it follows from the seed");
     let p50 = first["one_way_ns"]["p50"].as_f64().unwrap();
     assert!(
-        first["one_way_ns"]["max"].as_f64().unwrap() > 100.0 * p50,
+        first["one_way_ns"]["max"].as_f64().unwrap() > 10.0 * p50,
         "losses are seen: {}",
         first["one_way_ns"]
     );
@@ -210,4 +210,50 @@ fn a_soak_that_is_interrupted_tells_what_it_has() {
     assert_eq!((&soak["interrupted"], &soak["verified"]), (&Value::from(true), &Value::from(true)));
     assert!(!soak["intervals"].as_array().unwrap().is_empty());
     assert!(soak["intervals"][0]["responder"].is_object() || !cfg!(target_os = "linux"));
+}
+
+#[test]
+fn a_walk_is_as_its_model_says_on_every_device_and_follows_from_its_seed() {
+    let walked = |device: &str, more: &[&str]| {
+        let arguments = ["walk", "--device", device, "--steps", "600", "--seed", "7", "--json", "-"];
+        let output = run(&[&arguments, more].concat());
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{device}");
+        let walk = json(&stdout(&output));
+        conforms(&walk, include_str!("../schema/tbrdma-bench-walk-1.json"));
+        walk
+    };
+    let sim = walked("sim", &[]);
+    assert_eq!(sim["taken"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>(), 600);
+    assert!(sim["completions"].as_u64().unwrap() > 300 && sim["refusals"].as_u64().unwrap() > 30, "{sim:#}");
+    for device in ["shm", "udp:lo"] {
+        let walk = walked(device, &[]);
+        assert_eq!(walk["taken"], sim["taken"], "{device} takes the same steps");
+        assert_eq!(walk["completions"], sim["completions"], "{device}");
+    }
+    // A device of fewer kinds.
+    assert!(walked("shm", &["--profile", "apple-tb5"])["completions"].as_u64().unwrap() > 50);
+}
+
+#[test]
+fn a_walk_that_finds_something_names_the_line_that_walks_there_again() {
+    // What the model knows nothing of: a link that brings nothing.
+    let weights = scratch("weights.toml");
+    std::fs::write(&weights, "write = 1000\n").unwrap();
+    let file = weights.to_str().unwrap();
+    let walked = |arguments: &[&str]| {
+        let output = run(&[&["walk", "--device", "sim", "--weights", file, "--fault"], arguments].concat());
+        (output.status.code(), stderr(&output))
+    };
+    assert_eq!(walked(&["loss=5%", "--steps", "200", "--seed", "3", "--quiet"]), (Some(0), String::new()));
+    let (code, said) = walked(&["loss=100%", "--steps", "30", "--seed", "3"]);
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    let (_, again) = said.trim_end().split_once("again by: tbrdma-bench ").expect("the line is there");
+    let output = run(&again.split(' ').collect::<Vec<_>>());
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), said.clone()), "{again}");
+    assert!(stdout(&output).contains("last steps"), "{}", stdout(&output));
+    std::fs::write(&weights, "wriet = 1\n").unwrap();
+    let output = run(&["walk", "--weights", file]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("no step \"wriet\"") && stderr(&output).contains("trespass"));
+    std::fs::remove_file(weights).unwrap();
 }
