@@ -32,19 +32,31 @@ pub struct Contents {
 /// It cannot be read, or is none of ours.
 pub fn read(path: &Path) -> Result<Contents> {
     let shown = path.display();
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let text = std::fs::read_to_string(path).context(|| format!("read the result {shown}"))?;
-    let value = serde_json::from_str::<Value>(&text).ok();
+    parse(&text, &stem)
+        .map_err(|reason| Error::Usage(format!("{shown} is no result of tbrdma-bench: {reason}")))
+}
+
+/// What the text of a file holds, which is called `stem`.
+///
+/// # Errors
+/// Why it is none of ours.
+pub fn parse(text: &str, stem: &str) -> Result<Contents, String> {
+    let value = serde_json::from_str::<Value>(text).ok();
     if value.as_ref().and_then(|value| value.get("schema")).is_some_and(|schema| schema == stress::SCHEMA) {
-        let report = serde_json::from_str(&text).context(|| format!("read the result {shown}"))?;
-        return Ok(Contents { stress: vec![(stem, report)], ..Contents::default() });
+        let report = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        return Ok(Contents { stress: vec![(stem.to_owned(), report)], ..Contents::default() });
     }
     let Some(mut value) = value.filter(is_of_many) else {
-        return Ok(Contents { results: vec![(stem, Report::read(path)?)], ..Contents::default() });
+        return Ok(Contents {
+            results: vec![(stem.to_owned(), Report::parse(text)?)],
+            ..Contents::default()
+        });
     };
     let tables = value.get_mut("tables").map(Value::take).unwrap_or_else(|| Value::Array(Vec::new()));
     let mut tables: Vec<Grid> =
-        serde_json::from_value(tables).context(|| format!("read the tables of {shown}"))?;
+        serde_json::from_value(tables).map_err(|error| format!("its tables: {error}"))?;
     for table in &mut tables {
         table.caption = format!("{stem}: {}", table.caption);
     }
@@ -53,14 +65,16 @@ pub fn read(path: &Path) -> Result<Contents> {
     let named = |(name, report): (String, Value)| {
         let schema = report.get("schema").and_then(Value::as_str).unwrap_or_default();
         if schema != SCHEMA {
-            return Err(Error::Usage(format!(
-                "{shown} has a result of the schema {schema:?}: this release reads {SCHEMA:?}"
-            )));
+            return Err(format!("the schema of {name:?} is {schema:?}, this release reads {SCHEMA:?}"));
         }
-        let report = serde_json::from_value(report).context(|| format!("read a result of {shown}"))?;
+        let report = serde_json::from_value(report).map_err(|error| format!("{name:?}: {error}"))?;
         Ok((format!("{stem} {name}"), report))
     };
-    Ok(Contents { results: found.into_iter().map(named).collect::<Result<_>>()?, tables, stress: Vec::new() })
+    Ok(Contents {
+        results: found.into_iter().map(named).collect::<Result<_, String>>()?,
+        tables,
+        stress: Vec::new(),
+    })
 }
 
 fn is_of_many(value: &Value) -> bool {

@@ -4,6 +4,7 @@
 //!
 //! | module | what lives in it |
 //! |---|---|
+//! | [`manual`] | completions for shells, manual pages |
 //! | [`cli`], [`plan`] | the flags; what they ask for, as a value that both sides check |
 //! | [`peer`], [`control`] | finding the other side; what the two say to each other, outside the measurements |
 //! | [`session`], [`memory`], [`wire`], [`completions`] | the verbs objects of a side; posting, waiting and checking with them |
@@ -19,7 +20,7 @@
 //! | [`outputs`], [`csv`] | files that results go to |
 //! | [`environment`], [`affinity`], [`clock`], [`interference`] | where and with what it was measured, and what disturbed it |
 //! | [`sweep`], [`peers`], [`child`], [`columns`], [`container`], [`grid`], [`many`] | many results: measured one after the other, as a table, in one file |
-//! | [`compare`], [`gate`] | results against each other, and against limits |
+//! | [`compare`], [`gate`], [`counts`] | results, and counts of instructions, against each other and against limits |
 //! | [`stress`] | what a connection bears: plans of what goes wrong when, and what is expected |
 //! | [`record`], [`replay`] | traces of programs, and their requests posted again |
 //! | [`doctor`] | what RDMA the host has, and why not more |
@@ -43,6 +44,7 @@ pub mod container;
 pub mod control;
 #[cfg_attr(not(tbrdma_linux), path = "portable/cores.rs")]
 mod cores;
+pub mod counts;
 pub mod csv;
 pub mod devices;
 pub mod doctor;
@@ -56,6 +58,7 @@ pub mod idle;
 pub mod interference;
 pub mod lanes;
 pub mod ledger;
+pub mod manual;
 pub mod many;
 pub mod memcpy;
 pub mod memory;

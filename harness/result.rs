@@ -249,20 +249,27 @@ impl Report {
     /// # Errors
     /// The file cannot be read, or is no such result: of another version, or of another program.
     pub fn read(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).context(|| format!("read the result {shown}"))?;
+        Self::parse(&text)
+            .map_err(|reason| crate::Error::Usage(format!("{shown} is no result of tbrdma-bench: {reason}")))
+    }
+
+    /// A result in JSON.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
         /// What every version has.
         #[derive(Deserialize)]
         struct Named {
             schema: String,
         }
-        let shown = path.display();
-        let text = std::fs::read_to_string(path).context(|| format!("read the result {shown}"))?;
-        let strange =
-            |reason: String| crate::Error::Usage(format!("{shown} is no result of tbrdma-bench: {reason}"));
-        let named: Named = serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
+        let named: Named = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if named.schema != SCHEMA {
-            return Err(strange(format!("its schema is {:?}, this release reads {SCHEMA:?}", named.schema)));
+            return Err(format!("its schema is {:?}, this release reads {SCHEMA:?}", named.schema));
         }
-        serde_json::from_str(&text).map_err(|error| strange(error.to_string()))
+        serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
     /// The result as JSON, with a newline at its end.

@@ -94,6 +94,9 @@ fn every_corpus_belongs_to_a_target() {
         [
             // Replayed by tools/ibverbs/tests/c_calls.rs, which loads the C face.
             "c_calls",
+            // Replayed by harness/tests/fuzz_corpus.rs, as are gate_plan, result, stress_plan and trace.
+            "control_message",
+            "gate_plan",
             "hello_message",
             "icrc",
             "pair",
@@ -104,6 +107,9 @@ fn every_corpus_belongs_to_a_target() {
             "remote_region",
             "requester",
             "responder",
+            "result",
+            "stress_plan",
+            "trace",
             "wire_parse",
         ]
     );

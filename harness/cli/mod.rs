@@ -8,9 +8,9 @@ use clap::{Parser, Subcommand};
 
 use crate::error::{Result, one_line};
 use crate::{
-    compare, doctor, gate, idle, mixed, page, peers, ranks, record, replay, soak, stress, sweep, walk,
+    compare, doctor, gate, idle, manual, mixed, page, peers, ranks, record, replay, soak, stress, sweep, walk,
 };
-use examples::{COMPARE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, GATE_EXAMPLES, REPORT_EXAMPLES};
+use examples::*;
 pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
 
@@ -27,13 +27,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Latency: one message at a time, there and back
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = PINGPONG_EXAMPLES)]
     Pingpong(PingpongFlags),
     /// Bandwidth in one direction, many messages under way
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = BW_EXAMPLES)]
     Bw(StreamFlags),
     /// Message rate in one direction, many messages under way
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = RATE_EXAMPLES)]
     Rate(StreamFlags),
     /// Many senders, one receiver: throughput, and who gets how much of it
     #[command(after_help = ranks::flags::INCAST_EXAMPLES)]
@@ -51,6 +51,7 @@ pub enum Command {
     #[command(after_help = mixed::EXAMPLES)]
     Mixed(mixed::MixedFlags),
     /// List devices, ports and limits, as ibv_devinfo -v does
+    #[command(after_help = DEVICES_EXAMPLES)]
     Devices {
         /// Only this device
         #[arg(long, value_name = "NAME")]
@@ -92,7 +93,14 @@ pub enum Command {
     /// Post the requests of a trace again, with their timing or as fast as possible
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::Flags),
+    /// Completions of the command line, for a shell
+    #[command(after_help = manual::COMPLETIONS_EXAMPLES)]
+    Completions(manual::CompletionsFlags),
+    /// Manual pages
+    #[command(after_help = manual::EXAMPLES)]
+    Man(manual::Flags),
     /// What programs hold of devices with the profile switch ledger=on, also such as were killed
+    #[command(after_help = LEDGER_EXAMPLES)]
     Ledger {
         /// Give back what is left of programs that are dead
         #[arg(long)]

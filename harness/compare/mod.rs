@@ -6,13 +6,18 @@
 //! differ by says how much runs differ. A change is one if its interval leaves zero out and it is larger than what two runs of one program may differ by, the
 //! margin.
 
+mod outputs;
 pub mod statistics;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::container;
+use crate::counts::{Count, Counts};
 use crate::error::{Context, Error, Result};
+use crate::outputs::WholeFile;
 use crate::plan::Benchmark;
 use crate::result::{FloorReport, Report};
 use crate::{idle, mixed, say};
@@ -37,6 +42,9 @@ pub struct Flags {
     /// Where the dice of the bootstrap start
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Also write the comparison to this file, by the schema tbrdma-compare/1; - is standard output, in place of the table
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 fn percent(text: &str) -> std::result::Result<f64, String> {
@@ -47,7 +55,8 @@ fn percent(text: &str) -> std::result::Result<f64, String> {
 }
 
 /// What a comparison says of a figure, or of all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It differs by no more than two runs of one program may.
     Noise,
@@ -76,6 +85,8 @@ pub enum Metric {
     P99,
     /// Payload bytes per second.
     Bytes,
+    /// Instructions of a message: of files of counts, no measurement has it.
+    Instructions,
 }
 
 impl Metric {
@@ -100,6 +111,7 @@ impl Metric {
             Self::P50 => "p50",
             Self::P99 => "p99",
             Self::Bytes => "bytes_per_s",
+            Self::Instructions => "instructions",
         }
     }
 
@@ -122,6 +134,7 @@ impl Metric {
             Self::P50 => quantile(&report.distribution, 0.5).or_else(|| Some(summary?.p50)),
             Self::P99 => quantile(&report.distribution, 0.99).or_else(|| Some(summary?.p99)),
             Self::Bytes => report.bandwidth.map(|bandwidth| bandwidth.bytes_per_s),
+            Self::Instructions => None,
         }
     }
 
@@ -133,6 +146,7 @@ impl Metric {
                 Self::P50 => stretch.p50?,
                 Self::P99 => stretch.p99?,
                 Self::Bytes => stretch.bytes_per_s?,
+                Self::Instructions => return None,
             };
             // The floor of a stretch is a median: it says nothing of a tail.
             let floor = if self == Self::P99 { None } else { stretch.floor };
@@ -150,6 +164,8 @@ impl Metric {
 /// What became of one figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
+    /// Which case, of several counts.
+    pub name: Option<String>,
     /// Which.
     pub metric: Metric,
     /// Its middle over the runs of the one side.
@@ -173,6 +189,8 @@ pub struct Comparison {
     pub changes: Vec<Change>,
     /// How many pairs of runs there were.
     pub pairs: usize,
+    /// Counts that only one side has.
+    pub left_out: Vec<String>,
 }
 
 impl Comparison {
@@ -218,7 +236,41 @@ pub fn compare(base: &[Report], new: &[Report], flags: &Flags) -> Result<Compari
         };
         changes.push(judge(metric, &pairs, flags, &mut dice));
     }
-    Ok(Comparison { changes, pairs: base.len() })
+    Ok(Comparison { changes, pairs: base.len(), left_out: Vec::new() })
+}
+
+/// Compares counts of instructions, those that both sides have. They have no noise: what differs by more than the margin has changed.
+///
+/// # Errors
+/// [`Error::Usage`] if they have none in common.
+pub fn compare_counts(base: &[Count], new: &[Count], flags: &Flags) -> Result<Comparison> {
+    let mut changes = Vec::new();
+    let alone = |one: &[Count], other: &[Count]| -> Vec<String> {
+        let alone = one.iter().filter(|count| count.among(other).is_none());
+        alone.map(|count| format!("{} ({})", count.name, count.device)).collect()
+    };
+    for count in new {
+        let Some(before) = count.among(base) else { continue };
+        let change = count.instructions / before.instructions - 1.0;
+        changes.push(Change {
+            name: Some(format!("{} ({})", count.name, count.device)),
+            metric: Metric::Instructions,
+            base: before.instructions,
+            new: count.instructions,
+            change,
+            interval: (change, change),
+            beside_floor: false,
+            verdict: match change {
+                change if change.abs() * 100.0 < flags.margin => Verdict::Noise,
+                change if change > 0.0 => Verdict::Regression,
+                _ => Verdict::Improvement,
+            },
+        });
+    }
+    if changes.is_empty() {
+        return Err(Error::Usage("the two have no count in common: count the same cases".into()));
+    }
+    Ok(Comparison { changes, pairs: 1, left_out: [alone(base, new), alone(new, base)].concat() })
 }
 
 fn judge(metric: Metric, pairs: &[Pair], flags: &Flags, dice: &mut fastrand::Rng) -> Change {
@@ -236,6 +288,7 @@ fn judge(metric: Metric, pairs: &[Pair], flags: &Flags, dice: &mut fastrand::Rng
     let side =
         |of: fn(&Pair) -> &Run| summarise(&pairs.iter().map(|pair| of(pair).value).collect::<Vec<_>>());
     Change {
+        name: None,
         metric,
         base: side(|pair| &pair.base),
         new: side(|pair| &pair.new),
@@ -310,47 +363,28 @@ fn of_file(path: &Path) -> Result<Vec<Report>> {
 /// # Errors
 /// The results cannot be read or compared.
 pub fn run(flags: &Flags) -> Result<u8> {
-    let comparison = compare(&read(&flags.base)?, &read(&flags.new)?, flags)?;
-    say(&table(&comparison, flags))?;
-    Ok(u8::from(comparison.verdict() == Verdict::Regression))
-}
-
-/// The comparison for people.
-fn table(comparison: &Comparison, flags: &Flags) -> String {
-    let mut text = format!(
-        "{:<11} {:>11} {:>11} {:>9}  {:<19} {}\n",
-        "",
-        "base",
-        "new",
-        "change",
-        format!("{} % interval", flags.confidence),
-        "verdict"
-    );
-    for change in &comparison.changes {
-        let figure = |value: f64| match change.metric {
-            Metric::Bytes => format!("{:.3} GB/s", value / 1e9),
-            Metric::P50 | Metric::P99 => format!("{value:.1} ns"),
-        };
-        let percent = |part: f64| format!("{:+.1} %", part * 100.0);
-        let interval = format!("{} .. {}", percent(change.interval.0), percent(change.interval.1));
-        text += &format!(
-            "{:<11} {:>11} {:>11} {:>9}  {interval:<19} {}\n",
-            change.metric.name(),
-            figure(change.base),
-            figure(change.new),
-            percent(change.change),
-            change.verdict
-        );
+    let to_stdout = flags.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
+    let file = flags.json.as_ref().filter(|_| !to_stdout);
+    let file = file.map(|path| WholeFile::prepare("--json", path)).transpose()?;
+    let (comparison, table) = match (Counts::read(&flags.base)?, Counts::read(&flags.new)?) {
+        (Some(base), Some(new)) => {
+            let comparison = compare_counts(&base.counts, &new.counts, flags)?;
+            let table = outputs::counts(&comparison, flags);
+            (comparison, table)
+        }
+        (None, None) => {
+            let comparison = compare(&read(&flags.base)?, &read(&flags.new)?, flags)?;
+            let table = outputs::results(&comparison, flags);
+            (comparison, table)
+        }
+        _ => {
+            let reason = "one of the two has counts of instructions, and the other has not";
+            return Err(Error::Usage(format!("{reason}: compare like with like")));
+        }
+    };
+    if let Some(file) = file {
+        file.write(&outputs::json(&comparison, flags)?)?;
     }
-    let beside = if comparison.changes.iter().all(|change| change.beside_floor) {
-        "changes are beside the floor of each run"
-    } else {
-        "without a floor on both sides: what the machine itself did is in the changes"
-    };
-    let pairs = if comparison.pairs == 1 {
-        "one pair of runs".to_owned()
-    } else {
-        format!("{} pairs of runs", comparison.pairs)
-    };
-    text + &format!("{}; {pairs}, {beside}\n", comparison.verdict())
+    say(&if to_stdout { outputs::json(&comparison, flags)? } else { table })?;
+    Ok(u8::from(comparison.verdict() == Verdict::Regression))
 }

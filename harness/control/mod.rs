@@ -40,9 +40,9 @@ enum Incoming {
 
 impl Incoming {
     fn of_line(line: &[u8]) -> Self {
-        match serde_json::from_slice(line) {
+        match decode(line) {
             Ok(message) => Self::Message(Box::new(message)),
-            Err(error) => Self::Garbage(format!("{error} in {}", shown(line))),
+            Err(reason) => Self::Garbage(reason),
         }
     }
 
@@ -79,6 +79,19 @@ impl Router {
         }
         heard.map_err(|_| std::io::ErrorKind::BrokenPipe.into())
     }
+}
+
+/// The message of a line.
+///
+/// # Errors
+/// Why it is none.
+pub fn decode(line: &[u8]) -> Result<Message, String> {
+    serde_json::from_slice(line).map_err(|error| {
+        // It may name what the peer has sent, line breaks and what moves a terminal's cursor included.
+        let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+        let error: String = error.to_string().chars().map(plain).collect();
+        format!("{error} in {}", shown(line))
+    })
 }
 
 /// The way to a peer inside this process.

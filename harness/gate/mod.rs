@@ -6,9 +6,10 @@ mod outputs;
 pub mod plan;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::compare::{Metric, differences, read};
+use crate::counts::{Count, Counts};
 use crate::error::{Context, Result};
 use crate::result::{Ratio, Report};
 use crate::say;
@@ -19,7 +20,7 @@ use plan::{Limit, Of, Plan};
 pub struct Flags {
     /// The limits, in TOML
     pub plan: PathBuf,
-    /// Files of --json, or folders of such files
+    /// Files of --json or of counts, or folders of files of --json
     #[arg(required = true)]
     pub results: Vec<PathBuf>,
     /// Results that limits of a baseline are meant of: a file, or a folder
@@ -72,12 +73,16 @@ impl fmt::Display for Judgement {
 /// The plan or a result makes no sense, or a file cannot be written.
 pub fn run(flags: &Flags) -> Result<u8> {
     let plan = Plan::read(&flags.plan)?;
-    let mut results = Vec::new();
+    let mut found = Found::default();
     for path in &flags.results {
-        results.extend(read(path)?);
+        found.add(path)?;
     }
-    let baseline = flags.baseline.as_deref().map_or(Ok(Vec::new()), read)?;
-    let judgements = judge(&plan, &results, &baseline);
+    let mut baseline = Found::default();
+    if let Some(path) = &flags.baseline {
+        baseline.add(path)?;
+    }
+    let mut judgements = judge(&plan, &found.results, &baseline.results);
+    judgements.extend(judge_counts(&plan, &found.counts, &baseline.counts));
     if let Some(file) = &flags.junit {
         std::fs::write(file, outputs::junit(&judgements))
             .context(|| format!("write JUnit's XML to {}", file.display()))?;
@@ -89,11 +94,50 @@ pub fn run(flags: &Flags) -> Result<u8> {
     Ok(exit_code(&judgements))
 }
 
-/// Every limit with every result that it is meant of.
+/// What files hold.
+#[derive(Default)]
+struct Found {
+    results: Vec<Report>,
+    counts: Vec<Count>,
+}
+
+impl Found {
+    fn add(&mut self, path: &Path) -> Result<()> {
+        match Counts::read(path)? {
+            Some(counts) => self.counts.extend(counts.counts),
+            None => self.results.extend(read(path)?),
+        }
+        Ok(())
+    }
+}
+
+/// Every limit of counts with every count that it is meant of.
+#[must_use]
+pub fn judge_counts(plan: &Plan, counts: &[Count], baseline: &[Count]) -> Vec<Judgement> {
+    let mut judgements = Vec::new();
+    for limit in plan.limits.iter().filter(|limit| limit.metric == Metric::Instructions) {
+        let meant: Vec<&Count> = counts.iter().filter(|count| limit.is_meant_of_count(count)).collect();
+        if meant.is_empty() {
+            let why = "no count is what it is meant of: count that, or change `where`".to_owned();
+            judgements.push(Judgement { limit: limit.name(), outcome: Outcome::NotMeasurable, why });
+        }
+        for count in meant {
+            let (outcome, why) = match count.among(baseline) {
+                None => (Outcome::NotMeasurable, "no --baseline has the same count".to_owned()),
+                Some(base) => limit.outcome(count.instructions / base.instructions),
+            };
+            let why = format!("{why} ({}, {})", count.name, count.device);
+            judgements.push(Judgement { limit: limit.name(), outcome, why });
+        }
+    }
+    judgements
+}
+
+/// Every limit of measurements with every result that it is meant of.
 #[must_use]
 pub fn judge(plan: &Plan, results: &[Report], baseline: &[Report]) -> Vec<Judgement> {
     let mut judgements = Vec::new();
-    for limit in &plan.limits {
+    for limit in plan.limits.iter().filter(|limit| limit.metric != Metric::Instructions) {
         let meant: Vec<&Report> = results.iter().filter(|report| limit.is_meant_of(report)).collect();
         if meant.is_empty() {
             let why = "no result is what it is meant of: measure that, or change `where`".to_owned();
@@ -122,12 +166,17 @@ fn one(limit: &Limit, report: &Report, baseline: &[Report]) -> (Outcome, String)
     }
     match ratio(limit, report, baseline) {
         Err(why) => (Outcome::NotMeasurable, why),
-        Ok(ratio) => {
-            let kept = limit.at_most.is_none_or(|most| ratio <= most)
-                && limit.at_least.is_none_or(|least| ratio >= least);
-            let outcome = if kept { Outcome::Kept } else { Outcome::Broken };
-            (outcome, format!("{} is {ratio:.3} x the {}", limit.metric.name(), limit.of.name()))
-        }
+        Ok(ratio) => limit.outcome(ratio),
+    }
+}
+
+impl Limit {
+    /// What a ratio makes of it.
+    fn outcome(&self, ratio: f64) -> (Outcome, String) {
+        let kept =
+            self.at_most.is_none_or(|most| ratio <= most) && self.at_least.is_none_or(|least| ratio >= least);
+        let outcome = if kept { Outcome::Kept } else { Outcome::Broken };
+        (outcome, format!("{} is {ratio:.3} x the {}", self.metric.name(), self.of.name()))
     }
 }
 

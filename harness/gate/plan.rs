@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::compare::Metric;
+use crate::counts::Count;
 use crate::error::{Context, Error, Result};
 use crate::plan::{Benchmark, Op, Transport};
 use crate::result::Report;
@@ -67,12 +68,14 @@ struct Where {
     transport: Option<Transport>,
     device: Option<String>,
     size: Option<u64>,
+    /// The name of a count.
+    case: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Metric {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let all = [Self::P50, Self::P99, Self::Bytes];
+        let all = [Self::P50, Self::P99, Self::Bytes, Self::Instructions];
         all.into_iter().find(|metric| metric.name() == text).ok_or_else(|| {
             serde::de::Error::custom(format!("metric {text:?} is none of {}", all.map(Self::name).join(", ")))
         })
@@ -100,6 +103,19 @@ impl Plan {
             if bounds.iter().flatten().any(|bound| !bound.is_finite() || *bound <= 0.0) {
                 return Err(format!("limit {number}: a bound is a ratio, more than 0"));
             }
+            if limit.metric == Metric::Instructions && limit.of == Of::Floor {
+                return Err(format!("limit {number}: instructions have no floor, but a baseline"));
+            }
+            let Where { benchmark, op, transport, size, case, .. } = &limit.meant;
+            let of_results = benchmark.is_some() || op.is_some() || transport.is_some() || size.is_some();
+            let of_counts = case.is_some();
+            if if limit.metric == Metric::Instructions { of_results } else { of_counts } {
+                let (what, has) = match of_counts {
+                    true => ("a result", "benchmark, op, transport, device and size"),
+                    false => ("a count", "device and case"),
+                };
+                return Err(format!("limit {number}: `where` of {what} may name {has}"));
+            }
             if bounds == [None, None] {
                 return Err(format!("limit {number} says neither at_most nor at_least"));
             }
@@ -124,10 +140,19 @@ impl Limit {
         self.name.clone().unwrap_or_else(made)
     }
 
+    /// Whether it is meant of a count.
+    #[must_use]
+    pub fn is_meant_of_count(&self, count: &Count) -> bool {
+        let Where { device, case, .. } = &self.meant;
+        self.metric == Metric::Instructions
+            && device.as_ref().is_none_or(|one| *one == count.device)
+            && case.as_ref().is_none_or(|one| *one == count.name)
+    }
+
     /// Whether it is meant of a result.
     #[must_use]
     pub fn is_meant_of(&self, report: &Report) -> bool {
-        let Where { benchmark, op, transport, device, size } = &self.meant;
+        let Where { benchmark, op, transport, device, size, case: _ } = &self.meant;
         // Who says nothing of the benchmark means those that have the figure.
         benchmark.map_or_else(
             || Metric::of(report.benchmark).contains(&self.metric),

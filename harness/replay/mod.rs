@@ -44,7 +44,7 @@ use initiate::{Initiator, Timing};
 use respond::Responder;
 pub use result::{Replay, SCHEMA};
 use trace::Trace;
-use workload::{Outline, Workload};
+use workload::{Limits, Outline, Workload};
 
 /// What `--help` ends with.
 pub const EXAMPLES: &str = "\
@@ -206,7 +206,7 @@ fn measure(flags: &Flags, trace: &Trace) -> Result<Replay> {
     let allowed = affinity::allowed()?;
     let own_core = runs::choose_cores(&common, &mut plan, &allowed)?;
     let open = session::open_device(&plan.device, &plan, Role::Initiator, flags.capture.as_deref())?;
-    let work = Workload::new(trace, &open)?;
+    let work = Workload::new(trace, &Limits::of(&open))?;
     let is_virtual = open.device.has_virtual_time();
     if is_virtual {
         plan.pin_responder = None;

@@ -209,6 +209,33 @@ pub struct Workload {
     pub signaled_besides: u64,
 }
 
+/// What a device takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a message.
+    pub max_msg_sz: u32,
+    /// Bytes of a datagram.
+    pub mtu: u32,
+    /// Bytes in a request.
+    pub max_inline_data: u32,
+    /// Requests in a queue.
+    pub max_qp_wr: u32,
+}
+
+impl Limits {
+    /// Those of a device.
+    #[must_use]
+    pub fn of(open: &OpenDevice) -> Self {
+        let attr = open.device.query_device();
+        Self {
+            max_msg_sz: open.max_msg_sz,
+            mtu: open.mtu,
+            max_inline_data: attr.max_inline_data,
+            max_qp_wr: attr.max_qp_wr,
+        }
+    }
+}
+
 /// What a lane is made from.
 #[derive(Debug, Clone, Copy, Default)]
 struct Draft {
@@ -223,9 +250,8 @@ impl Workload {
     ///
     /// # Errors
     /// None of them can be done.
-    pub fn new(trace: &Trace, open: &OpenDevice) -> Result<Self> {
-        let limits = open.device.query_device();
-        let most_bytes = LONGEST.min(open.max_msg_sz.into());
+    pub fn new(trace: &Trace, limits: &Limits) -> Result<Self> {
+        let most_bytes = LONGEST.min(limits.max_msg_sz.into());
         let mut work = Self {
             lanes: Vec::new(),
             items: Vec::new(),
@@ -240,7 +266,7 @@ impl Workload {
             let Some(of) = trace.queue_pairs.get(post.queue_pair) else { continue };
             let first = work.items.len();
             for request in &post.requests {
-                let limit = if of.transport == Transport::Ud { open.mtu.into() } else { most_bytes };
+                let limit = if of.transport == Transport::Ud { limits.mtu.into() } else { most_bytes };
                 if request.size > limit {
                     work.pass_over(format!(
                         "over {limit} bytes, the longest message here over {}",

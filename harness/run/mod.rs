@@ -12,8 +12,8 @@ use crate::open_loop::Pace;
 use crate::outputs::Outputs;
 use crate::plan::{Benchmark, Plan};
 use crate::{
-    compare, devices, doctor, gate, idle, ledger, mixed, page, peers, ranks, record, replay, report, say,
-    signals, soak, stress, sweep, walk,
+    compare, devices, doctor, gate, idle, ledger, manual, mixed, page, peers, ranks, record, replay, report,
+    say, signals, soak, stress, sweep, walk,
 };
 pub use assemble::begun;
 pub(crate) use initiate::choose_cores;
@@ -57,6 +57,8 @@ pub fn command(command: Command) -> Result<u8> {
             say(&format!("{}\n", doctor::kernel::read_process(pid, address))).map(|()| 0)
         }
         Command::TryDevices => doctor::probes::try_devices().map(|()| 0),
+        Command::Completions(flags) => manual::completions(&flags).map(|()| 0),
+        Command::Man(flags) => manual::run(&flags).map(|()| 0),
         Command::Replay(flags) => replay::run(&flags),
         Command::Record(flags) => record::run(&flags),
         Command::Responder => responder_process(),

@@ -4,6 +4,9 @@
 //! blocks, with the floors beside them. What moves a whole run is made: the machine moves figure and floor alike, and a run differs from the next by itself.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+mod common;
+
+use common::{conforms, json};
 use std::process::Command;
 use std::slice::from_ref;
 use tbrdma_bench::compare::{Comparison, Flags, Verdict, compare};
@@ -15,12 +18,53 @@ const REAL: [&str; 3] =
 /// One whose floor went from 70 to 45 ns within two seconds, though the library's figure stayed: somebody else came or went.
 const UNSTEADY: &str = include_str!("runs/long.json");
 
+#[test]
+fn counts_of_instructions_have_no_noise_and_are_held_against_limits() {
+    let folder = std::env::temp_dir().join(format!("tbrdma-counts-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/counts.json");
+    let limits = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/limits.toml");
+    let mut counts = json(&std::fs::read_to_string(committed).unwrap());
+    conforms(&counts, include_str!("../schema/tbrdma-counts-1.json"));
+    let new = folder.join("new.json");
+    let run = |arguments: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tbrdma-bench")).args(arguments).arg(&new).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), said)
+    };
+    for (factor, verdict, code) in [(1.0, "noise", 0), (1.06, "regression", 1), (0.9, "improvement", 0)] {
+        counts["counts"][1]["instructions"] = (json(&std::fs::read_to_string(committed).unwrap())["counts"]
+            [1]["instructions"]
+            .as_f64()
+            .unwrap()
+            * factor)
+            .into();
+        std::fs::write(&new, counts.to_string()).unwrap();
+        let (compared, said) = run(&["compare", committed]);
+        assert!(compared == code && said.contains(&format!("\n{verdict}; up to 5 %")), "{compared}: {said}");
+        assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+        let (gated, said) = run(&["gate", "--baseline", committed, limits]);
+        assert_eq!(gated, code, "{said}");
+    }
+    let (code, said) = run(&["compare", "--json", "-", committed]);
+    conforms(&json(&said), include_str!("../schema/tbrdma-compare-1.json"));
+    assert_eq!(code, 0);
+    // A limit of counts without a count, and counts beside results.
+    let (code, said) = run(&["gate", limits]);
+    assert!(code == 2 && said.contains("no --baseline has the same count"), "{code}: {said}");
+    std::fs::write(&new, REAL[0]).unwrap();
+    let (code, said) = run(&["compare", committed]);
+    assert!(code == 2 && said.contains("like with like"), "{code}: {said}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 fn real(at: usize) -> Report {
     serde_json::from_str(REAL[at]).unwrap()
 }
 
 fn flags() -> Flags {
-    Flags { base: "a".into(), new: "b".into(), margin: 5.0, confidence: 99.0, seed: 7 }
+    Flags { base: "a".into(), new: "b".into(), margin: 5.0, confidence: 99.0, seed: 7, json: None }
 }
 
 /// e to the power of a number that is normal with this deviation.
@@ -208,6 +252,16 @@ fn the_exit_code_tells_a_regression() {
     let (code, said) = say(&new, &base);
     assert!(code == 0 && said.contains("improvement"), "{code}: {said}");
     assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    let output = Command::new(env!("CARGO_BIN_EXE_tbrdma-bench"))
+        .args(["compare", "--json", "-"])
+        .args([&base, &new])
+        .output()
+        .unwrap();
+    let value = json(&String::from_utf8(output.stdout).unwrap());
+    conforms(&value, include_str!("../schema/tbrdma-compare-1.json"));
+    assert_eq!((output.status.code(), value["verdict"].as_str()), (Some(1), Some("regression")));
+    let change = &value["changes"][0];
+    assert!(change["metric"] == "p50" && (change["change"].as_f64().unwrap() - 0.3).abs() < 0.01, "{value}");
     std::fs::write(&other, "{}").unwrap();
     let (code, said) = say(&base, &other);
     assert!(code == 2 && said.contains("no result of tbrdma-bench"), "{code}: {said}");

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{failure, run, stdout};
+use common::{failure, finish, program, run, scratch, stderr, stdout};
 
 #[test]
 fn wrong_flags_are_one_line_and_exit_code_2() {
@@ -109,4 +109,57 @@ fn devices_are_listed_as_their_profile_has_them() {
     assert_eq!(listed.status.code(), Some(0));
     let text = stdout(&listed);
     assert!(text.contains("connectx") && text.contains("4119") && text.contains("0x02c9"), "{text}");
+}
+
+/// The subcommands that people see, as `--help` lists them.
+fn subcommands() -> Vec<String> {
+    let help = stdout(&run(&["--help"]));
+    let list = help.split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
+    let named = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: Vec<String> =
+        named.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    assert!(names.len() > 12 && names.contains(&"replay".to_owned()), "{help}");
+    names
+}
+
+#[test]
+fn help_has_examples_and_is_as_wide_as_asked() {
+    let commands = subcommands();
+    let all = [vec![]].into_iter().chain(commands.iter().map(|name| vec![name.as_str()]));
+    for words in all.filter(|words| *words != ["help"]) {
+        let child = program().args(&words).arg("--help").env("COLUMNS", "80").spawn().unwrap();
+        let output = finish(child, &words);
+        let help = stdout(&output);
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{words:?}");
+        assert!(help.contains("\nExamples:\n  "), "{words:?} has no examples:\n{help}");
+        let wide: Vec<&str> = help.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{words:?}: wider than 80 columns: {wide:#?}");
+        assert!(!help.contains('\u{1b}'), "{words:?}: colours, though nobody looks");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_subcommand() {
+    let commands = subcommands();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let text = stdout(&run(&["completions", shell]));
+        for name in &commands {
+            assert!(text.contains(name.as_str()), "{shell} lacks {name}");
+        }
+        assert!(text.contains("signal-every"), "{shell} has the flags");
+    }
+    let page = stdout(&run(&["man"]));
+    let folder = scratch("man");
+    std::fs::create_dir(&folder).unwrap();
+    let output = run(&["man", "-o", folder.to_str().unwrap()]);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    for name in commands.iter().filter(|name| *name != "help") {
+        assert!(page.contains(name.as_str()), "{name} in the page of the program");
+        let page = std::fs::read_to_string(folder.join(format!("tbrdma-bench-{name}.1"))).expect(name);
+        assert!(page.contains("Examples:"), "{name}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    let output = run(&["man", "-o", folder.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("mkdir -p"), "{}", stderr(&output));
 }

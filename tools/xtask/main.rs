@@ -5,6 +5,7 @@
 mod cargo;
 mod ci;
 mod conformance;
+mod counts;
 mod lab;
 mod plant;
 mod programs;
@@ -35,6 +36,7 @@ enum Chore {
     Pyverbs(programs::PyverbsArgs),
     Seam(seam::Args),
     Tidy(tidy::Args),
+    Counts(counts::Args),
     Ci(ci::Args),
 }
 
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Chore::Pyverbs(args) => programs::pyverbs(&args),
         Chore::Seam(args) => seam::main(&args),
         Chore::Tidy(args) => tidy::main(&args),
+        Chore::Counts(args) => counts::main(&args),
         Chore::Ci(args) => ci::main(&args),
     }
 }

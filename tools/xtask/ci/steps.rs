@@ -69,8 +69,8 @@ pub(super) const STEPS: &[Step] = &[
     ),
     step(
         "instruction counts",
-        "cargo bench --package tbrdma --bench instructions --locked",
-        "the fast paths: instructions of a message, under valgrind, against ceilings",
+        "cargo xtask counts",
+        "the fast paths: instructions of a message, under valgrind, against ceilings, and by `gate` and `compare` against benches/counts.json",
         false,
         60,
     ),
@@ -124,8 +124,8 @@ pub(super) const STEPS: &[Step] = &[
         60,
     ),
     step(
-        "fuzzing, five seconds each",
-        ".ci/fuzz 5",
+        "fuzzing, three seconds each",
+        ".ci/fuzz 3",
         "what parses or judges anything from outside, with inputs nobody thought of",
         false,
         110,

@@ -1,0 +1,9 @@
+//! Fuzzes plans of limits.
+
+#![no_main]
+
+#[path = "../bench_checks.rs"]
+#[allow(dead_code, reason = "each target runs one of the checks")]
+mod bench_checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bench_checks::gate_plan(data));
