@@ -361,8 +361,9 @@ pub fn cores(plan: &Plan, role: Role, allowed: &[usize]) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{all_or_cause, part};
+    use super::{all_or_cause, cores, part};
     use crate::error::Error;
+    use crate::session::Role;
 
     #[test]
     fn shares_are_even_and_leave_nothing() {
@@ -371,6 +372,19 @@ mod tests {
             assert_eq!(shares.iter().sum::<u64>(), total);
             assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1, "{shares:?}");
         }
+    }
+
+    #[test]
+    fn threads_have_a_core_each_or_go_where_the_system_puts_them() {
+        let flags = crate::cli::PingpongFlags {
+            lanes: crate::cli::LaneFlags { threads: Some(2), qps: None },
+            ..Default::default()
+        };
+        let plan = flags.plan().unwrap();
+        let both =
+            |allowed: &[usize]| [Role::Initiator, Role::Responder].map(|role| cores(&plan, role, allowed));
+        assert_eq!(both(&[0, 1, 4, 5, 9]), [vec![0, 4], vec![1, 5]], "neighbours talk to each other");
+        assert!(both(&[0, 1, 2]).iter().all(Vec::is_empty));
     }
 
     #[test]

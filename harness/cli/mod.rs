@@ -11,7 +11,7 @@ use crate::{
     compare, doctor, gate, idle, manual, mixed, page, peers, ranks, record, replay, soak, stress, sweep, walk,
 };
 use examples::*;
-pub use flags::{Extent, Flags, PingpongFlags, StreamFlags, seed_of_now};
+pub use flags::{Extent, Flags, LaneFlags, PingpongFlags, StreamFlags, seed_of_now};
 pub use units::{DEFAULT_HOST, DEFAULT_PORT, Pins, parse_duration, parse_pins, parse_size, with_port};
 
 /// Latency distributions and throughput of RDMA verbs, beside the machine's physical floor.
