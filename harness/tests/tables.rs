@@ -131,7 +131,7 @@ fn peers_are_told_beside_tcp_and_the_page_has_all_of_them() {
 }
 
 #[test]
-fn an_hour_of_virtual_time_is_soaked_in_seconds_and_the_same_again() {
+fn virtual_time_is_soaked_at_once_and_the_same_again() {
     let soaked = |name: &str| {
         let file = scratch(name);
         let output = run(&[
@@ -139,9 +139,9 @@ fn an_hour_of_virtual_time_is_soaked_in_seconds_and_the_same_again() {
             "--device",
             "sim",
             "--duration",
-            "1h",
+            "8min",
             "--interval",
-            "5min",
+            "40s",
             "--rate",
             "0.5",
             "--timeout",
@@ -149,7 +149,7 @@ fn an_hour_of_virtual_time_is_soaked_in_seconds_and_the_same_again() {
             "--link",
             "10us",
             "--fault",
-            "loss=1%",
+            "loss=3%",
             "--seed",
             "7",
             "--json",
@@ -166,7 +166,7 @@ fn an_hour_of_virtual_time_is_soaked_in_seconds_and_the_same_again() {
     let (first, second) = (soaked("soak-1.json"), soaked("soak-2.json"));
     assert_eq!(first["verified"], true);
     // What each interval begins with is not recorded.
-    assert!((1780..=1800).contains(&first["samples"].as_u64().unwrap()), "{}", first["samples"]);
+    assert!((230..=240).contains(&first["samples"].as_u64().unwrap()), "{}", first["samples"]);
     assert_eq!(first["intervals"].as_array().unwrap().len(), 12);
     assert_eq!(first["distribution"], second["distribution"], "it follows from the seed");
     let p50 = first["one_way_ns"]["p50"].as_f64().unwrap();
