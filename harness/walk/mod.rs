@@ -217,6 +217,7 @@ fn walk(flags: &Flags, device: tbrdma::Context, seed: u64, weights: &[u32]) -> W
     };
     let mut world = World::new(device, seed);
     if flags.fault.is_some() {
+        world.lossy = true;
         world.kinds.retain(|kind| *kind == QpType::Rc);
     }
     let progress = Progress::called("walk", flags.outputs.quiet);
