@@ -6,7 +6,7 @@ use tbrdma_bench::control::{Message, decode};
 use tbrdma_bench::counts::Counts;
 use tbrdma_bench::replay::trace::Trace;
 use tbrdma_bench::replay::workload::{Limits, Outline, Workload, is_of};
-use tbrdma_bench::{container, csv, gate, page, report, stress};
+use tbrdma_bench::{container, csv, gate, mixed, page, report, stress};
 
 /// A line of the control connection: a message says the same when it is sent on, and what it holds is judged without a fall.
 pub(crate) fn control_message(data: &[u8]) {
@@ -49,11 +49,11 @@ pub(crate) fn gate_plan(data: &[u8]) {
     assert_eq!(gate::exit_code(&judgements), 2, "nothing was measured");
 }
 
-/// A plan of `stress`.
+/// A plan of `stress`, or of `mixed`.
 pub(crate) fn stress_plan(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    if let Err(reason) = stress::parse(text) {
-        assert!(!reason.is_empty());
+    for reason in [stress::parse(text).err(), mixed::parse(text).err()].into_iter().flatten() {
+        assert!(!reason.to_string().is_empty());
     }
 }
 

@@ -1,4 +1,4 @@
-//! Fuzzes plans of what goes wrong.
+//! Fuzzes plans of what goes wrong, and of mixes.
 
 #![no_main]
 
