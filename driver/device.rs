@@ -51,6 +51,20 @@ impl SendBatch {
         self.numbered = false;
     }
 
+    /// Makes room for one more work request. They are large, and what is given back when their storage moves is too small for the next:
+    /// so that moves seldom.
+    #[inline(always)]
+    pub(crate) fn reserve(&mut self) {
+        if self.wrs.len() == self.wrs.capacity() {
+            self.grow();
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.wrs.reserve_exact((3 * self.wrs.capacity()).max(4));
+    }
+
     /// What a work request of the batch sends or fills: entries, or inline bytes.
     #[inline(always)]
     pub(crate) fn operands(&self, wr: &SendWr) -> (&[Sge], &[u8]) {

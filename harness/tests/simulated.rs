@@ -78,7 +78,7 @@ fn every_percentile_is_that_of_the_wire_to_the_resolution_that_is_stated() {
         let file = std::env::temp_dir().join(format!("tbrdma-percentiles-{}.pcapng", std::process::id()));
         let output = Command::new(env!("CARGO_BIN_EXE_tbrdma-bench"))
             .args(["pingpong", "--device", "sim", "--iters", "2000", "--seed", "3", "--fault", fault])
-            .args(["--json", "-", "--capture"])
+            .args(["--wait", "event", "--json", "-", "--capture"])
             .arg(&file)
             .output()
             .unwrap();
@@ -117,8 +117,8 @@ fn a_stall_that_a_closed_loop_hides_is_in_the_open_loops_percentiles() {
     let of = |pace: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_tbrdma-bench"))
             .args([
-                "pingpong", "--device", "sim", "--iters", "5000", "--seed", "1", "--fault", STALL, "--json",
-                "-",
+                "pingpong", "--device", "sim", "--wait", "event", "--iters", "5000", "--seed", "1",
+                "--fault", STALL, "--json", "-",
             ])
             .args(pace)
             .output()
@@ -139,7 +139,7 @@ fn a_stall_that_a_closed_loop_hides_is_in_the_open_loops_percentiles() {
 #[test]
 fn a_stream_is_as_fast_as_its_link() {
     for op in ["write", "send"] {
-        let result = result(&format!("bw --op {op} --size 64k --iters 400 --link 10Gbps,5us"));
+        let result = result(&format!("bw --op {op} --size 64k --iters 250 --link 10Gbps,5us --wait event"));
         let bits = 8.0 * result["bandwidth"]["bytes_per_s"].as_f64().unwrap();
         assert!((8e9..10e9).contains(&bits), "{op}: {bits}");
         assert_eq!(result["verified"], true);
