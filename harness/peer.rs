@@ -98,7 +98,7 @@ pub fn connect(address: &str, timeout: Duration) -> Result<Channel> {
     over_tcp(stream, format!("the server at {address}"))
 }
 
-fn connect_once(address: &str, timeout: Duration) -> std::io::Result<TcpStream> {
+pub(crate) fn connect_once(address: &str, timeout: Duration) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::new(ErrorKind::NotFound, "the name has no address");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, timeout) {

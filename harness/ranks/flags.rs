@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::plan::{Algorithm, Plan};
-use crate::cli::{parse_duration, parse_size, seed_of_now};
+use super::launcher::{self, Place};
+use super::plan::{Algorithm, MOST_RANKS, Plan};
+use crate::cli::{parse_duration, parse_size, seed_of_now, with_port};
 use crate::clock::Source;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::outputs::OutputFlags;
 use crate::plan::Benchmark;
 
@@ -51,6 +52,8 @@ Examples:
   tbrdma-bench allreduce --ranks 2 --size 16k
   tbrdma-bench allreduce --algorithm ring --size 1M,16M --json ring.json
   tbrdma-bench allreduce --device sim --link 40Gbps,2us
+  mpirun -n 4 tbrdma-bench allreduce       also torchrun, srun, mlx.launch
+  tbrdma-bench allreduce --rank 1 --ranks 2 --coordinator 10.0.0.1   and rank 0
 
 Elements are f32, and whole numbers, so that every sum is exact and is checked.
 Algorithm bandwidth is the bytes of a vector by the mean time of an operation.
@@ -78,6 +81,15 @@ pub struct Flags {
     /// How many processes there are, this one among them [default: 4]
     #[arg(long, value_name = "N")]
     pub ranks: Option<usize>,
+    /// Which rank this process is, where no launcher says so; with --ranks and --coordinator
+    #[arg(long, value_name = "R", requires_all = ["ranks", "coordinator"])]
+    pub rank: Option<usize>,
+    /// Where rank 0 waits for the others, as HOST or HOST:PORT [default: what the launcher says]
+    #[arg(long, value_name = "ADDR")]
+    pub coordinator: Option<String>,
+    /// Start the ranks here, whatever a launcher says in the environment
+    #[arg(long, conflicts_with_all = ["rank", "coordinator"])]
+    pub no_launcher: bool,
     /// Device to open [default: shm]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
@@ -126,6 +138,66 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// How long a rank waits for others.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(DEFAULT_TIMEOUT)
+    }
+
+    /// This process' place among ranks that something else has started; `None` if it is to start them.
+    ///
+    /// # Errors
+    /// A launcher says what makes no sense, or something else than the flags.
+    pub fn place(&self) -> Result<Option<Place>> {
+        if self.no_launcher {
+            return Ok(None);
+        }
+        let found = match (self.rank, self.ranks) {
+            (Some(rank), Some(size)) => Some(Place {
+                rank,
+                size,
+                coordinator: None,
+                devices: Vec::new(),
+                by: "the user",
+                variable: "--rank",
+                passed_over: Vec::new(),
+            }),
+            _ => {
+                let read = |path: &str| std::fs::read_to_string(path).map_err(|error| error.to_string());
+                launcher::place(|name| std::env::var(name).ok(), read).map_err(Error::Usage)?
+            }
+        };
+        let Some(mut place) = found else { return Ok(None) };
+        if let Some(ranks) = self.ranks.filter(|ranks| *ranks != place.size) {
+            return Err(Error::Usage(format!(
+                "--ranks {ranks}, and {} has started {} by {}: say the same, or --no-launcher",
+                place.by, place.size, place.variable
+            )));
+        }
+        if place.rank >= place.size || place.size > MOST_RANKS {
+            return Err(Error::Usage(format!("there is no rank {} of {}", place.rank, place.size)));
+        }
+        if let Some(coordinator) = &self.coordinator {
+            place.coordinator = Some(coordinator.clone());
+        }
+        let Some(coordinator) = &place.coordinator else {
+            return Err(Error::Usage(format!(
+                "{} does not say where rank 0 of {} is: say it with --coordinator HOST:PORT",
+                place.by, place.size
+            )));
+        };
+        place.coordinator = Some(with_port(coordinator)?);
+        if self.device.is_none() && place.devices.len() > 1 {
+            return Err(Error::Usage(format!(
+                "{} names several devices for rank {}, and a rank uses one here: choose of {} with --device",
+                place.by,
+                place.rank,
+                place.devices.join(", ")
+            )));
+        }
+        Ok(Some(place))
+    }
+
     /// What is to be measured.
     ///
     /// # Errors
@@ -151,7 +223,7 @@ impl Flags {
             link: self.link.clone(),
             fault: self.fault.clone(),
             seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
-            timeout_ms: whole(self.timeout.unwrap_or(DEFAULT_TIMEOUT)) / 1_000_000,
+            timeout_ms: whole(self.timeout()) / 1_000_000,
             algorithm,
         };
         plan.validate().map(|()| plan)

@@ -2,6 +2,7 @@
 //!
 //! - `plan`: what is measured; `flags`: how the user says it
 //! - `start`: how the ranks come together
+//! - `launcher`: which rank this process is, where something else has started it
 //! - `group`: what they say to each other, by way of rank 0
 //! - `node`: a rank's device and queue pairs
 //! - `traffic`: messages between many ranks at once; `allreduce`: the sum of what all have
@@ -10,6 +11,7 @@
 pub mod allreduce;
 pub mod flags;
 pub mod group;
+pub mod launcher;
 pub mod node;
 pub mod outcome;
 pub mod plan;
@@ -19,6 +21,8 @@ pub mod told;
 pub mod traffic;
 
 pub use flags::{AllreduceFlags, Flags};
+
+use std::time::Duration;
 
 use crate::affinity;
 use crate::clock::{self, Source};
@@ -43,6 +47,9 @@ const SIMULATED_WARMUP: u64 = 64;
 /// The same of operations of all ranks, each of which is many messages.
 const SIMULATED_OPERATIONS: u64 = 40;
 const SIMULATED_LEAD: u64 = 4;
+
+/// How long ranks that something else has started wait for each other at least: on many hosts they do not begin at once.
+const TO_COME_TOGETHER: Duration = Duration::from_secs(60);
 
 /// What a rank chooses for itself.
 #[derive(Debug, Default)]
@@ -80,39 +87,63 @@ struct Seat {
 /// Whatever went wrong.
 pub fn run(flags: &Flags, benchmark: Benchmark, algorithm: Option<Algorithm>) -> Result<u8> {
     signals::install()?;
-    let mut plan = flags.plan(benchmark, algorithm)?;
+    let place = flags.place()?;
+    let timeout = flags.timeout();
+    let clock = flags.clock.unwrap_or_default();
+    let named = place.as_ref().and_then(|place| place.devices.first().cloned());
+    let device = flags.device.clone().or(named);
+    if let Some(place) = place.as_ref().filter(|place| place.rank > 0) {
+        let coordinator = place.coordinator.as_deref().unwrap_or_default();
+        let group = start::joined(place.rank, place.size, coordinator, timeout.max(TO_COME_TOGETHER))?;
+        return start::member(group, &Own { device, clock, quiet: true, pins: false }).map(|()| 0);
+    }
+    let ranks = place.as_ref().map(|place| place.size).or(flags.ranks);
+    let mut plan = Flags { ranks, ..flags.clone() }.plan(benchmark, algorithm)?;
+    plan.device = device.unwrap_or(plan.device);
     let outputs = Outputs::prepare(&flags.outputs, benchmark)?;
-    let own = Own { device: None, clock: flags.clock.unwrap_or_default(), quiet: flags.quiet, pins: true };
+    let own = Own { device: None, clock, quiet: flags.quiet, pins: place.is_none() };
     let node = Node::open(&plan.device, &plan, 0)?;
-    let (whole, sides) = if node.device.has_virtual_time() {
-        let (messages, before) = match benchmark {
-            Benchmark::Allreduce => (SIMULATED_OPERATIONS, SIMULATED_LEAD),
-            _ => (SIMULATED_MESSAGES, SIMULATED_WARMUP),
+    if !node.device.has_virtual_time() {
+        let (group, sides) = match &place {
+            None => (start::processes(plan.ranks, timeout)?, BY_THE_HARNESS.to_owned()),
+            Some(place) => {
+                let coordinator = place.coordinator.as_deref().unwrap_or_default();
+                (start::gathered(place.size, coordinator, timeout.max(TO_COME_TOGETHER))?, place.says())
+            }
         };
-        if plan.iters.is_none() && flags.duration.is_none() {
-            plan.iters = Some(messages);
-        }
-        plan.warmup = plan.warmup.or(Some(before));
-        (simulate(plan, node, &own)?, IN_TURNS)
-    } else {
-        let mut group = start::processes(plan.ranks, plan.timeout())?;
-        let whole = match take_part(&mut group, &own, Some(Baton { plan, node })) {
-            Ok(Some(whole)) => whole,
-            Ok(None) => return Err(Error::Run("rank 0 has found nothing".into())),
-            Err(error) => return Err(group.give_up(error)),
-        };
-        // The others leave when their channels close, and are waited for.
-        drop(group);
-        (whole, BY_THE_HARNESS)
+        return conclude(flags, outputs, &measure(group, &own, Baton { plan, node })?, &sides);
+    }
+    if let Some(place) = place {
+        return Err(Error::Usage(format!(
+            "--device {} is inside one process, and {} has started several: use --no-launcher",
+            node.name, place.by
+        )));
+    }
+    let (messages, before) = match benchmark {
+        Benchmark::Allreduce => (SIMULATED_OPERATIONS, SIMULATED_LEAD),
+        _ => (SIMULATED_MESSAGES, SIMULATED_WARMUP),
     };
-    conclude(flags, outputs, &whole, sides)
+    if plan.iters.is_none() && flags.duration.is_none() {
+        plan.iters = Some(messages);
+    }
+    plan.warmup = plan.warmup.or(Some(before));
+    conclude(flags, outputs, &simulate(plan, node, &own)?, IN_TURNS)
+}
+
+/// Rank 0's whole run with a group that is there. The others leave when their channels close, and are waited for.
+fn measure(mut group: Group, own: &Own, baton: Baton) -> Result<Whole> {
+    match take_part(&mut group, own, Some(baton)) {
+        Ok(Some(whole)) => Ok(whole),
+        Ok(None) => Err(Error::Run("rank 0 has found nothing".into())),
+        Err(error) => Err(group.give_up(error)),
+    }
 }
 
 /// All ranks in a simulated network: threads of this process that take turns, so that what is found follows from the seed.
 fn simulate(plan: Plan, node: Node, own: &Own) -> Result<Whole> {
     clock::follow(&node.device)?;
     let device = node.device.clone();
-    let (mut group, members) = start::inside(plan.ranks, plan.timeout());
+    let (group, members) = start::inside(plan.ranks, plan.timeout());
     let our_turn = device.take_turns();
     let turns: Vec<_> = members.iter().map(|_| device.take_turns()).collect();
     std::thread::scope(|scope| {
@@ -124,11 +155,7 @@ fn simulate(plan: Plan, node: Node, own: &Own) -> Result<Whole> {
             });
         }
         let _turn = our_turn.begin();
-        match take_part(&mut group, own, Some(Baton { plan, node })) {
-            Ok(Some(whole)) => Ok(whole),
-            Ok(None) => Err(Error::Run("rank 0 has found nothing".into())),
-            Err(error) => Err(group.give_up(error)),
-        }
+        measure(group, own, Baton { plan, node })
     })
 }
 
@@ -218,7 +245,7 @@ fn seats(everybody: &[Who], pins: bool) -> Vec<Seat> {
 }
 
 /// Tells of a run; the exit code.
-fn conclude(flags: &Flags, outputs: Outputs, whole: &Whole, sides: &'static str) -> Result<u8> {
+fn conclude(flags: &Flags, outputs: Outputs, whole: &Whole, sides: &str) -> Result<u8> {
     let mut wrong = None;
     let measured = whole.reports(sides)?;
     let mut texts = Vec::new();

@@ -125,6 +125,37 @@ fn processes_on_one_host_measure_and_leave() {
 }
 
 #[test]
+fn ranks_of_a_launcher_find_each_other() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let arguments = ["allreduce", "--size", "4k", "--iters", "30", "--warmup", "5", "--quiet", "--json", "-"];
+    let start = |rank: &str| {
+        let mut command = program();
+        command.envs([
+            ("RANK", rank),
+            ("WORLD_SIZE", "3"),
+            ("MASTER_ADDR", "127.0.0.1"),
+            ("MASTER_PORT", &port),
+        ]);
+        // Slurm's are still there, and are those of another program.
+        command.envs([("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1"), ("SLURM_STEP_ID", "0")]);
+        command.args(arguments).spawn().unwrap()
+    };
+    // Rank 0 may be the last.
+    let others = ["2", "1"].map(start);
+    let output = finish(start("0"), &arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let value = json(&stdout(&output));
+    conforms(&value, include_str!("../schema/tbrdma-bench-1.json"));
+    assert_eq!((&value["verified"], &value["group"]["ranks"]), (&true.into(), &3.into()));
+    assert_eq!(value["sides"], "started by torchrun, ranks by RANK, not by SLURM_PROCID");
+    for other in others {
+        let output = finish(other, &arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "", "rank 0 speaks for all");
+    }
+}
+
+#[test]
 fn a_rank_that_dies_ends_the_run_and_is_named() {
     let arguments = ["mesh", "--ranks", "4", "--duration", "600s", "--quiet"];
     let child = program().args(arguments).spawn().unwrap();
@@ -149,6 +180,7 @@ fn what_is_not_possible_is_said_in_one_line() {
         ("incast --ranks 1", "outside 2 to 64"),
         ("incast --size 0", "outside 1 to"),
         ("allreduce --size 6", "at least one for each rank"),
+        ("mesh --rank 2 --ranks 2 --coordinator 127.0.0.1", "no rank 2 of 2"),
         ("mesh --depth 0", "must be 1 to"),
         ("mesh --size 1G", "use a smaller --depth"),
         ("incast --device nonsense", "nonsense"),
