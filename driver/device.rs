@@ -28,6 +28,9 @@ pub(crate) enum Shape {
     Any,
 }
 
+/// Work requests that there is room for at first.
+const FIRST_ROOM: usize = 16;
+
 /// A list of send work requests with the storage they refer to: one doorbell.
 #[derive(Default, Debug)]
 pub(crate) struct SendBatch {
@@ -51,18 +54,12 @@ impl SendBatch {
         self.numbered = false;
     }
 
-    /// Makes room for one more work request. They are large, and what is given back when their storage moves is too small for the next:
-    /// so that moves seldom.
-    #[inline(always)]
-    pub(crate) fn reserve(&mut self) {
-        if self.wrs.len() == self.wrs.capacity() {
-            self.grow();
-        }
-    }
-
+    /// The first room for work requests. They are large, and what is given back when their storage moves is too small for the next: so it is
+    /// as much as a list of usual length wants.
     #[cold]
-    fn grow(&mut self) {
-        self.wrs.reserve_exact((3 * self.wrs.capacity()).max(4));
+    #[inline(never)]
+    pub(crate) fn first_room(&mut self) {
+        self.wrs.reserve_exact(FIRST_ROOM);
     }
 
     /// What a work request of the batch sends or fills: entries, or inline bytes.

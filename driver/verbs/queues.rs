@@ -117,6 +117,9 @@ impl SendQueue {
         if !self.batch.wrs.is_empty() {
             self.abandon();
         }
+        if self.batch.wrs.capacity() == 0 {
+            self.batch.first_room();
+        }
         self.list()
     }
 

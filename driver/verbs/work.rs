@@ -81,7 +81,6 @@ impl SendWrs<'_> {
         first_sge: u32,
         num_sge: u32,
     ) -> SendWrBuilder<'_> {
-        self.batch.reserve();
         let wr = self.batch.wrs.push_mut(SendWr {
             wr_id: 0,
             first_sge,
