@@ -1,5 +1,8 @@
 //! The threads of this process, which there is no list of here: nothing is known of them.
 
+/// Waits end when the system ends them: there is no wish for it here.
+pub(crate) fn wake_sharply() {}
+
 /// One of the library's own threads.
 pub(crate) struct OwnThread;
 
