@@ -244,6 +244,56 @@ pub struct Spread {
 }
 
 impl Report {
+    /// One that says what kind of measurement was made and where, and nothing else yet: of SENDs over RC one by one, polled for, by one thread.
+    #[must_use]
+    pub fn empty(benchmark: Benchmark, environment: Environment) -> Self {
+        Self {
+            schema: SCHEMA.into(),
+            benchmark,
+            op: Op::Send,
+            transport: Transport::Rc,
+            device: String::new(),
+            profile: String::new(),
+            size_bytes: 0,
+            wait: Wait::Poll,
+            inline: false,
+            samples: 0,
+            errors: 0,
+            first_error: None,
+            verified: false,
+            verification: String::new(),
+            messages_checked: 0,
+            measures: None,
+            one_way_ns: None,
+            kind_of_loop: None,
+            open_loop: None,
+            distribution: Vec::new(),
+            timeline: Vec::new(),
+            floor: None,
+            floor_missing: None,
+            ratio_to_floor: None,
+            bandwidth: None,
+            warmup: 0,
+            lead_in: 0,
+            depth: 1,
+            post_list: 1,
+            signal_every: 1,
+            threads: 1,
+            qps: 1,
+            classes: Vec::new(),
+            gaps: Vec::new(),
+            per_thread: Vec::new(),
+            memory: Text::default(),
+            sides: Text::default(),
+            link: None,
+            fault: None,
+            seed: None,
+            counters: BTreeMap::new(),
+            environment,
+            group: None,
+        }
+    }
+
     /// Reads a result that `--json` wrote.
     ///
     /// # Errors

@@ -13,8 +13,8 @@ use crate::control::Account;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::histogram::{Latencies, Measures, Summary};
-use crate::plan::{Benchmark, Op, Transport, Wait};
-use crate::result::{Bandwidth, Report, SCHEMA, Spread};
+use crate::plan::Benchmark;
+use crate::result::{Bandwidth, Report, Spread};
 
 /// The part of a report that is about ranks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -274,48 +274,19 @@ impl Whole {
         }
         let first = self.everybody.first();
         Report {
-            schema: SCHEMA.into(),
-            benchmark: plan.benchmark,
-            op: Op::Send,
-            transport: Transport::Rc,
             device: first.map(|who| who.device.clone()).unwrap_or_default(),
             profile: first.map(|who| who.profile.clone()).unwrap_or_default(),
             size_bytes: size,
-            wait: Wait::Poll,
-            inline: false,
-            samples: 0,
-            errors: 0,
-            first_error: None,
-            verified: false,
-            verification: String::new(),
-            messages_checked: 0,
-            measures: None,
-            one_way_ns: None,
             kind_of_loop: Some("closed".into()),
-            open_loop: None,
-            distribution: Vec::new(),
-            timeline: Vec::new(),
-            floor: None,
             floor_missing: Some("what many ranks do to each other has none".into()),
-            ratio_to_floor: None,
-            bandwidth: None,
             warmup: told.iter().map(|told| told.warmup).sum(),
-            lead_in: 0,
             depth: plan.depth,
-            post_list: 1,
-            signal_every: 1,
-            threads: 1,
-            qps: 1,
-            per_thread: Vec::new(),
-            classes: Vec::new(),
-            gaps: Vec::new(),
             memory: "allocated by the library".into(),
             sides: sides.to_owned().into(),
             link: plan.link.clone(),
             fault: plan.fault.clone(),
             seed: plan.seed,
             counters,
-            environment: self.environment.clone(),
             group: Some(GroupReport {
                 ranks: plan.ranks,
                 cores: self.cores,
@@ -325,6 +296,7 @@ impl Whole {
                 members: members.collect(),
                 allreduce: None,
             }),
+            ..Report::empty(plan.benchmark, self.environment.clone())
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::memcpy::median;
 use crate::mixed::{self, ClassReport};
 use crate::open_loop::OpenLoop;
 use crate::plan::Plan;
-use crate::result::{Bandwidth, FloorLatency, FloorReport, Ratio, Report, SCHEMA, Spread, ThreadReport};
+use crate::result::{Bandwidth, FloorLatency, FloorReport, Ratio, Report, Spread, ThreadReport};
 use crate::session::OpenDevice;
 use crate::{pingpong, stream};
 
@@ -27,8 +27,6 @@ pub fn begun(
     sides: &'static str,
 ) -> Report {
     Report {
-        schema: SCHEMA.into(),
-        benchmark: plan.benchmark,
         op: plan.op,
         transport: plan.transport,
         device: open.name.clone(),
@@ -36,40 +34,18 @@ pub fn begun(
         size_bytes: plan.size,
         wait: plan.wait,
         inline: plan.inline,
-        samples: 0,
-        errors: 0,
-        first_error: None,
-        verified: false,
-        verification: String::new(),
-        messages_checked: 0,
-        measures: None,
-        one_way_ns: None,
-        kind_of_loop: None,
-        open_loop: None,
-        distribution: Vec::new(),
-        timeline: Vec::new(),
-        floor: None,
-        floor_missing: None,
-        ratio_to_floor: None,
-        bandwidth: None,
-        warmup: 0,
-        lead_in: 0,
         depth: plan.depth,
         post_list: plan.post_list,
         signal_every: plan.signal_every,
         threads: plan.threads,
         qps: plan.qps,
-        classes: Vec::new(),
-        gaps: Vec::new(),
-        per_thread: Vec::new(),
         memory: memory.into(),
         sides: sides.into(),
         link: plan.link.clone(),
         fault: plan.fault.clone(),
         seed: plan.seed,
         counters: open.device.counters().into_iter().map(|(name, count)| (name.into(), count)).collect(),
-        environment,
-        group: None,
+        ..Report::empty(plan.benchmark, environment)
     }
 }
 

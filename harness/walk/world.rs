@@ -228,13 +228,7 @@ impl World {
             (wants.is_empty() || wrong.is_some()).then_some(())
         });
         self.completions += came;
-        match (wrong, waited) {
-            (Some(wrong), _) => Err(wrong),
-            (None, Some(())) => Ok(()),
-            (None, None) => {
-                Err(format!("no completion within {PATIENCE:?}: {:?}", wants.values().collect::<Vec<_>>()))
-            }
-        }
+        verdict(wrong, waited, &wants)
     }
 
     /// Takes completions until those have come that queue pairs fail with. Receives of both may be flushed by then, each once.
@@ -268,13 +262,7 @@ impl World {
             (wants.is_empty() || wrong.is_some()).then_some(())
         });
         self.completions += came;
-        match (wrong, waited) {
-            (Some(wrong), _) => Err(wrong),
-            (None, Some(())) => Ok(()),
-            (None, None) => {
-                Err(format!("no completion within {PATIENCE:?}: {:?}", wants.values().collect::<Vec<_>>()))
-            }
-        }
+        verdict(wrong, waited, &wants)
     }
 
     /// What holds between steps: nothing is in any completion queue, memory is as the model says, and states are.
@@ -334,6 +322,17 @@ fn has(device: &Device, kind: QpType) -> bool {
         pd.create_qp(QpInit::new(kind, &cq)).map(|_| ())
     };
     !matches!(made(), Err(tbrdma::Error::NotSupported { .. } | tbrdma::Error::Refused { .. }))
+}
+
+/// What became of a wait for completions: something `wrong`, the last of those that were wanted, or not all of them in time.
+fn verdict(wrong: Option<String>, waited: Option<()>, wants: &BTreeMap<u64, Want>) -> Found {
+    match (wrong, waited) {
+        (Some(wrong), _) => Err(wrong),
+        (None, Some(())) => Ok(()),
+        (None, None) => {
+            Err(format!("no completion within {PATIENCE:?}: {:?}", wants.values().collect::<Vec<_>>()))
+        }
+    }
 }
 
 /// Fails unless a region holds what the model says.
