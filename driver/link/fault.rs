@@ -1,6 +1,6 @@
 //! Faults on a live link: what the simulator's wire does to packets, done to those that a device really sends.
 
-use super::{Datagram, Link, ReceiveScratch, Train, flow, identity_of_inner};
+use super::{Datagram, Link, Promises, ReceiveScratch, Train, flow, identity_of_inner};
 use crate::sync::{AtomicU64, Ordering};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,6 +13,9 @@ use tbrdma_proto::{Gid, Time};
 
 /// Packets held back at the same time; what comes on top is lost, as in a full queue. A second of a 10 Gbit/s link is as many.
 const MAX_HELD: usize = 1 << 18;
+
+/// How long to wait for room on a link that loses nothing.
+const NO_ROOM: Duration = Duration::from_micros(50);
 
 /// How long a link stays after its device is closed, for the packets that it holds.
 const LINGERS: Duration = Duration::from_millis(500);
@@ -87,9 +90,15 @@ impl FaultLink {
             train.set_class(held.traffic_class, held.hop_limit);
             train.next_packet(held.bytes.len()).copy_from_slice(&held.bytes);
             train.end_packet();
-            // A full socket loses it.
-            if self.inner.send(now, train).is_err() {
-                counts.dropped += 1;
+            match self.inner.send(now, train) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && self.inner.promises().delivers => {
+                    state.held.push(Reverse(held));
+                    self.due.store((now + NO_ROOM).0, Ordering::Relaxed);
+                    return;
+                }
+                Ok(()) => {}
+                // A full socket loses it.
+                Err(_) => counts.dropped += 1,
             }
             spare.push(held.bytes);
         }
@@ -114,12 +123,15 @@ impl Drop for FaultLink {
         let end = Instant::now() + LINGERS;
         while let Some(Reverse(held)) = state.held.peek() {
             let due = instant + held.at.since(time);
-            if due > end {
+            if due > end || Instant::now() > end {
                 break;
             }
             let at = held.at;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             self.flush(&mut state, at);
+            if state.held.peek().is_some_and(|Reverse(next)| next.at <= at) {
+                std::thread::sleep(NO_ROOM);
+            }
         }
     }
 }
@@ -190,19 +202,30 @@ impl Link for FaultLink {
         format!("{}; faults {} with seed {}", self.inner.describe(), self.plan, self.seed)
     }
 
+    /// Without those that the plan breaks. What it damages it has sealed before, so whoever believes in whole packets sees which are not.
+    fn promises(&self) -> Promises {
+        let inner = self.inner.promises();
+        Promises { delivers: inner.delivers && self.plan.is_lossless(), ..inner }
+    }
+
     fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {
         let from = self.gids().get(usize::from(train.from())).copied().unwrap_or_default();
         let flow = flow(from, train.source_port(), train.to()).ok_or(ErrorKind::AddrNotAvailable)?;
         let mut state = self.state();
         state.begun.get_or_insert_with(|| (now, Instant::now()));
         state.faults.get_or_insert_with(|| Faults::starting_at(self.plan.clone(), self.seed, now));
-        for index in train.sent..train.len() {
+        while train.sent < train.len() {
+            if state.held.len() >= MAX_HELD && self.promises().delivers {
+                self.flush(&mut state, now);
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let index = train.sent;
             state.take(now, train, index, |bytes| {
                 // Too short for an iCRC it cannot be: the engine has sealed it before.
                 let _ = seal(&flow, 0, bytes);
             });
+            train.sent += 1;
         }
-        train.sent = train.len();
         self.flush(&mut state, now);
         Ok(())
     }

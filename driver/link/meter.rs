@@ -1,6 +1,6 @@
 //! What passes a link, counted under the names that RDMA ports use in the kernel's `counters` and `hw_counters`.
 
-use super::{Datagram, Link, ReceiveScratch, Train, identity_of_inner};
+use super::{Datagram, Link, Promises, ReceiveScratch, Train, identity_of_inner};
 use crate::sync::{AtomicU64, Ordering};
 use std::io;
 use tbrdma_proto::Time;
@@ -38,6 +38,10 @@ impl Link for Meter {
 
     fn describe(&self) -> String {
         self.inner.describe()
+    }
+
+    fn promises(&self) -> Promises {
+        self.inner.promises()
     }
 
     fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {

@@ -1,12 +1,14 @@
 //! Links: what carries the packets of the `soft` device. A link moves UDP payloads (a RoCEv2 packet from its base transport header to
 //! its iCRC) between GIDs, and knows nothing of verbs.
 //!
-//! A link may lose packets and may reorder them, as a network does; it never makes any up. None of its calls waits.
+//! A link may lose packets and may reorder them, as a network does, unless it [promises](Link::promises) more; it never makes any up. None of its
+//! calls waits.
 
 pub(crate) mod capture;
 mod datagram;
 mod fault;
 mod meter;
+mod port;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -14,8 +16,10 @@ mod train;
 pub(crate) mod udp;
 
 pub(crate) use datagram::{Datagram, ReceiveScratch};
+#[allow(unused_imports, reason = "links whose ports come and go are on their way")]
+pub(crate) use port::Port;
+pub(crate) use port::{LinkState, Promises};
 pub(crate) use train::Train;
-pub(crate) use udp::LinkState;
 
 use crate::error::Result;
 use std::io;
@@ -42,6 +46,11 @@ pub(crate) trait Link: Send + Sync {
 
     /// How the link works on this machine, in a line, for people.
     fn describe(&self) -> String;
+
+    /// What it promises of what it carries, for as long as it is open.
+    fn promises(&self) -> Promises {
+        Promises::default()
+    }
 
     /// The largest path MTU that every packet of this link fits.
     fn mtu(&self) -> Mtu;
@@ -107,7 +116,7 @@ pub(crate) trait Link: Send + Sync {
     }
 
     /// The state of the port, where it has one that may change.
-    fn state(&self) -> Option<&LinkState> {
+    fn state(&self) -> Option<&dyn LinkState> {
         None
     }
 
@@ -151,7 +160,7 @@ macro_rules! identity_of_inner {
             self.inner.fd()
         }
 
-        fn state(&self) -> Option<&crate::link::LinkState> {
+        fn state(&self) -> Option<&dyn crate::link::LinkState> {
             self.inner.state()
         }
 

@@ -1,6 +1,7 @@
 //! The wrappers, around a link that only takes notes.
 
 use super::*;
+use crate::sync::{AtomicU64, Ordering};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,9 @@ struct Notebook {
     gids: [Gid; 2],
     notes: Notes,
     incoming: Mutex<Vec<(Gid, u16, Vec<u8>)>>,
+    promises: Promises,
+    /// How many packets there is room for.
+    room: Arc<AtomicU64>,
     fd: File,
 }
 
@@ -30,7 +34,14 @@ fn peers() -> [Gid; 2] {
 fn notebook() -> (Box<Notebook>, Notes) {
     let notes = Notes::default();
     let fd = File::open("/dev/null").unwrap();
-    let link = Notebook { gids: us(), notes: Arc::clone(&notes), incoming: Mutex::default(), fd };
+    let link = Notebook {
+        gids: us(),
+        notes: Arc::clone(&notes),
+        incoming: Mutex::default(),
+        promises: Promises::default(),
+        room: Arc::new(AtomicU64::new(u64::MAX)),
+        fd,
+    };
     (Box::new(link), notes)
 }
 
@@ -40,6 +51,9 @@ impl Link for Notebook {
     }
     fn describe(&self) -> String {
         "notes".to_owned()
+    }
+    fn promises(&self) -> Promises {
+        self.promises
     }
     fn mtu(&self) -> Mtu {
         Mtu::B1024
@@ -59,10 +73,14 @@ impl Link for Notebook {
     fn tell_network_fields(&self) {}
     fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {
         for index in train.sent..train.len() {
+            if self.room.load(Ordering::Relaxed) == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.room.fetch_sub(1, Ordering::Relaxed);
             let bytes = train.packet(index).to_vec();
             self.notes.lock().unwrap().push((now, train.from(), index as u16, bytes));
+            train.sent += 1;
         }
-        train.sent = train.len();
         Ok(())
     }
     fn receive(
@@ -244,6 +262,79 @@ fn a_capture_has_whole_ip_packets() {
         verify(&flow, IdentHint::Known(ident), whole.payload).unwrap();
         assert_eq!(whole.udp.with_checksum(&whole.ip, whole.payload), whole.udp);
         assert_eq!(flow.is_ipv4(), number >= 5);
+    }
+}
+
+#[test]
+fn faults_take_away_the_promises_that_they_break() {
+    let both = Promises { delivers: true, intact: true };
+    for (plan, delivers) in [
+        ("none", true),
+        ("delay=50us~20us,rate=1Gbps", true),
+        ("loss=1%", false),
+        ("delay=1us; 1s: partition=0s..1ms", false),
+    ] {
+        let (mut inner, _notes) = notebook();
+        inner.promises = both;
+        let link = wrap(inner, Some((plan.parse().unwrap(), 1)), None).unwrap();
+        assert_eq!(link.promises(), Promises { delivers, ..both }, "{plan}");
+    }
+    let (inner, _notes) = notebook();
+    assert_eq!(
+        wrap(inner, None, None).unwrap().promises(),
+        Promises::default(),
+        "a network promises nothing"
+    );
+}
+
+#[test]
+fn a_delay_before_a_link_that_makes_wait_loses_nothing() {
+    let (mut inner, notes) = notebook();
+    inner.promises.delivers = true;
+    let room = Arc::clone(&inner.room);
+    room.store(3, Ordering::Relaxed);
+    let link = wrap(inner, Some(("delay=10us".parse().unwrap(), 1)), None).unwrap();
+    let mut train = Train::new();
+    fill(&mut train, 0, 8, 100);
+    link.send(Time::ZERO, &mut train).unwrap();
+    for _ in 0..5 {
+        link.poll(link.deadline().unwrap());
+        assert_eq!(notes.lock().unwrap().len(), 3);
+    }
+    room.store(100, Ordering::Relaxed);
+    link.poll(link.deadline().unwrap());
+    let numbers: Vec<_> = notes.lock().unwrap().iter().map(|note| note.3[20]).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!((link.deadline(), counter(&*link, "fault_dropped")), (None, 0));
+}
+
+#[test]
+fn a_capture_seals_what_needs_no_seal_on_its_link() {
+    let path = std::env::temp_dir().join(format!("tbrdma-capture-unsealed-{}.pcapng", std::process::id()));
+    let (mut inner, notes) = notebook();
+    inner.promises.intact = true;
+    let mut bare = vec![7; 60];
+    bare[56..].fill(0);
+    inner.incoming.lock().unwrap().push((peers()[0], 0, bare.clone()));
+    let link = wrap(inner, None, Some(&path)).unwrap();
+    let mut train = Train::new();
+    train.restart(0, peers()[0]);
+    train.next_packet(60).copy_from_slice(&bare);
+    train.end_packet();
+    link.send(Time::ZERO, &mut train).unwrap();
+    link.receive(Time::ZERO, &mut ReceiveScratch::default(), &mut |packet| assert_eq!(packet.payload, bare))
+        .unwrap();
+    assert_eq!(notes.lock().unwrap()[0].3, bare, "only the file has it");
+    link.poll(link.deadline().unwrap());
+    let file = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let packets = packets_of(&file);
+    assert_eq!(packets.len(), 2);
+    for bytes in packets {
+        let whole = IpDatagram::parse(&bytes).unwrap();
+        assert_eq!(whole.payload[..56], bare[..56]);
+        verify(&whole.flow().unwrap(), IdentHint::Known(0), whole.payload).unwrap();
+        assert_eq!(whole.udp.with_checksum(&whole.ip, whole.payload), whole.udp);
     }
 }
 

@@ -7,10 +7,11 @@ use super::qp::SoftQp;
 use super::service::Service;
 use super::signals::Signals;
 use super::srq::SoftSrq;
+use super::stalled::Stalled;
 use super::timers::Timers;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::link::Link;
+use crate::link::{Link, Promises};
 use crate::mem::{Extents, LocalRegions, Segment};
 use crate::ring::layout::SEGMENT_SIZES;
 use crate::sim::{Network, Node};
@@ -70,6 +71,8 @@ impl Hasher for Spread {
 /// Everything of a device that its objects and its service thread share.
 pub(crate) struct Core {
     pub(crate) link: Box<dyn Link>,
+    /// What the link promises.
+    pub(crate) promises: Promises,
     pub(crate) profile: Profile,
     /// Tells contexts apart.
     pub(crate) context: u64,
@@ -99,6 +102,8 @@ pub(crate) struct Core {
     /// Queue pairs that could not send all they had at their doorbell, and whether there are any.
     pub(crate) unfinished_list: Mutex<Vec<u32>>,
     pub(crate) unfinished: AtomicU32,
+    /// Queue pairs whose packets the link has no room for.
+    pub(crate) stalled: Stalled,
     /// Counters of queue pairs that are no more.
     pub(crate) past: Mutex<Counters>,
     clock: Clock,
@@ -158,6 +163,7 @@ impl Core {
         profile.port.active_mtu = link.mtu().min(profile.port.active_mtu);
         profile.port.gid_tbl_len = limits::GID_TABLE_LEN.max(link.gids().len() as u32);
         Ok(Arc::new(Self {
+            promises: link.promises(),
             link,
             profile,
             context,
@@ -181,6 +187,7 @@ impl Core {
             polled: AtomicBool::new(false),
             unfinished_list: Mutex::new(Vec::new()),
             unfinished: AtomicU32::new(0),
+            stalled: Stalled::default(),
             past: Mutex::new(Counters::default()),
             clock,
         }))

@@ -4,13 +4,13 @@ use super::core::{Core, QpTable, lock, read};
 use super::host::SoftHost;
 use super::path::flow;
 use super::qp::{Inner, SoftQp};
-use super::transmit::transmit;
+use super::transmit::{Left, transmit};
 use crate::link::{Datagram, ReceiveScratch};
 use crate::mem::continue_crc;
 use crate::sync::Ordering;
 use crate::verbs::event::{AsyncEvent, EventSource};
 use tbrdma_proto::transport::{DropCounters, DropReason, Incoming, Pending, QpView, admit};
-use tbrdma_proto::wire::icrc::{Flow, IdentHint, verify_by};
+use tbrdma_proto::wire::icrc::{Flow, ICRC_BYTES, IdentHint, verify_by};
 use tbrdma_proto::wire::ip::IpHeader;
 use tbrdma_proto::wire::{GRH_BYTES, Packet};
 use tbrdma_proto::{AsyncEventKind, Gid, QpType, Time, limits};
@@ -108,8 +108,8 @@ impl Core {
             };
             if may_wait {
                 deferred.push(qpn);
-            } else if qp.send_now(&mut inner, now) {
-                unfinished.push(qpn);
+            } else {
+                qp.send_now(&mut inner, now, unfinished);
             }
             self.keep_timer(qpn, &mut inner);
         }
@@ -118,16 +118,18 @@ impl Core {
             self.unfinished.store(0, Ordering::Relaxed);
             due.append(&mut lock(&self.unfinished_list));
         }
+        if !self.stalled.is_empty() {
+            self.send_left_behind(now);
+            self.stalled.take(due);
+        }
         for qpn in due.drain(..) {
             let Some(qp) = table.get(&qpn) else { continue };
             let mut inner = lock(&qp.inner);
-            if inner.qp.pending(now) == Pending::Nothing {
+            inner.is_stalled = false;
+            if inner.qp.pending(now) == Pending::Nothing && inner.waiting.is_empty() {
                 continue;
             }
-            busy = true;
-            if qp.send_now(&mut inner, now) {
-                unfinished.push(qpn);
-            }
+            busy |= qp.send_now(&mut inner, now, unfinished);
             self.keep_timer(qpn, &mut inner);
         }
         for _ in 0..TIMERS_PER_PASS {
@@ -182,12 +184,20 @@ impl Core {
             path: inner.path.map(|path| (path.to, path.source)),
         };
         admit(&packet.headers, &datagram.source, &destination, &view)?;
-        let flow = flows.find(datagram, destination).ok_or(DropReason::Destination)?;
-        let ident = flow.verify(datagram).ok_or(DropReason::Icrc)?;
-        let grh = match qp.qp_type {
-            QpType::Ud => &routing_header(&flow.flow, ident, datagram),
-            QpType::Rc | QpType::Uc => &[0; GRH_BYTES],
-        };
+        let is_believed = self.promises.intact && datagram.payload.ends_with(&[0; ICRC_BYTES]);
+        let header;
+        let mut grh = &[0; GRH_BYTES];
+        if !is_believed || qp.qp_type == QpType::Ud {
+            let flow = flows.find(datagram, destination).ok_or(DropReason::Destination)?;
+            let ident = match is_believed {
+                true => datagram.ident_hint,
+                false => flow.verify(datagram).ok_or(DropReason::Icrc)?,
+            };
+            if qp.qp_type == QpType::Ud {
+                header = routing_header(&flow.flow, ident, datagram);
+                grh = &header;
+            }
+        }
         let incoming = Incoming { packet, grh, congestion: datagram.congestion() };
         inner.qp.handle_packet(now, &incoming, &mut qp.host(&mut inner.taken));
         qp.carry_out(inner, packet.payload);
@@ -299,12 +309,17 @@ impl SoftQp {
         SoftHost { core: &self.core, qpn: self.qpn, srq: self.srq.as_deref(), taken }
     }
 
-    /// Sends what it has to send. True if there is more.
-    fn send_now(&self, inner: &mut Inner, now: Time) -> bool {
-        let more = transmit(self, inner, now);
+    /// Sends what it has to send, and remembers if there is more. False if there was no room.
+    fn send_now(&self, inner: &mut Inner, now: Time, unfinished: &mut Vec<u32>) -> bool {
+        let left = transmit(self, inner, now);
         // Sending completes what nobody acknowledges.
         self.carry_out(inner, &[]);
-        more
+        match left {
+            Left::Nothing => {}
+            Left::More => unfinished.push(self.qpn.get()),
+            Left::NoRoom => self.core.waits_for_room(self.qpn.get(), inner),
+        }
+        left != Left::NoRoom
     }
 
     /// Its moment has come. True if something was due indeed.

@@ -7,7 +7,7 @@
 //! - `qp`: a queue pair's life; `post`: its doorbells; `ledger`: what of it has been polled
 //! - `engine`: one pass over the device: what the network brought, what time brought
 //! - `execute`: carrying out what the transport decided; `host`: what it asks
-//! - `transmit`: packets into trains
+//! - `transmit`: packets into trains; `stalled`: trains that found no room
 //! - `timers`: deadlines; `service`: the thread that is there when the application does not poll
 //! - `memory`: registered regions; `cq`: completion queues; `srq`: shared receive queues; `path`: where packets go
 //!
@@ -16,7 +16,7 @@
 //! the same when the application has not polled for a millisecond, or waits for an event.
 //!
 //! # Locks, in the order in which they are taken
-//! receive lock, table of queue pairs (shared), one queue pair, then one of: completion queue, shared receive queue, timers. Registered
+//! receive lock, table of queue pairs (shared), one queue pair, then one of: completion queue, shared receive queue, timers, trains that wait. Registered
 //! memory is touched only with a queue pair's lock held: to have had each of those locks once is to know that nobody is at it any more.
 
 pub(crate) mod core;
@@ -34,5 +34,6 @@ pub(crate) mod qp;
 pub(crate) mod service;
 pub(crate) mod signals;
 pub(crate) mod srq;
+mod stalled;
 pub(crate) mod timers;
 pub(crate) mod transmit;

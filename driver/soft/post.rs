@@ -2,7 +2,7 @@
 
 use super::core::{Core, lock};
 use super::qp::{Inner, SoftQp};
-use super::transmit::transmit;
+use super::transmit::{Left, transmit};
 use crate::device::{ReceiveBatch, Refused, SendBatch};
 use crate::error::PostRefusal;
 use tbrdma_proto::transport::{Pending, PostFault};
@@ -75,11 +75,13 @@ impl SoftQp {
     /// Does what follows from a change: actions, packets, the timer. An acknowledgement that waited goes along.
     pub(crate) fn settle(&self, inner: &mut Inner, now: Time) {
         self.carry_out(inner, &[]);
-        let more = transmit(self, inner, now);
+        let left = transmit(self, inner, now);
         self.carry_out(inner, &[]);
         self.core.keep_timer(self.qpn.get(), inner);
-        if more {
-            self.core.send_more(self.qpn.get());
+        match left {
+            Left::Nothing => {}
+            Left::More => self.core.send_more(self.qpn.get()),
+            Left::NoRoom => self.core.waits_for_room(self.qpn.get(), inner),
         }
         self.core.stir();
     }

@@ -8,7 +8,9 @@ use super::srq::SoftSrq;
 use crate::device::{DeviceQp, QpRequest, ReceiveBatch, Refused, SendBatch, SendToken};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
+use crate::link::Train;
 use crate::ring::guard::OwnedLock;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use tbrdma_proto::transport::{Pending, Qp, QpConfig};
 use tbrdma_proto::{QpAttr, QpAttrMask, QpCap, QpState, QpType, Qpn, Time, limits};
@@ -31,6 +33,10 @@ pub(crate) struct Inner {
     pub(crate) next_send: u32,
     /// The number that the next receive of its own gets.
     pub(crate) next_receive: u32,
+    /// What it has sent, and the link has no room for yet.
+    pub(crate) waiting: VecDeque<Train>,
+    /// It is among those that are tried again.
+    pub(crate) is_stalled: bool,
 }
 
 /// A queue pair.
@@ -90,14 +96,18 @@ impl SoftQp {
             port: core.profile.port,
             habits: core.profile.switches.habits(),
         };
+        let mut qp = Qp::new(config);
+        qp.path_delivers(core.promises.delivers);
         let inner = Inner {
-            qp: Qp::new(config),
+            qp,
             path: None,
             qkey: 0,
             timer: Time::NEVER,
             taken: None,
             next_send: 0,
             next_receive: 0,
+            waiting: VecDeque::new(),
+            is_stalled: false,
         };
         let qp = Arc::new(Self {
             core: Arc::clone(core),
@@ -125,8 +135,18 @@ impl SoftQp {
         }
     }
 
+    /// The port was down, and is up again.
+    pub(crate) fn path_is_back(&self, now: Time) {
+        let mut inner = lock(&self.inner);
+        inner.qp.path_is_back();
+        if inner.qp.pending(now) != Pending::Nothing {
+            self.settle(&mut inner, now);
+        }
+    }
+
     /// Forgets what was posted and has not been polled.
     fn forget_work(&self, inner: &mut Inner) {
+        self.core.leave_behind(inner);
         self.send_cq.purge(&self.ledger);
         self.recv_cq.purge(&self.ledger);
         // Running numbers run on.

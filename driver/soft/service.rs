@@ -8,7 +8,7 @@
 use super::core::{Core, lock};
 use super::engine::Who;
 use super::moderation::{Moderation, NAP};
-use crate::link::{Link, LinkState};
+use crate::link::Link;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::sys::poll::AnyOf;
@@ -47,7 +47,7 @@ impl Service {
     pub(crate) fn new(link: &dyn Link) -> io::Result<Self> {
         let kick = EventFd::new()?;
         let mut everything = vec![link.fd(), kick.as_fd()];
-        everything.extend(link.state().and_then(LinkState::fd));
+        everything.extend(link.state().and_then(|state| state.fd()));
         Ok(Self {
             everything: AnyOf::new(&everything)?,
             kick,
@@ -156,11 +156,18 @@ impl Core {
         }
     }
 
-    /// Tells the application of a port that went down or came up.
+    /// Tells the application of a port that went down or came up, and lets the queue pairs go on then.
     fn look_at_port(&self) {
-        let Some(is_up) = self.link.state().and_then(LinkState::look) else { return };
-        let kind = if is_up { AsyncEventKind::PortActive } else { AsyncEventKind::PortErr };
-        self.events.push(AsyncEvent { kind, source: EventSource::Port(limits::PORT) });
+        let Some(state) = self.link.state() else { return };
+        while let Some(is_up) = state.look() {
+            let kind = if is_up { AsyncEventKind::PortActive } else { AsyncEventKind::PortErr };
+            self.events.push(AsyncEvent { kind, source: EventSource::Port(limits::PORT) });
+            if is_up {
+                // What was on its way is lost: nobody needs to find out by waiting.
+                let now = self.now();
+                self.queue_pairs().iter().for_each(|qp| qp.path_is_back(now));
+            }
+        }
     }
 
     /// Does somebody sleep until a completion comes, or will soon?

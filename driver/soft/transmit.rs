@@ -11,6 +11,7 @@ use super::core::Core;
 use super::path::Path;
 use super::qp::{Inner, SoftQp};
 use crate::link::Train;
+use crate::mem::Place;
 use crate::sys::process::yield_now;
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -31,15 +32,32 @@ thread_local! {
     static DEPOT: RefCell<Train> = RefCell::new(Train::new());
 }
 
-/// Sends what the queue pair has to send. True if the budget ended before that did.
-pub(crate) fn transmit(qp: &SoftQp, inner: &mut Inner, now: Time) -> bool {
+/// What a queue pair still has to send when it has sent what it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nothing,
+    /// The budget ended before that did.
+    More,
+    /// There is no room on a link that loses nothing.
+    NoRoom,
+}
+
+/// Sends what the queue pair has to send, what has waited first.
+pub(crate) fn transmit(qp: &SoftQp, inner: &mut Inner, now: Time) -> Left {
+    if !inner.waiting.is_empty() && !qp.core.send_waiting(&mut inner.waiting, now) {
+        return Left::NoRoom;
+    }
     DEPOT.with_borrow_mut(|train| {
-        let mut depot = Depot { qp, train, to: None, now };
+        let mut depot = Depot { qp, train, to: None, now, aside: Vec::new() };
         // One that could not leave is lost.
         depot.train.restart(0, Gid::default());
         let more = depot.load(inner);
         depot.depart();
-        more
+        if !depot.aside.is_empty() {
+            inner.waiting.extend(depot.aside);
+            return Left::NoRoom;
+        }
+        if more { Left::More } else { Left::Nothing }
     })
 }
 
@@ -50,6 +68,8 @@ struct Depot<'a> {
     /// Where the train goes.
     to: Option<To>,
     now: Time,
+    /// Trains that found no room, on a link that loses nothing.
+    aside: Vec<Train>,
 }
 
 impl Depot<'_> {
@@ -65,6 +85,9 @@ impl Depot<'_> {
             // A handle that has been destroyed leads nowhere: lost, as datagrams may be.
             let Some(path) = path else { continue };
             self.add(&inner.qp, &transmit, &path);
+            if !self.aside.is_empty() {
+                break;
+            }
         }
         true
     }
@@ -92,17 +115,16 @@ impl Depot<'_> {
             headers.encode(&mut encoded);
             front.copy_from_slice(encoded.get(..front.len()).unwrap_or_default());
         }
-        let mut hasher = IcrcHasher::new(&path.flow, ident, len);
-        hasher.update(front);
-        let (body, rest) = rest.split_at_mut(payload);
-        let is_whole = gather(&self.qp.core, qp, &transmit.payload, body, &mut hasher);
+        let core = &self.qp.core;
+        let is_whole = if core.promises.intact {
+            fill(core, qp, &transmit.payload, rest, Unsealed)
+        } else {
+            let mut hasher = IcrcHasher::new(&path.flow, ident, len);
+            hasher.update(front);
+            fill(core, qp, &transmit.payload, rest, hasher)
+        };
         // If the region has gone since, the packet is not sent, as if it had been lost.
-        if is_whole && let Some((padding, icrc)) = rest.split_last_chunk_mut() {
-            if !padding.is_empty() {
-                padding.fill(0);
-                hasher.update(padding);
-            }
-            *icrc = hasher.finish().to_le_bytes();
+        if is_whole {
             self.train.end_packet();
         }
     }
@@ -112,9 +134,21 @@ impl Depot<'_> {
         if self.train.is_empty() {
             return;
         }
+        let core = &self.qp.core;
         for _ in 0..TRIES {
-            match self.qp.core.link.send(self.now, self.train) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => yield_now(),
+            let result = match self.aside.is_empty() {
+                true => core.link.send(self.now, self.train),
+                // Not before the others.
+                false => Err(ErrorKind::WouldBlock.into()),
+            };
+            match result {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if core.promises.delivers {
+                        core.put_aside(self.train, &mut self.aside);
+                        break;
+                    }
+                    yield_now();
+                }
                 // Anything else is loss, which the link has counted and the queue pair's timers see to.
                 _ => break,
             }
@@ -124,9 +158,77 @@ impl Depot<'_> {
     }
 }
 
+/// What becomes of the iCRC of a packet while it is put together.
+trait Seal {
+    /// These bytes are next.
+    fn take(&mut self, bytes: &[u8]);
+
+    /// Copies the next bytes from a region. False if they are not all there.
+    fn copy(&mut self, from: Place<'_>, into: &mut [u8]) -> bool;
+
+    /// What the packet ends with.
+    fn finish(self) -> [u8; ICRC_BYTES];
+}
+
+impl Seal for IcrcHasher {
+    #[inline]
+    fn take(&mut self, bytes: &[u8]) {
+        self.update(bytes);
+    }
+
+    #[inline]
+    fn copy(&mut self, from: Place<'_>, into: &mut [u8]) -> bool {
+        if into.len() < LONG as usize {
+            from.read_into(into);
+            self.update(into);
+            return true;
+        }
+        self.update_by(|crc| from.read_into_with_crc(into, crc)).is_some()
+    }
+
+    #[inline]
+    fn finish(self) -> [u8; ICRC_BYTES] {
+        self.finish().to_le_bytes()
+    }
+}
+
+/// No iCRC, for a link that promises whole packets without.
+struct Unsealed;
+
+impl Seal for Unsealed {
+    #[inline]
+    fn take(&mut self, _bytes: &[u8]) {}
+
+    #[inline]
+    fn copy(&mut self, from: Place<'_>, into: &mut [u8]) -> bool {
+        from.read_into(into) == into.len()
+    }
+
+    #[inline]
+    fn finish(self) -> [u8; ICRC_BYTES] {
+        [0; ICRC_BYTES]
+    }
+}
+
+/// Fills in what is behind a packet's headers. False if some of the payload is not there any more.
+#[inline]
+fn fill(core: &Core, qp: &Qp, payload: &Payload, room: &mut [u8], mut seal: impl Seal) -> bool {
+    let (body, rest) = room.split_at_mut(payload.len() as usize);
+    if !gather(core, qp, payload, body, &mut seal) {
+        return false;
+    }
+    let Some((padding, icrc)) = rest.split_last_chunk_mut() else { return false };
+    if !padding.is_empty() {
+        padding.fill(0);
+        seal.take(padding);
+    }
+    *icrc = seal.finish();
+    true
+}
+
 /// Copies a payload together, and takes it into the iCRC. False if some of it is not there any more.
 #[inline]
-fn gather(core: &Core, qp: &Qp, payload: &Payload, mut body: &mut [u8], hasher: &mut IcrcHasher) -> bool {
+fn gather(core: &Core, qp: &Qp, payload: &Payload, mut body: &mut [u8], seal: &mut impl Seal) -> bool {
     for span in qp.spans(payload) {
         let Some((room, rest)) = std::mem::take(&mut body).split_at_mut_checked(span.bytes()) else {
             return false;
@@ -135,20 +237,17 @@ fn gather(core: &Core, qp: &Qp, payload: &Payload, mut body: &mut [u8], hasher: 
         match span {
             Span::Bytes(bytes) => {
                 room.copy_from_slice(bytes);
-                hasher.update(room);
+                seal.take(room);
             }
             Span::Region { key, addr, len } => {
                 let Some(place) = core.bytes_at(key, addr, len) else { return false };
-                if len < LONG {
-                    place.read_into(room);
-                    hasher.update(room);
-                    continue;
-                }
-                if let Some(next) = core.bytes_at(key, addr.wrapping_add(len.into()), len) {
+                if len >= LONG
+                    && let Some(next) = core.bytes_at(key, addr.wrapping_add(len.into()), len)
+                {
                     // More often than not it is the next packet's, and comes while this one is copied.
                     next.prefetch();
                 }
-                if hasher.update_by(|crc| place.read_into_with_crc(room, crc)).is_none() {
+                if !seal.copy(place, room) {
                     return false;
                 }
             }

@@ -66,6 +66,8 @@ pub struct Connection {
     pub qkey: u32,
     /// As [`Qp::write_apart`].
     pub writes_apart: bool,
+    /// As [`Qp::path_delivers`].
+    pub delivers: bool,
 }
 
 impl Default for Connection {
@@ -85,6 +87,7 @@ impl Default for Connection {
             rnr_retry: 7,
             qkey: 0x1111_1111,
             writes_apart: false,
+            delivers: false,
         }
     }
 }
@@ -187,7 +190,10 @@ impl Fabric {
         for state in [QpState::Init, QpState::Rtr] {
             self.with_attributes(node, qpn, connection, state)?;
         }
-        self.touch(node, qpn, |_, qp, _| qp.write_apart(connection.writes_apart));
+        self.touch(node, qpn, |_, qp, _| {
+            qp.write_apart(connection.writes_apart);
+            qp.path_delivers(connection.delivers);
+        });
         Ok(())
     }
 
@@ -213,6 +219,16 @@ impl Fabric {
         let required =
             crate::qp::transition(qp_type, from, state).map_or(QpAttrMask::empty(), |attrs| attrs.required);
         self.modify(node, qpn, &attr, required | QpAttrMask::STATE)
+    }
+
+    /// Tells all queue pairs that the ways between the nodes were interrupted, and are there again.
+    pub fn paths_are_back(&mut self) {
+        for node in 0..self.len() {
+            let qpns: Vec<_> = self.node(node).qps.keys().copied().collect();
+            for qpn in qpns {
+                self.touch(node, qpn, |_, qp, _| qp.path_is_back());
+            }
+        }
     }
 
     /// Posts a send. `wr.sg` is filled in.

@@ -64,6 +64,8 @@ pub struct AdaptiveWindow {
     /// The window before the last timeout, while that may still prove wrong.
     before_timeout: Option<u64>,
     marked: Option<Time>,
+    /// Nobody else is on the way, and nothing is lost for want of room.
+    wide: bool,
 }
 
 const ONE: u64 = 256;
@@ -81,7 +83,14 @@ impl AdaptiveWindow {
             answered: 0,
             before_timeout: None,
             marked: None,
+            wide: false,
         }
+    }
+
+    /// A window for a way that loses nothing: as large as any from the beginning. Only a silence makes it smaller, until the next acknowledgements.
+    pub fn wide(mtu: u32) -> Self {
+        let window = Self::new(mtu);
+        Self { window: window.max, wide: true, ..window }
     }
 
     /// Whether packets have waited since the last loss, even those that waited least.
@@ -93,6 +102,9 @@ impl AdaptiveWindow {
     }
 
     fn shrink(&mut self, after: Option<Duration>) {
+        if self.wide {
+            return;
+        }
         let half = self.window / 2;
         let carried = match (&mut self.shortest, self.recent.take()) {
             (Some(shortest), Some(recent)) => {
@@ -165,7 +177,7 @@ impl Congestion for AdaptiveWindow {
 
     fn on_mark(&mut self, now: Time) {
         let quiet = self.shortest.map_or(MARK_INTERVAL, Duration::from_nanos).max(MARK_INTERVAL);
-        if self.marked.is_none_or(|marked| now.since(marked) >= quiet) {
+        if !self.wide && self.marked.is_none_or(|marked| now.since(marked) >= quiet) {
             self.marked = Some(now);
             self.window = (self.window - self.window / 4).max(u64::from(FLOOR) * ONE);
             self.threshold = self.window;

@@ -129,6 +129,7 @@ impl Qp {
             max_msg_size: rules.max_msg_size,
             habits,
             writes_apart: false,
+            delivers: false,
         };
         Self {
             shared,
@@ -155,6 +156,24 @@ impl Qp {
     /// peer that was told the same understands that.
     pub const fn write_apart(&mut self, apart: bool) {
         self.shared.writes_apart = apart && matches!(self.shared.qp_type, QpType::Rc);
+    }
+
+    /// Whether the way to the peer loses, doubles and reorders nothing while it is there, as a cable or a byte stream does not and a network does; at
+    /// first it does. Say so before the queue pair is connected, and tell a reliable one with [`path_is_back`](Self::path_is_back) of an interruption.
+    ///
+    /// Silence then says nothing of packets, only that the peer is slow or gone. Nothing is sent again sooner than the queue pair's timeout says, and
+    /// then one packet is, which asks the peer how far it is; and there is no congestion to make room for. `timeout` and `retry_cnt` bound the
+    /// wait for a peer that is gone as they do anywhere.
+    pub const fn path_delivers(&mut self, delivers: bool) {
+        self.shared.delivers = delivers;
+    }
+
+    /// The way to the peer was interrupted, and is there again: what has not been acknowledged is sent again at once. Afterwards there may be packets to
+    /// send. The time that a silence may take does not begin anew.
+    pub fn path_is_back(&mut self) {
+        if matches!(self.shared.state, QpState::Rts | QpState::Sqd) {
+            self.requester.resume(&self.shared);
+        }
     }
 
     /// Changes attributes and state (`ibv_modify_qp(3)`; IBTA volume 1, section 11.2.5.3). Afterwards there may be
@@ -286,7 +305,7 @@ impl Qp {
     pub fn handle_timeout(&mut self, now: Time, _host: &mut impl Host) {
         self.responder.handle_timeout(now);
         if matches!(self.shared.state, QpState::Rts | QpState::Sqd) {
-            self.requester.handle_timeout(now);
+            self.requester.handle_timeout(now, &self.shared);
             self.settle();
         }
     }

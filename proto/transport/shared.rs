@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) habits: Habits,
     /// Whether each packet of a WRITE is a WRITE of its own: see [`Qp::write_apart`](super::Qp::write_apart).
     pub(super) writes_apart: bool,
+    /// Whether the way to the peer loses nothing: see [`Qp::path_delivers`](super::Qp::path_delivers).
+    pub(super) delivers: bool,
 }
 
 impl Shared {

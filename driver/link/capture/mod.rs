@@ -10,12 +10,15 @@ mod recording;
 pub(crate) use pcapng::Direction;
 pub(crate) use recording::{FLUSH_EVERY, Recorded, Recording};
 
-use super::{Datagram, Link, ROCE_PORT, ReceiveScratch, Train, flow, identity_of_inner, socket_address};
+use super::{
+    Datagram, Link, Promises, ROCE_PORT, ReceiveScratch, Train, flow, identity_of_inner, socket_address,
+};
 use crate::error::Result;
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 use tbrdma_proto::Time;
-use tbrdma_proto::wire::icrc::{Flow, IdentHint, verify};
+use tbrdma_proto::wire::icrc::{Flow, ICRC_BYTES, IdentHint, seal, verify};
 
 /// A link whose packets are written to a file as they pass.
 pub(crate) struct CaptureLink {
@@ -34,6 +37,16 @@ impl CaptureLink {
         Ok(Self { inner, file })
     }
 
+    /// The packet with an iCRC, if it needs none on this link: whoever reads the file wants one.
+    fn sealed<'a>(&self, flow: &Flow, ident: u16, packet: &'a [u8]) -> Cow<'a, [u8]> {
+        let mut packet = Cow::Borrowed(packet);
+        if self.inner.promises().intact && packet.ends_with(&[0; ICRC_BYTES]) {
+            // One that is too short for it is shown as it is.
+            let _ = seal(flow, ident, packet.to_mut());
+        }
+        packet
+    }
+
     /// Writes packets of a train that have just left.
     fn sent(&self, now: Time, train: &Train, packets: std::ops::Range<usize>) {
         let from = self.gids().get(usize::from(train.from())).copied().unwrap_or_default();
@@ -44,7 +57,7 @@ impl CaptureLink {
             ident: index as u16,
             traffic_class: train.traffic_class(),
             hop_limit: train.hop_limit(),
-            payload: train.packet(index),
+            payload: self.sealed(&flow, index as u16, train.packet(index)),
         });
         self.file.write(now, packets);
     }
@@ -54,12 +67,11 @@ impl CaptureLink {
         let to = self.gids().get(usize::from(packet.gid_index)).copied().unwrap_or_default();
         let (source, to) = (socket_address(packet.source, packet.source_port), socket_address(to, ROCE_PORT));
         let Ok(flow) = Flow::new(source, to) else { return };
-        let ident = match verify(&flow, IdentHint::Known(packet.ident_hint), packet.payload) {
+        let payload = self.sealed(&flow, packet.ident_hint, packet.payload);
+        let ident = match verify(&flow, IdentHint::Known(packet.ident_hint), &payload) {
             Ok(_) => packet.ident_hint,
             // Its sender has chosen another. If none fits, the packet is damaged, and shows so.
-            Err(_) => {
-                verify(&flow, IdentHint::Unknown, packet.payload).ok().flatten().unwrap_or(packet.ident_hint)
-            }
+            Err(_) => verify(&flow, IdentHint::Unknown, &payload).ok().flatten().unwrap_or(packet.ident_hint),
         };
         let packet = Recorded {
             direction: Direction::In,
@@ -67,7 +79,7 @@ impl CaptureLink {
             ident,
             traffic_class: packet.traffic_class,
             hop_limit: packet.hop_limit,
-            payload: packet.payload,
+            payload,
         };
         self.file.write(now, std::iter::once(packet));
     }
@@ -78,6 +90,10 @@ impl Link for CaptureLink {
 
     fn describe(&self) -> String {
         self.file.describe(&self.inner.describe())
+    }
+
+    fn promises(&self) -> Promises {
+        self.inner.promises()
     }
 
     fn send(&self, now: Time, train: &mut Train) -> io::Result<()> {

@@ -4,6 +4,7 @@ use super::pcapng::{Direction, Writer};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::sys::process::process_id;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ pub(crate) struct Recorded<'a> {
     pub(crate) traffic_class: u8,
     pub(crate) hop_limit: u8,
     /// From its base transport header to its iCRC.
-    pub(crate) payload: &'a [u8],
+    pub(crate) payload: Cow<'a, [u8]>,
 }
 
 impl Recording {
@@ -153,7 +154,7 @@ impl Shared {
 impl Recorded<'_> {
     /// Writes it with the headers it has, or may have had.
     fn write_to(&self, interface: u32, time: Duration, file: &mut Writer<File>) -> io::Result<()> {
-        let mut whole = IpDatagram::of_flow(self.flow, self.ident, self.payload);
+        let mut whole = IpDatagram::of_flow(self.flow, self.ident, &self.payload);
         let (class, hops) = (self.traffic_class, self.hop_limit);
         match &mut whole.ip {
             IpHeader::V4(v4) => (v4.tos, v4.ttl) = (class, hops),
@@ -161,6 +162,6 @@ impl Recorded<'_> {
         }
         let mut headers = [0; MAX_DATAGRAM_HEADER_BYTES];
         let len = whole.encode_headers(&mut headers);
-        file.packet(interface, time, self.direction, &[headers.get(..len).unwrap_or_default(), self.payload])
+        file.packet(interface, time, self.direction, &[headers.get(..len).unwrap_or_default(), &self.payload])
     }
 }

@@ -3,7 +3,6 @@
 use super::Link;
 use crate::error::{Error, Result};
 use crate::verbs::context::DeviceInfo;
-use std::os::fd::BorrowedFd;
 
 /// What the names of these devices begin with; the rest is the interface's name.
 pub(crate) const PREFIX: &str = "udp:";
@@ -20,25 +19,4 @@ pub(crate) fn open(interface: &str) -> Result<Box<dyn Link>> {
         device: format!("{PREFIX}{interface}"),
         what: "this operating system: its packets need socket options of Linux's; use sim, within one process, or an adapter of this machine",
     })
-}
-
-/// The state of a port that may change: no link here has one.
-#[derive(Debug)]
-pub(crate) enum LinkState {}
-
-impl LinkState {
-    /// Readable when it may have changed.
-    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match *self {}
-    }
-
-    /// Whether packets can go.
-    pub(crate) fn is_up(&self) -> bool {
-        match *self {}
-    }
-
-    /// Looks whether that has changed.
-    pub(crate) fn look(&self) -> Option<bool> {
-        match *self {}
-    }
 }

@@ -1,13 +1,13 @@
 //! The link itself: sending and receiving.
 
-use super::super::{Datagram, Link, QpnTag, ROCE_PORT, ReceiveScratch, Train, flow};
+use super::super::{Datagram, Link, LinkState, QpnTag, ROCE_PORT, ReceiveScratch, Train, flow};
 use super::PREFIX;
 use super::counters::Counters;
 use super::interfaces::Interface;
 use super::receiving::{Receiving, Wish};
 use super::slot::Slot;
 use super::socket::{Socket, address, gid};
-use super::state::LinkState;
+use super::state::InterfaceState;
 use crate::error::{Error, Result};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sys::epoll::Epoll;
@@ -53,7 +53,7 @@ pub(crate) struct UdpLink {
     /// Its sockets are about to close.
     pub(super) closing: bool,
     pub(super) counters: Counters,
-    state: LinkState,
+    state: InterfaceState,
 }
 
 impl UdpLink {
@@ -83,7 +83,7 @@ impl UdpLink {
         }
         Ok(Self {
             name: format!("{PREFIX}{}", interface.name),
-            state: LinkState::of(&interface.name),
+            state: InterfaceState::of(&interface.name),
             sockets: interface.gids.iter().map(|_| OnceLock::new()).collect(),
             interface,
             slot,
@@ -341,7 +341,7 @@ impl Link for UdpLink {
         format!("UDP sockets on {}; sendmsg, {trains}; {}", self.interface.name, self.receiving.describe())
     }
 
-    fn state(&self) -> Option<&LinkState> {
+    fn state(&self) -> Option<&dyn LinkState> {
         Some(&self.state)
     }
 

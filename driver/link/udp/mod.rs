@@ -10,8 +10,6 @@ mod socket;
 mod state;
 mod steering;
 
-pub(crate) use state::LinkState;
-
 use super::Link;
 use crate::error::Result;
 use crate::verbs::context::DeviceInfo;

@@ -1,5 +1,6 @@
 //! Whether the interface works: it is up, and its cable leads to somebody.
 
+use crate::link::LinkState;
 use crate::sync::{AtomicBool, Ordering};
 use crate::sys::netlink::InterfaceChanges;
 use crate::sys::udp::is_running;
@@ -7,33 +8,32 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// The state of an interface, as it was when somebody last looked.
 #[derive(Debug)]
-pub(crate) struct LinkState {
+pub(super) struct InterfaceState {
     interface: String,
     is_up: AtomicBool,
     /// `None` where the system does not announce changes: then there are none.
     changes: Option<InterfaceChanges>,
 }
 
-impl LinkState {
+impl InterfaceState {
     /// The state of this interface now. Changes from here on are announced.
     pub(super) fn of(interface: &str) -> Self {
         let changes = InterfaceChanges::new().ok();
         let is_up = AtomicBool::new(changes.is_none() || is_running(interface).unwrap_or(true));
         Self { interface: interface.to_owned(), is_up, changes }
     }
+}
 
-    /// Readable when it may have changed, until it is [looked](Self::look) at.
-    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+impl LinkState for InterfaceState {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.changes.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether packets can go, as far as is known.
-    pub(crate) fn is_up(&self) -> bool {
+    fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
     }
 
-    /// Looks whether that has changed: what it is now, if it has. For one thread at a time.
-    pub(crate) fn look(&self) -> Option<bool> {
+    fn look(&self) -> Option<bool> {
         if !self.changes.as_ref()?.drain() {
             return None;
         }

@@ -212,7 +212,7 @@ impl Scribe<'_> {
             ident: 0,
             traffic_class: 0,
             hop_limit: HOP_LIMIT,
-            payload: &self.bytes,
+            payload: (&self.bytes).into(),
         };
         self.file.write(self.now, std::iter::once(packet));
     }

@@ -230,6 +230,9 @@ impl Run {
                 self.world.cut = false;
                 let plan = self.world.scenario.plan.clone();
                 self.world.fabric.set_plans(&plan);
+                if self.world.scenario.delivers {
+                    self.world.fabric.paths_are_back();
+                }
             }
         }
         Ok(())

@@ -83,6 +83,8 @@ pub struct Scenario {
     pub ipv6: bool,
     /// The faults of every link.
     pub plan: FaultPlan,
+    /// Whether queue pairs are told that their links deliver, as these do but for cuts.
+    pub delivers: bool,
     /// How long acknowledgements that may wait do wait.
     pub ack_delay: Duration,
     /// How likely packets meet congestion.
@@ -124,6 +126,7 @@ impl Scenario {
             seed,
             nodes,
             ipv6: random.one_in(4),
+            delivers: plan.is_lossless() && Random::new(seed).stream(0xde11).one_in(2),
             plan,
             ack_delay,
             marks: if random.one_in(6) {
@@ -243,6 +246,7 @@ impl fmt::Display for Scenario {
         let Troubles { bad_requests, resets, drains, restarts, cuts, starvation } = self.troubles;
         write!(f, "seed {}: {} nodes, mtu {}, links {}", self.seed, self.nodes, self.mtu, self.plan)?;
         for (trouble, name) in [
+            (self.delivers, "links that deliver"),
             (bad_requests, "bad requests"),
             (resets, "resets"),
             (drains, "drains"),

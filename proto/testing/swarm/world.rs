@@ -118,6 +118,7 @@ impl World {
                         retry_cnt: spec.retry_cnt,
                         rnr_retry: spec.rnr_retry,
                         writes_apart: spec.apart,
+                        delivers: scenario.delivers,
                         ..Connection::default()
                     },
                     target: Area::default(),

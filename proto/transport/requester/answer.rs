@@ -156,7 +156,7 @@ impl Requester {
         self.timers.rnr = None;
         self.astray = None;
         self.waited = None;
-        self.restart_silence(now);
+        self.restart_silence(now, ctx);
     }
 
     /// Answer `number` came, but one before it is missing. Of the first answers that are still on their way, each has

@@ -70,10 +70,10 @@ impl Requester {
         self.is_held(ctx).then_some(self.allowance.ask_at)
     }
 
-    /// Whether it is time to.
+    /// Whether it is time to, or to ask a peer that has said nothing for long.
     #[inline]
     pub(in crate::transport) fn is_asking(&self, now: Time, ctx: &Shared) -> bool {
-        self.asks_at(ctx).is_some_and(|at| at <= now)
+        self.owes_probe || self.asks_at(ctx).is_some_and(|at| at <= now)
     }
 
     /// Asks the peer, if it is time to.

@@ -80,6 +80,8 @@ pub(super) struct Requester {
     ssn: u32,
     /// When packets were sent last, one time for four of them; see [`sent_slot`].
     sent_at: Box<[Time]>,
+    /// The last request is to be sent once more, so that the peer says how far it is.
+    owes_probe: bool,
     /// A packet whose round trip is being measured, and when it was sent.
     sample: Option<(u64, Time)>,
     /// Where sending was, cursor and number, when it went back because of silence; until something is heard.
@@ -113,6 +115,7 @@ impl Requester {
             unasked: 0,
             ssn: 0,
             sent_at: vec![Time::ZERO; SENT_AT].into_boxed_slice(),
+            owes_probe: false,
             sample: None,
             presumed_lost: None,
             failed: false,
@@ -133,7 +136,8 @@ impl Requester {
     /// RTR to RTS: packets will be numbered from `sq_psn` on.
     pub(super) fn connect(&mut self, ctx: &Shared) {
         self.restart();
-        self.congestion = AdaptiveWindow::new(ctx.mtu);
+        self.congestion =
+            if ctx.delivers { AdaptiveWindow::wide(ctx.mtu) } else { AdaptiveWindow::new(ctx.mtu) };
         self.recovery = GoBackN::default();
         self.read_chunk = (READ_PACKETS / u32::from(ctx.attr.max_rd_atomic).max(1)).clamp(16, 128);
         self.configure(ctx);
@@ -146,6 +150,7 @@ impl Requester {
         self.answers_due.clear();
         [self.unasked, self.ssn] = [0; 2];
         self.asked = 0;
+        self.owes_probe = false;
         self.sample = None;
         self.presumed_lost = None;
         self.tried = false;
@@ -226,6 +231,7 @@ impl Requester {
         self.unacked = self.sent;
         self.next = self.sent;
         self.answers_due.clear();
+        self.owes_probe = false;
         self.sample = None;
         self.timers.stop();
     }
@@ -315,8 +321,17 @@ impl Requester {
         self.queue.cursor = self.queue.head;
         self.ambiguous = self.sent;
         self.answers_due.clear();
+        self.owes_probe = false;
         self.sample = None;
         self.presumed_lost = None;
+    }
+
+    /// What was on its way is lost, and the way is there again. Who waits for a receiver has nothing on its way.
+    pub(super) fn resume(&mut self, ctx: &Shared) {
+        if is_reliable(ctx) && self.unacked != self.sent && self.timers.rnr.is_none() {
+            self.go_back();
+            self.unmeasurable = self.sent;
+        }
     }
 }
 

@@ -69,13 +69,13 @@ impl Requester {
     }
 
     /// Does what is due.
-    pub(in crate::transport) fn handle_timeout(&mut self, now: Time) {
+    pub(in crate::transport) fn handle_timeout(&mut self, now: Time, ctx: &Shared) {
         if let Some(rnr) = self.timers.rnr {
             if now < rnr {
                 return;
             }
             self.timers.rnr = None;
-            self.restart_silence(now);
+            self.restart_silence(now, ctx);
             return;
         }
         if now >= self.timers.timeout {
@@ -90,8 +90,13 @@ impl Requester {
                     self.timers.retries_left -= 1;
                 }
             }
-            self.presume_lost(now);
-            self.restart_silence(now);
+            // Where nothing is lost, the peer is asked how far it is. Only the last try trusts in nothing.
+            if ctx.delivers && self.timers.retries_left > 0 {
+                self.owes_probe = true;
+            } else {
+                self.presume_lost(now);
+            }
+            self.restart_silence(now, ctx);
         } else if now >= self.timers.probe {
             if self.asked <= self.unacked && !self.timers.extended {
                 self.timers.extended = true;
@@ -111,19 +116,19 @@ impl Requester {
 
     /// Something was sent: silence is measured if it was not yet.
     #[inline]
-    pub(super) fn start_silence(&mut self, now: Time) {
+    pub(super) fn start_silence(&mut self, now: Time, ctx: &Shared) {
         if self.timers.timeout == Time::NEVER {
-            self.restart_silence(now);
+            self.restart_silence(now, ctx);
         }
     }
 
     /// Something was heard.
     #[inline]
-    pub(super) fn restart_silence(&mut self, now: Time) {
+    pub(super) fn restart_silence(&mut self, now: Time, ctx: &Shared) {
         self.timers.extended = false;
         if self.unacked != self.sent && self.timers.timeout_nanos != u64::MAX {
             self.timers.timeout = Time(now.0.saturating_add(self.timers.timeout_nanos));
-            self.timers.probe = self.next_probe(now);
+            self.timers.probe = if ctx.delivers { Time::NEVER } else { self.next_probe(now) };
         } else {
             self.timers.timeout = Time::NEVER;
             self.timers.probe = Time::NEVER;

@@ -84,7 +84,51 @@ impl Requester {
             }
             return Some(self.packet(now, ctx));
         }
-        self.ask(now, ctx)
+        if self.owes_probe { self.probe(now, ctx, host) } else { self.ask(now, ctx) }
+    }
+
+    /// The last request once more. Who has carried it out, and all before it, acknowledges it again; who lacks something says what.
+    ///
+    /// The oldest one would not do: its acknowledgement may be that of its first copy, and says nothing of what was sent after it.
+    #[cold]
+    fn probe(&mut self, now: Time, ctx: &Shared, host: &mut impl Host) -> Option<Transmit> {
+        self.owes_probe = false;
+        if self.unacked == self.sent {
+            return None;
+        }
+        let mut number = self.queue.begun;
+        while number != self.queue.head {
+            number = number.wrapping_sub(1);
+            if self.queue.at(number).packets > 0 {
+                break;
+            }
+        }
+        let wqe = self.queue.at(number);
+        let last = self.sent - 1;
+        let first = match wqe.opcode {
+            Opcode::RdmaRead => {
+                let index = last - wqe.first;
+                last - index % u64::from(self.read_chunk)
+            }
+            _ => last,
+        };
+        let (cursor, next) = (self.queue.cursor, self.next);
+        (self.queue.cursor, self.next) = (number, first.max(self.unacked));
+        if !self.may_access(ctx, host) {
+            // It will be found out in its turn.
+            self.go_back();
+            return self.poll_transmit(now, ctx, host);
+        }
+        let answers = self.answers_due.len();
+        let mut transmit = self.build(ctx);
+        self.answers_due.truncate(answers);
+        (self.queue.cursor, self.next) = (cursor, next);
+        transmit.headers.bth.ack_req = true;
+        self.counters.sent_pkts += 1;
+        self.counters.retransmitted_pkts += 1;
+        self.asked = self.sent;
+        self.sample = None;
+        Some(transmit)
     }
 
     /// Begins the next work request: numbers its packets, and checks what can be checked. One that needs no packets,
@@ -196,9 +240,10 @@ impl Requester {
         self.unasked = if asked { 0 } else { self.unasked + 1 };
         if asked {
             self.asked = self.asked.max(self.next);
+            self.owes_probe = false;
         }
         self.sent = self.sent.max(self.next);
-        self.start_silence(now);
+        self.start_silence(now, ctx);
         transmit
     }
 }
