@@ -15,6 +15,7 @@
 //! | [`region`] | may this protection domain touch these bytes under this key? |
 //! | [`qp`] | which state may a queue pair go to, with which attributes? |
 //! | [`rules`] | is this work request one that may be posted at all? |
+//! | [`stream`] | how do packets pass a stream of bytes, and who is at its other end? |
 //! | [`fault`] | what goes wrong on a link, and when? |
 //! | [`testing`] | what does all of it do in a simulated network? |
 //! | [`event`] | what can go wrong, or change, outside any work request? |
@@ -51,6 +52,7 @@ pub mod profile;
 pub mod qp;
 pub mod region;
 pub mod rules;
+pub mod stream;
 pub mod testing;
 pub mod time;
 pub mod transport;

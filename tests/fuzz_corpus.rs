@@ -8,6 +8,8 @@ mod checks;
 mod pair_checks;
 #[path = "../fuzz/qp_checks.rs"]
 mod qp_checks;
+#[path = "../fuzz/stream_checks.rs"]
+mod stream_checks;
 #[path = "../fuzz/wire_checks.rs"]
 mod wire_checks;
 
@@ -50,6 +52,11 @@ fn region_check() {
 #[test]
 fn qp_modify() {
     replay("qp_modify", checks::qp_modify);
+}
+
+#[test]
+fn stream() {
+    replay("stream", stream_checks::stream);
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl FaultLink {
         while state.held.peek().is_some_and(|Reverse(held)| held.at <= now) {
             let Some(Reverse(held)) = state.held.pop() else { break };
             let State { train, spare, counts, .. } = &mut *state;
-            train.restart(held.from, held.to);
+            train.restart_by(self.inner.train_rules(), held.from, held.to);
             train.set_source_port(held.source_port);
             train.set_class(held.traffic_class, held.hop_limit);
             train.next_packet(held.bytes.len()).copy_from_slice(&held.bytes);

@@ -2,13 +2,14 @@
 //! its iCRC) between GIDs, and knows nothing of verbs.
 //!
 //! A link may lose packets and may reorder them, as a network does, unless it [promises](Link::promises) more; it never makes any up. None of its
-//! calls waits.
+//! calls waits, but [`reach`](Link::reach) for a moment.
 
 pub(crate) mod capture;
 mod datagram;
 mod fault;
 mod meter;
 mod port;
+pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 mod train;
@@ -16,10 +17,9 @@ mod train;
 pub(crate) mod udp;
 
 pub(crate) use datagram::{Datagram, ReceiveScratch};
-#[allow(unused_imports, reason = "links whose ports come and go are on their way")]
 pub(crate) use port::Port;
 pub(crate) use port::{LinkState, Promises};
-pub(crate) use train::Train;
+pub(crate) use train::{Train, TrainRules};
 
 use crate::error::Result;
 use std::io;
@@ -33,12 +33,6 @@ use tbrdma_proto::{Gid, Mtu, Time};
 /// The UDP port of RoCEv2, at both ends.
 pub(crate) const ROCE_PORT: u16 = 4791;
 
-/// The most packets of one train: older kernels split no more.
-pub(crate) const MAX_TRAIN: usize = 64;
-
-/// The most bytes of one train: what fits in one IPv4 datagram.
-pub(crate) const MAX_TRAIN_BYTES: usize = 65_507;
-
 /// A way for packets, with one end here. Shared by the threads that drive a device.
 pub(crate) trait Link: Send + Sync {
     /// The device's name, such as `udp:lo`.
@@ -50,6 +44,11 @@ pub(crate) trait Link: Send + Sync {
     /// What it promises of what it carries, for as long as it is open.
     fn promises(&self) -> Promises {
         Promises::default()
+    }
+
+    /// What it asks of trains, for as long as it is open.
+    fn train_rules(&self) -> TrainRules {
+        TrainRules::DATAGRAMS
     }
 
     /// The largest path MTU that every packet of this link fits.
@@ -66,6 +65,14 @@ pub(crate) trait Link: Send + Sync {
     /// # Errors
     /// There is no such GID, or the system refuses: the text says why and what to do.
     fn open_gid(&self, gid_index: u8) -> Result<()>;
+
+    /// Makes sure that a peer can be reached, which may take a moment: not a wait for it to come, but for a link that knows it to have met it.
+    ///
+    /// # Errors
+    /// Nobody with that GID is there: the text says who is, or why nobody is.
+    fn reach(&self, _to: Gid) -> Result<()> {
+        Ok(())
+    }
 
     /// The port that packets from one of our GIDs to a peer's leave from; their iCRC covers it. The GID is open. Ask for a path that will be used often: the
     /// link may make arrangements for it.
@@ -146,6 +153,14 @@ macro_rules! identity_of_inner {
 
         fn open_gid(&self, gid_index: u8) -> crate::error::Result<()> {
             self.inner.open_gid(gid_index)
+        }
+
+        fn train_rules(&self) -> crate::link::TrainRules {
+            self.inner.train_rules()
+        }
+
+        fn reach(&self, to: tbrdma_proto::Gid) -> crate::error::Result<()> {
+            self.inner.reach(to)
         }
 
         fn source_port(&self, gid_index: u8, to: tbrdma_proto::Gid) -> u16 {

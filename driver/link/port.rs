@@ -31,7 +31,6 @@ pub(crate) trait LinkState: Send + Sync {
 
 /// The state of a port that its link sets.
 #[derive(Debug)]
-#[cfg_attr(not(test), allow(dead_code, reason = "the first links with such ports are on their way"))]
 pub(crate) struct Port {
     /// How often it has changed; odd while it is up.
     changes: AtomicU64,
@@ -40,7 +39,6 @@ pub(crate) struct Port {
     news: EventFd,
 }
 
-#[cfg_attr(not(test), allow(dead_code, reason = "the first links with such ports are on their way"))]
 impl Port {
     /// A port that is up from the beginning, or down.
     ///
@@ -87,7 +85,6 @@ impl LinkState for Port {
     }
 }
 
-#[cfg_attr(not(test), allow(dead_code, reason = "the first links with such ports are on their way"))]
 const fn is_odd(number: u64) -> bool {
     number & 1 == 1
 }

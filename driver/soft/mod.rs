@@ -37,3 +37,6 @@ pub(crate) mod srq;
 mod stalled;
 pub(crate) mod timers;
 pub(crate) mod transmit;
+
+#[cfg(test)]
+mod tests;

@@ -103,6 +103,7 @@ impl Core {
         };
         self.link.open_gid(av.sgid_index)?;
         if connected {
+            self.link.reach(av.dgid)?;
             let port = self.link.source_port(av.sgid_index, av.dgid);
             way = flow(source, port, av.dgid).unwrap_or(way);
         }

@@ -100,7 +100,7 @@ impl Depot<'_> {
         let len = headers.len() + payload + pad + ICRC_BYTES;
         if self.to != Some(transmit.to) || !self.train.can_take(len) {
             self.depart();
-            self.train.restart(path.from, path.to);
+            self.train.restart_by(self.qp.core.link.train_rules(), path.from, path.to);
             self.train.set_source_port(path.flow.source().port());
             self.train.set_class(path.traffic_class, path.hop_limit);
             self.to = Some(transmit.to);

@@ -22,6 +22,11 @@ impl Epoll {
         Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token))?)
     }
 
+    /// Adds `fd`: `token` is reported while there is room to write, or it is hung up or has failed.
+    pub(crate) fn add_output(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLOUT, token))?)
+    }
+
     /// Takes `fd` out. Do it before the descriptor is closed: a duplicate would keep the old one reported.
     pub(crate) fn delete(&self, fd: impl AsFd) -> io::Result<()> {
         Ok(self.0.delete(fd)?)

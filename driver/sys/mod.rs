@@ -39,6 +39,10 @@ pub(crate) mod remote_memory;
 /// Local datagrams in order, which carry file descriptors.
 #[cfg(tbrdma_linux)]
 pub(crate) mod socket;
+/// Streams of bytes.
+pub(crate) mod stream;
+#[cfg_attr(not(tbrdma_linux), path = "portable/stream_calls.rs")]
+mod stream_calls;
 /// The ends of a process that run no destructors.
 pub(crate) mod termination;
 /// Which threads there are.

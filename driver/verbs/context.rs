@@ -8,7 +8,7 @@ use super::options::OpenOptions;
 use super::pd::ProtectionDomain;
 use crate::device::{CqRequest, Device, check_cqe};
 use crate::error::{Error, Result};
-use crate::link::udp;
+use crate::link::{stream, udp};
 use crate::shm;
 use crate::sim;
 use std::sync::Arc;
@@ -38,6 +38,7 @@ pub fn devices() -> Vec<DeviceInfo> {
             Backend::Native(device) => format!("RDMA device {device} of this system"),
             Backend::Sim(network) if network.is_empty() => sim::DESCRIPTION.to_owned(),
             Backend::Sim(network) => format!("{}, network {network}", sim::DESCRIPTION),
+            Backend::Stream(address) => format!("RoCEv2 over the byte stream {address}"),
         };
         DeviceInfo { name, description }
     };
@@ -50,13 +51,15 @@ pub fn devices() -> Vec<DeviceInfo> {
     shm::devices()
         .into_iter()
         .chain(udp::devices())
+        .chain(stream::devices())
         .chain(simulated)
         .chain(crate::native::devices())
         .collect()
 }
 
 /// Opens a device by name (`ibv_open_device(3)`): `"shm"`; `"udp:"` and a network interface, as in `"udp:lo"`; `"sim"`, or `"sim:"` and the name
-/// of a simulated network; under another name as in `"rdma_en2=shm"`; or by a name that `TBRDMA_DEVICES` lists. What the environment says of profiles, faults and captures holds: see [`OpenOptions::from_environment`](crate::OpenOptions::from_environment).
+/// of a simulated network; `"stream:"` and where a stream is, as in `"stream:/dev/tbstream0"` or `"stream:unix:/tmp/cable"`, see
+/// [`StreamAddress`](crate::stream::StreamAddress); under another name as in `"rdma_en2=shm"`; or by a name that `TBRDMA_DEVICES` lists. What the environment says of profiles, faults and captures holds: see [`OpenOptions::from_environment`](crate::OpenOptions::from_environment).
 ///
 /// # Errors
 /// There is no such device, or the system refuses what it needs (a memory file, a socket, a thread).

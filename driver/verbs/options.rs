@@ -4,7 +4,7 @@
 use super::context::{Context, devices};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::link::{self, udp};
+use crate::link::{self, Link, stream, udp};
 use crate::native::NativeDevice;
 use crate::orderly;
 use crate::shm;
@@ -12,6 +12,7 @@ use crate::sim::{Network, SimLink};
 use crate::soft::core::Simulation;
 use crate::soft::device::SoftDevice;
 use crate::sys::random::random_u64;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 use tbrdma_proto::fault::{FaultPlan, LinkModel, LinkModelError, Random};
@@ -66,7 +67,7 @@ impl OpenOptions {
     }
 
     /// What is wrong with the wire, for what this context sends: a [fault plan](crate::fault::FaultPlan) such as `loss=1%,delay=50us~20us`, perhaps
-    /// another one from some time on, counted from the first packet: `none; 2s: loss=100%; 3s: none`. It is looked at when the device is opened. Only `udp` and `sim` devices have packets for it.
+    /// another one from some time on, counted from the first packet: `none; 2s: loss=100%; 3s: none`. It is looked at when the device is opened. Only `udp`, `stream` and `sim` devices have packets for it.
     pub fn fault(mut self, plan: impl Into<String>) -> Self {
         self.fault = Some(plan.into());
         self
@@ -81,7 +82,7 @@ impl OpenOptions {
 
     /// How fast the link is: a rate, a latency or both, as in `64Gbps,5us`. It is looked at when the device is opened.
     ///
-    /// The rate is for all that this context sends, and for all that is sent in answer; the latency is one way. On `udp` it is the `rate` and
+    /// The rate is for all that this context sends, and for all that is sent in answer; the latency is one way. On `udp` and `stream` it is the `rate` and
     /// `delay` of a [fault plan](Self::fault), and each side says it for what it sends. On `shm` the side that posts a work request says it for the
     /// request and for its answer: the request takes effect at the peer when it has come there, and completes here when the answer has come back; a
     /// READ or an atomic takes effect when it completes; UC and UD complete when they arrive. Nothing is earlier than that; on a busy machine it is
@@ -141,14 +142,39 @@ impl OpenOptions {
                 let native = Box::new(NativeDevice::open(device, &profile)?);
                 if profile.is_apples() { orderly::around(native)? } else { native }
             }
-            Backend::Udp(interface) => {
-                let fault = self.read_fault()?.map(|plan| self.seeded(plan)).transpose()?;
-                let link = link::wrap(udp::open(interface)?, fault, self.capture.as_deref())?;
-                Box::new(SoftDevice::open(link, profile)?)
-            }
+            Backend::Udp(interface) => Box::new(self.drive(|| udp::open(interface), profile)?),
+            Backend::Stream(address) => Box::new(self.drive(|| stream::open(address), profile)?),
             Backend::Sim(network) => Box::new(self.simulate(network, profile)?),
         };
         Ok(Context::of(crate::profiled::around(device, name.as_deref())?))
+    }
+
+    /// Opens a device over a byte stream that is there already: a connected stream socket, or any other descriptor that takes bytes and hands
+    /// them out in order. Whoever has the other end does the same. The device has no other peer, and when the stream ends its port is down for good.
+    ///
+    /// # Errors
+    /// Bytes do not stream through the descriptor; or as for [`open`](Self::open).
+    pub fn open_stream(&self, stream: OwnedFd) -> Result<Context> {
+        self.open_given(stream, None)
+    }
+
+    /// The same over two descriptors, such as the ends of two pipes: what comes in, and what goes out.
+    ///
+    /// # Errors
+    /// As for [`open_stream`](Self::open_stream).
+    pub fn open_streams(&self, input: OwnedFd, output: OwnedFd) -> Result<Context> {
+        self.open_given(input, Some(output))
+    }
+
+    fn open_given(&self, input: OwnedFd, output: Option<OwnedFd>) -> Result<Context> {
+        let device = self.drive(|| stream::over(input, output), self.read_profile()?)?;
+        Ok(Context::of(crate::profiled::around(Box::new(device), None)?))
+    }
+
+    /// The software NIC on a link, with what is asked for around it.
+    fn drive(&self, open: impl FnOnce() -> Result<Box<dyn Link>>, profile: Profile) -> Result<SoftDevice> {
+        let fault = self.read_fault()?.map(|plan| self.seeded(plan)).transpose()?;
+        SoftDevice::open(link::wrap(open()?, fault, self.capture.as_deref())?, profile)
     }
 
     /// The devices of this host, or those that were listed.

@@ -8,6 +8,7 @@
 //! | `NAME=udp:IFACE` | RoCEv2 over UDP on a network interface |
 //! | `NAME=native:DEVICE` | a device of the system's own verbs library |
 //! | `NAME=sim`, `NAME=sim:NETWORK` | RoCEv2 in a simulated network inside this process, in virtual time |
+//! | `NAME=stream:ADDRESS` | RoCEv2 over a byte stream: see [`StreamAddress`] |
 //! | `NAME=shm@CABLE:0`, `NAME=shm@CABLE:1` | the two ends of a cable: each reaches the other, and nothing else |
 //! | `mesh:RANK/SIZE=shm` | for rank RANK of SIZE: a device to each other rank, in their order, one cable each |
 //! | `ring:RANK/SIZE=shm` | a device to the next rank, then one to the rank before |
@@ -20,6 +21,7 @@ mod text;
 
 pub use text::{ParseDevicesError, parse_devices};
 
+use crate::stream::StreamAddress;
 use core::fmt;
 
 /// A device that a program is given.
@@ -42,6 +44,8 @@ pub enum Backend {
     Native(String),
     /// RoCEv2 in a simulated network of this process, with this name; the empty name is a network like any other.
     Sim(String),
+    /// RoCEv2 over a byte stream that leads to one peer.
+    Stream(StreamAddress),
 }
 
 /// One end of a cable between two devices of this user on this host.
@@ -56,7 +60,7 @@ pub struct CableEnd {
 impl Backend {
     /// Whether it sends packets, which can be lost, delayed and captured.
     pub const fn has_packets(&self) -> bool {
-        matches!(self, Self::Udp(_) | Self::Sim(_))
+        matches!(self, Self::Udp(_) | Self::Sim(_) | Self::Stream(_))
     }
 }
 
@@ -75,6 +79,7 @@ impl fmt::Display for Backend {
             Self::Native(device) => write!(f, "native:{device}"),
             Self::Sim(network) if network.is_empty() => f.write_str("sim"),
             Self::Sim(network) => write!(f, "sim:{network}"),
+            Self::Stream(address) => write!(f, "stream:{address}"),
         }
     }
 }

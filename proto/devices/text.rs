@@ -3,6 +3,7 @@
 use core::str::FromStr;
 
 use super::{Backend, CableEnd, NamedDevice};
+use crate::stream::StreamAddressError;
 
 /// `IBV_SYSFS_NAME_MAX` without its final zero; cables are held to the same.
 const LONGEST_NAME: usize = 63;
@@ -25,7 +26,8 @@ pub struct ParseDevicesError {
     pub expected: &'static str,
 }
 
-const BACKENDS: &str = "[NAME=]shm, [NAME=]udp:IFACE, [NAME=]sim[:NETWORK], [NAME=]shm@CABLE:0 or :1, mesh:RANK/SIZE[:LABEL]=shm, or ring:RANK/SIZE[:LABEL]=shm";
+const BACKENDS: &str = "[NAME=]shm, [NAME=]udp:IFACE, [NAME=]sim[:NETWORK], [NAME=]stream:ADDRESS, [NAME=]shm@CABLE:0 or :1, mesh:RANK/SIZE[:LABEL]=shm, or ring:RANK/SIZE[:LABEL]=shm";
+const STREAMS: &str = "stream:unix:/PATH, stream:unix:@NAME, stream:tcp:HOST:PORT or stream:vsock:CID:PORT, each with ,listen or ,connect behind it if need be, stream:standin:NAME, or stream:/dev/tbstream0";
 const NAMES: &str =
     "1 to 63 letters, digits, _, - and ., the first not a dot, no name twice, as in mlx5_0=udp:lo";
 const RANKS: &str = "a rank from 0, a slash, and how many ranks there are, from 2 to 65, as in mesh:0/4=shm";
@@ -36,7 +38,7 @@ const RANKS: &str = "a rank from 0, a slash, and how many ranks there are, from 
 /// The first part that makes no sense.
 pub fn parse_devices(text: &str, profile: &str) -> Result<Vec<NamedDevice>, ParseDevicesError> {
     let mut devices: Vec<NamedDevice> = Vec::new();
-    for part in text.split(',').map(str::trim) {
+    for part in parts(text) {
         let refuse = |what, expected| ParseDevicesError { part: part.to_owned(), what, expected };
         let position = devices.len();
         let found = match shape(part) {
@@ -54,6 +56,25 @@ pub fn parse_devices(text: &str, profile: &str) -> Result<Vec<NamedDevice>, Pars
         }
     }
     Ok(devices)
+}
+
+/// The parts between commas. What is said of a stream behind a comma belongs to it.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let whole = rest?;
+        let mut end = whole.find(',').unwrap_or(whole.len());
+        let is_stream =
+            whole[..end].trim_start().split('=').next_back().is_some_and(|it| it.starts_with("stream:"));
+        if is_stream && let Some(behind) = whole[end..].strip_prefix(',') {
+            let word = behind.split(',').next().unwrap_or_default();
+            if matches!(word.trim_end(), "listen" | "connect") {
+                end += 1 + word.len();
+            }
+        }
+        rest = whole.get(end + 1..);
+        Some(whole[..end].trim())
+    })
 }
 
 impl FromStr for Backend {
@@ -89,6 +110,10 @@ impl FromStr for Backend {
                 return Err(wrong());
             }
             return Ok(Self::Shm(Some(CableEnd { cable: cable.to_owned(), end })));
+        }
+        if let Some(address) = text.strip_prefix("stream:") {
+            let wrong = |error: StreamAddressError| refuse(error.what, STREAMS);
+            return address.parse().map(Self::Stream).map_err(wrong);
         }
         if let Some(device) = text.strip_prefix("native:").filter(|device| is_name(device)) {
             return Ok(Self::Native(device.to_owned()));
@@ -205,7 +230,9 @@ fn default_name(backend: &Backend, profile: &str, position: usize) -> String {
             let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
             let kind = match backend {
                 Backend::Shm(_) => "shm".to_owned(),
-                Backend::Udp(_) | Backend::Sim(_) | Backend::Native(_) => backend.to_string(),
+                Backend::Udp(_) | Backend::Sim(_) | Backend::Native(_) | Backend::Stream(_) => {
+                    backend.to_string()
+                }
             };
             kind.chars().map(|c| if fits(c) { c } else { '_' }).collect()
         }

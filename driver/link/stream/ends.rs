@@ -1,0 +1,80 @@
+//! A stream, of whatever kind.
+
+use super::standin::StandIn;
+use super::watch::Watch;
+use crate::sys::stream::{Duct, can_be_waited_for};
+use std::io;
+use std::os::fd::BorrowedFd;
+use tbrdma_proto::stream::Manner;
+
+/// This end of a stream. It is closed when the last who has it lets go.
+#[derive(Debug)]
+pub(super) struct Ends {
+    kind: Kind,
+    /// What the handshake has to reckon with.
+    pub(super) manner: Manner,
+    /// Whether its descriptors say when there is something to do. Else somebody must look now and then.
+    pub(super) can_be_waited_for: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Duct(Duct),
+    StandIn(StandIn),
+}
+
+impl Ends {
+    /// A stream through descriptors.
+    pub(super) fn new(duct: Duct, manner: Manner) -> Self {
+        let can_be_waited_for = manner == Manner::Fresh || can_be_waited_for(duct.input());
+        Self { kind: Kind::Duct(duct), manner, can_be_waited_for }
+    }
+
+    /// One that pretends to be a device.
+    pub(super) fn stand_in(stand_in: StandIn) -> Self {
+        Self { kind: Kind::StandIn(stand_in), manner: Manner::Standing, can_be_waited_for: true }
+    }
+
+    /// Takes what has arrived: 0 is the end, `WouldBlock` that there is nothing.
+    #[inline]
+    pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match &self.kind {
+            Kind::Duct(duct) => duct.read(into),
+            Kind::StandIn(stand_in) => stand_in.read(into),
+        }
+    }
+
+    /// Gives as much as there is room for; `WouldBlock` if there is none.
+    #[inline]
+    pub(super) fn write(&self, from: &[u8]) -> io::Result<usize> {
+        match &self.kind {
+            Kind::Duct(duct) => duct.write(from),
+            Kind::StandIn(stand_in) => stand_in.write(from),
+        }
+    }
+
+    /// Readable when there is something to read.
+    pub(super) fn input(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Duct(duct) => duct.input(),
+            Kind::StandIn(stand_in) => stand_in.input(),
+        }
+    }
+
+    /// Has it be waited for, that there is room.
+    pub(super) fn wait_for_room(&self, watch: &Watch) {
+        match &self.kind {
+            _ if !self.can_be_waited_for => {}
+            Kind::Duct(duct) => watch.add_output(duct.output()),
+            Kind::StandIn(stand_in) => watch.add_input(stand_in.output()),
+        }
+    }
+
+    /// Has it be waited for no more.
+    pub(super) fn forget_room(&self, watch: &Watch) {
+        watch.remove(match &self.kind {
+            Kind::Duct(duct) => duct.output(),
+            Kind::StandIn(stand_in) => stand_in.output(),
+        });
+    }
+}
