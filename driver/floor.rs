@@ -37,6 +37,12 @@ impl Shared {
         self.segment.file()
     }
 
+    /// Copies bytes in at an offset; false, and nothing is done, if they do not fit there.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> bool {
+        let place = self.segment.place(offset as u64, bytes.len() as u64);
+        place.is_some_and(|place| place.write_from(bytes) == bytes.len())
+    }
+
     /// The words.
     pub fn words(&self) -> &[AtomicU64] {
         self.segment.array(0, self.words).unwrap_or(&[])

@@ -92,6 +92,7 @@ fn columns(report: Option<&Report>) -> Vec<(&'static str, String)> {
             "floor_bytes_per_s",
             floor(&|floor| match floor {
                 FloorReport::Sockets { sockets_bytes_per_s } => Some(*sockets_bytes_per_s),
+                FloorReport::Carried { carried_bytes_per_s, .. } => Some(*carried_bytes_per_s),
                 FloorReport::Memcpy { memcpy_bytes_per_s } => Some(*memcpy_bytes_per_s),
                 FloorReport::Bounce { .. } => None,
             }),

@@ -14,7 +14,7 @@ use crate::affinity;
 use crate::clock;
 use crate::control::{Channel, Message};
 use crate::error::{Error, Result};
-use crate::floor::sockets::Way;
+use crate::floor::Carrier;
 use crate::interference::Tally;
 use crate::open_loop::Pace;
 use crate::plan::Plan;
@@ -113,8 +113,8 @@ pub fn part(total: u64, index: u32, of: u32) -> u64 {
 
 /// What is known of a thread once it is connected.
 pub struct Started {
-    /// How plain sockets reach the other side.
-    pub way: Option<Way>,
+    /// What carries the same bytes without the library.
+    pub carrier: Carrier,
     /// Whose memory messages are in.
     pub memory: &'static str,
     /// Looks around during waits.
@@ -125,14 +125,19 @@ pub struct Started {
 
 impl Started {
     fn of(open: &OpenDevice, session: &Session, core: Option<usize>) -> Self {
-        Self { way: way(open, session), memory: session.incoming.says(), watch: session.watch.clone(), core }
+        Self {
+            carrier: carrier(open, session),
+            memory: session.incoming.says(),
+            watch: session.watch.clone(),
+            core,
+        }
     }
 }
 
-/// How this side's plain sockets reach the other, if the device is on a network.
+/// What carries the same bytes as the device without the library.
 #[must_use]
-pub fn way(open: &OpenDevice, session: &Session) -> Option<Way> {
-    Way::of(&open.name, session.qp.address().gid, open.mtu, session.plan.wait)
+pub fn carrier(open: &OpenDevice, session: &Session) -> Carrier {
+    Carrier::of(&open.name, session.qp.address().gid, open.mtu, session.plan.wait)
 }
 
 /// The initiator's threads.

@@ -70,6 +70,7 @@ pub mod pattern;
 pub mod peer;
 pub mod peers;
 pub mod pingpong;
+mod plain_sockets;
 pub mod plan;
 pub mod progress;
 pub mod ranks;

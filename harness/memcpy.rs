@@ -1,19 +1,21 @@
-//! The floor of a stream: how fast this core copies such messages with no library at all.
+//! The floor of many messages in memory: how fast this core copies them with no library at all.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use tbrdma::floor::Shared;
+
+use crate::error::{Context, Result};
 use crate::plan::Plan;
 use crate::signals;
 
 /// How long a round lasts.
 const ROUND_TIME: Duration = Duration::from_millis(40);
 
-/// Two private sets of buffers that lie as those of the stream do.
+/// Two sets of buffers that lie as those of the stream do.
 pub struct Memcpy {
     from: Vec<u8>,
-    to: Vec<u8>,
+    to: Target,
     size: usize,
     stride: usize,
     depth: usize,
@@ -21,21 +23,66 @@ pub struct Memcpy {
     rates: Vec<f64>,
 }
 
+/// Where copies go.
+enum Target {
+    /// Memory of this process alone.
+    Private(Vec<u8>),
+    /// Memory that others may map, as a window in a file is.
+    Shared(Shared),
+}
+
+impl Target {
+    fn copy(&mut self, at: usize, bytes: &[u8]) {
+        match self {
+            Self::Private(memory) => {
+                if let Some(to) = memory.get_mut(at..at + bytes.len()) {
+                    black_box(to).copy_from_slice(black_box(bytes));
+                }
+            }
+            Self::Shared(memory) => {
+                memory.write(at, black_box(bytes));
+            }
+        }
+    }
+}
+
 impl Memcpy {
-    /// Buffers for a plan, all of them touched.
+    /// Private buffers for a plan, all of them touched.
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
+        let room = plan.stride() as usize * plan.target_slots() as usize;
+        Self::into(plan, Target::Private(vec![1; room]))
+    }
+
+    /// The same with a target in shared memory, as a window is.
+    ///
+    /// # Errors
+    /// The system has no shared memory to give.
+    pub fn into_window(plan: &Plan) -> Result<Self> {
+        let room = plan.stride() as usize * plan.target_slots() as usize;
+        let shared = Shared::create(room).context(|| "make shared memory for the floor".into())?;
+        shared.write(0, &vec![1; room]);
+        Ok(Self::into(plan, Target::Shared(shared)))
+    }
+
+    fn into(plan: &Plan, to: Target) -> Self {
         let (depth, target_slots) = (plan.depth as usize, plan.target_slots() as usize);
         let stride = plan.stride() as usize;
         Self {
             from: vec![0x5a; stride * depth],
-            to: vec![1; stride * target_slots],
+            to,
             size: plan.size as usize,
             stride,
             depth,
             target_slots,
             rates: Vec::new(),
         }
+    }
+
+    /// Does it copy into shared memory?
+    #[must_use]
+    pub fn is_into_window(&self) -> bool {
+        matches!(self.to, Target::Shared(_))
     }
 
     /// Measures one round more; its rate in bytes per second.
@@ -57,10 +104,8 @@ impl Memcpy {
         let elapsed = loop {
             for _ in 0..laps {
                 let (from, to) = (from_slot * self.stride, to_slot * self.stride);
-                if let (Some(from), Some(to)) =
-                    (self.from.get(from..from + self.size), self.to.get_mut(to..to + self.size))
-                {
-                    black_box(to).copy_from_slice(black_box(from));
+                if let Some(from) = self.from.get(from..from + self.size) {
+                    self.to.copy(to, from);
                 }
                 from_slot = if from_slot + 1 == self.depth { 0 } else { from_slot + 1 };
                 to_slot = if to_slot + 1 == self.target_slots { 0 } else { to_slot + 1 };

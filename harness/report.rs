@@ -72,8 +72,9 @@ pub fn line(report: &Report) -> String {
             let _ = write!(text, ", {p50:.2} x the floor (p99 {p99:.2} x{paired})");
         }
         Some(Ratio::Bytes { bytes_per_s, .. }) => {
-            let floor = match report.floor {
+            let floor = match &report.floor {
                 Some(FloorReport::Sockets { .. }) => "plain UDP sockets",
+                Some(FloorReport::Carried { carrier, .. }) => carrier,
                 _ => "memcpy",
             };
             let _ = write!(text, ", {bytes_per_s:.2} x {floor}");
@@ -378,6 +379,10 @@ fn floor(text: &mut String, report: &Report) {
         Some(FloorReport::Sockets { sockets_bytes_per_s }) => format!(
             "{} arrive over plain UDP sockets in long trains; same cores, between the sections",
             bytes(*sockets_bytes_per_s)
+        ),
+        Some(FloorReport::Carried { carried_bytes_per_s, carrier }) => format!(
+            "{} by {carrier}, messages of the same size; same cores, between the sections",
+            bytes(*carried_bytes_per_s)
         ),
         Some(FloorReport::Memcpy { memcpy_bytes_per_s }) => format!(
             "{} by memcpy between private buffers; initiator's core, between the sections",

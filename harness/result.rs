@@ -178,6 +178,13 @@ pub enum FloorReport {
         /// Payload bytes per second that arrived of a flood over plain UDP sockets.
         sockets_bytes_per_s: f64,
     },
+    /// Of many messages over what has a plain way beside it: a stream socket, a window.
+    Carried {
+        /// Bytes per second that arrived over the plain way.
+        carried_bytes_per_s: f64,
+        /// What carried them.
+        carrier: Text,
+    },
     /// Of a stream in memory.
     Memcpy {
         /// Bytes per second copied by the initiator's core.

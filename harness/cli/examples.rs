@@ -81,9 +81,12 @@ Examples:
   tbrdma-bench doctor
   tbrdma-bench doctor --json | jq '.findings[].severity'
   tbrdma-bench doctor --record /tmp/this-host   to be examined with --root
+  tbrdma-bench doctor --setup --dry-run   commands for a raw stream over a
+                                          Thunderbolt or USB4 cable
+  sudo tbrdma-bench doctor --setup        shows them, asks, and does them
 
-Exit codes: 0 nothing that is there is hindered; 1 something is (a PROBLEM);
-2 wrong flags.";
+Exit codes: 0 nothing that is there is hindered; 1 something is (a PROBLEM),
+or --setup did not come to a stream; 2 wrong flags.";
 
 pub(super) const COMPARE_EXAMPLES: &str = "\
 Examples:

@@ -12,9 +12,9 @@ use crate::replay::workload::{Known, Outline};
 /// First field of the first message: what protocol this is.
 pub const MAGIC: &str = "tbrdma-bench control";
 /// Version of the protocol. It changes with any change of the messages or of what the two sides do between them.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// What both sides must be able to do beyond the version.
-const FEATURES: [&str; 6] = ["batches", "floor", "credits", "socket-floor", "ranks", "lanes"];
+const FEATURES: [&str; 7] = ["batches", "floor", "credits", "socket-floor", "stream-floor", "ranks", "lanes"];
 
 /// What the two sides say to each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,14 @@ pub enum Message {
         /// Where.
         address: SocketAddr,
     },
-    /// Responder to initiator: what arrived of a flood of datagrams.
+    /// Initiator to responder: bounce or take bytes on a plain stream socket, without the library.
+    StreamFloor(StreamOffer),
+    /// Responder to initiator: it listens.
+    StreamReady {
+        /// At this port.
+        at: u32,
+    },
+    /// Responder to initiator: what arrived of a flood.
     Arrived {
         /// Payload bytes.
         bytes: u64,
@@ -98,6 +105,8 @@ impl Message {
             Self::Floor(_) => "floor",
             Self::SocketFloor(_) => "socket-floor",
             Self::SocketReady { .. } => "socket-ready",
+            Self::StreamFloor(_) => "stream-floor",
+            Self::StreamReady { .. } => "stream-ready",
             Self::Arrived { .. } => "arrived",
             Self::NoFloor { .. } => "no-floor",
             Self::Done(_) => "done",
@@ -236,8 +245,24 @@ pub struct FloorOffer {
     pub length: usize,
     /// Bytes in a message.
     pub size: usize,
+    /// Is the last word of a message its flag? Otherwise a flag has a line of its own.
+    #[serde(default)]
+    pub line: bool,
     /// How many times to bounce.
     pub count: u64,
+}
+
+/// A plain stream socket for the floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamOffer {
+    /// Where the initiator listens: the number of its process for a Unix socket, a port for TCP; null if the responder is to listen.
+    pub at: Option<u32>,
+    /// Bytes in a message.
+    pub size: usize,
+    /// How many times to bounce; 0 for a flood in one direction.
+    pub count: u64,
+    /// Bytes of memory that what arrives of a flood goes round, as that of the run does.
+    pub span: u64,
 }
 
 /// Plain sockets for the floor.

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 pub use message::{
-    Account, Endpoint, FloorOffer, Go, Hello, MAGIC, Message, Phase, RanksPart, SocketOffer, VERSION,
+    Account, Endpoint, FloorOffer, Go, Hello, MAGIC, Message, Phase, RanksPart, SocketOffer, StreamOffer,
+    VERSION,
 };
 
 use crate::clock;

@@ -1,8 +1,9 @@
 //! `tbrdma-bench doctor`: what RDMA this host has, and why not more.
 //!
-//! In two halves. [`facts`] gathers: it asks a [`host::Host`] for files, folders, commands and a few [`probes`], and makes plain values of
+//! In two halves, and a hand. [`facts`] gathers: it asks a [`host::Host`] for files, folders, commands and a few [`probes`], and makes plain values of
 //! the answers. [`mod@judge`] says what they mean, as [`finding`]s, and looks at nothing else. So a [`recorded`] tree gives the findings of
-//! the host it was recorded on, in tests and for whoever asks others for help; [`text`] prints them.
+//! the host it was recorded on, in tests and for whoever asks others for help; [`text`] prints them. [`setup`] is the hand: it does what is
+//! missing for raw streams over a cable, where somebody says so.
 
 pub mod facts;
 pub mod finding;
@@ -12,6 +13,7 @@ pub mod judge;
 pub mod kernel;
 pub mod probes;
 pub mod recorded;
+pub mod setup;
 pub mod text;
 
 use std::path::PathBuf;
@@ -38,6 +40,21 @@ pub struct Flags {
     /// Also write what was looked at to a new folder, to be examined with --root (has addresses of interfaces, no other names)
     #[arg(long, value_name = "DIR", conflicts_with = "root")]
     pub record: Option<PathBuf>,
+    /// Set up a raw stream over a Thunderbolt or USB4 cable (Linux 7.2, root): shows the commands, asks, does them
+    #[arg(long, conflicts_with_all = ["json", "record"])]
+    pub setup: bool,
+    /// With --setup: only show the commands
+    #[arg(long, requires = "setup")]
+    pub dry_run: bool,
+    /// With --setup: do not ask
+    #[arg(long, requires = "setup", conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// With --setup: which host at the end of a cable, as 0-1, where there are several
+    #[arg(long, value_name = "HOST", requires = "setup")]
+    pub peer: Option<String>,
+    /// With --setup: the stream's name, the same on both hosts [default: any that is there, or tbrdma]
+    #[arg(long, value_name = "NAME", requires = "setup")]
+    pub stream: Option<String>,
 }
 
 /// The whole of what is said of a host.
@@ -89,13 +106,14 @@ impl Diagnosis {
 /// # Errors
 /// The tree of `--root` is not there, or the one of `--record` cannot be written.
 pub fn run(flags: &Flags) -> Result<u8> {
+    if let Some(root) = flags.root.as_ref().filter(|root| !root.is_dir()) {
+        return Err(Error::Usage(format!("--root {}: there is no such folder", root.display())));
+    }
+    if flags.setup {
+        return setup::run(flags);
+    }
     let diagnosis = match (&flags.root, &flags.record) {
-        (Some(root), _) => {
-            if !root.is_dir() {
-                return Err(Error::Usage(format!("--root {}: there is no such folder", root.display())));
-            }
-            Diagnosis::of(&recorded::Recorded::new(root), Some(root.display().to_string()))
-        }
+        (Some(root), _) => Diagnosis::of(&recorded::Recorded::new(root), Some(root.display().to_string())),
         (None, Some(folder)) => {
             let what = || format!("--record {}", folder.display());
             let recorder = recorded::Recorder::create(folder).context(what)?;
@@ -112,4 +130,13 @@ pub fn run(flags: &Flags) -> Result<u8> {
         crate::say(&text::render(&diagnosis, text::wants_colour()))?;
     }
     Ok(u8::from(diagnosis.problems > 0))
+}
+
+/// A system as people write it.
+fn platform_name(platform: &str) -> &str {
+    match platform {
+        "linux" => "Linux",
+        "macos" => "macOS",
+        other => other,
+    }
 }

@@ -26,11 +26,7 @@ pub fn render(diagnosis: &Diagnosis, colour: bool) -> String {
         .root
         .as_deref()
         .map_or_else(|| "this host".to_owned(), |root| format!("recorded in {root}"));
-    let system = match diagnosis.platform.as_str() {
-        "linux" => "Linux",
-        "macos" => "macOS",
-        other => other,
-    };
+    let system = super::platform_name(&diagnosis.platform);
     fold(&mut text, 0, &format!("{system} {} ({}), {root}", diagnosis.release, diagnosis.architecture));
     for (area, heading) in AREAS {
         let belongs = |finding: &&Finding| finding.id.split('.').next() == Some(area);

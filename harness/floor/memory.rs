@@ -1,7 +1,8 @@
 //! The floor of a pingpong over shared memory: how fast these two cores hand such messages to and fro with plain stores and loads.
 //!
 //! Two processes share one piece of memory. Each stores the message word by word and then a flag on a cache line of its own;
-//! the other waits for the flag, loads every word, and answers likewise. No library, no queue, no completion.
+//! the other waits for the flag, loads every word, and answers likewise. No library, no queue, no completion. In place of a window over a bus
+//! the last word of the message is the flag, so that 64 bytes are one line.
 
 use std::hint::black_box;
 use std::os::fd::AsRawFd;
@@ -32,6 +33,7 @@ pub(super) fn bounce(
     watch: &Watch,
     timeout: Duration,
     size: usize,
+    line: bool,
     gap: Duration,
     count: u64,
     latencies: &mut Latencies,
@@ -43,14 +45,14 @@ pub(super) fn bounce(
         Shared::create(length).map_err(|error| Miss::None(format!("make shared memory: {error}")))?;
     let fd = shared.as_fd().map(|fd| fd.as_raw_fd());
     let fd = fd.ok_or_else(|| Miss::None("the shared memory has no descriptor".into()))?;
-    channel.send(&Message::Floor(FloorOffer { pid: std::process::id(), fd, length, size, count }))?;
+    channel.send(&Message::Floor(FloorOffer { pid: std::process::id(), fd, length, size, line, count }))?;
     match channel.receive(timeout)? {
         Message::Ready => {}
         Message::NoFloor { reason } => return Err(Miss::None(reason)),
         other => return Err(channel.unexpected(&other, "`ready` or `no-floor`").into()),
     }
-    let lines =
-        Lines::of(shared.words(), size).ok_or_else(|| Miss::None("the shared memory is too short".into()))?;
+    let lines = Lines::of(shared.words(), size, line)
+        .ok_or_else(|| Miss::None("the shared memory is too short".into()))?;
     let clock = crate::clock::chosen();
     for number in 1..=count {
         if number > warmup {
@@ -86,7 +88,7 @@ pub fn respond(offer: FloorOffer, channel: &mut Channel, watch: &Watch) -> Resul
                 .send(&refused(format!("map the shared memory of process {}: {error}", offer.pid)));
         }
     };
-    let Some(lines) = Lines::of(shared.words(), offer.size) else {
+    let Some(lines) = Lines::of(shared.words(), offer.size, offer.line) else {
         return channel.send(&refused("the shared memory is too short".into()));
     };
     channel.send(&Message::Ready)?;
@@ -103,20 +105,24 @@ enum Side {
     Pong,
 }
 
-/// Two flags, each on a line of its own, and two messages.
+/// Two flags and two messages.
 struct Lines<'a> {
     flags: [&'a AtomicU64; 2],
     messages: [&'a [AtomicU64]; 2],
 }
 
 impl<'a> Lines<'a> {
-    fn of(words: &'a [AtomicU64], size: usize) -> Option<Self> {
+    /// With `within`, the flag is the last word of its message, which has one at least.
+    fn of(words: &'a [AtomicU64], size: usize, within: bool) -> Option<Self> {
         let count = size.div_ceil(8);
         let second = 2 * APART + count.next_multiple_of(APART);
-        Some(Self {
-            flags: [words.first()?, words.get(APART)?],
-            messages: [words.get(2 * APART..2 * APART + count)?, words.get(second..second + count)?],
-        })
+        let messages = [words.get(2 * APART..2 * APART + count)?, words.get(second..second + count)?];
+        match messages.map(<[_]>::split_last) {
+            [Some((ping, first)), Some((pong, second))] if within => {
+                Some(Self { flags: [ping, pong], messages: [first, second] })
+            }
+            _ => Some(Self { flags: [words.first()?, words.get(APART)?], messages }),
+        }
     }
 
     fn flag(&self, side: Side) -> &AtomicU64 {
@@ -177,10 +183,17 @@ mod tests {
 
     #[test]
     fn every_size_fits_its_memory_and_two_sides_bounce() {
-        for size in [0, 1, 8, 63, 64, 65, 4096] {
+        for (size, within) in
+            [0, 1, 8, 63, 64, 65, 4096].into_iter().flat_map(|size| [(size, false), (size, true)])
+        {
             let words: Vec<AtomicU64> = (0..length(size) / 8).map(|_| AtomicU64::new(0)).collect();
-            let lines = Lines::of(&words, size).unwrap();
-            assert!(lines.messages.iter().all(|message| message.len() * 8 >= size));
+            let lines = Lines::of(&words, size, within).unwrap();
+            let inside = usize::from(within && size > 0);
+            assert!(lines.messages.iter().all(|message| (message.len() + inside) * 8 >= size));
+            assert!(
+                !within || size != 64 || lines.messages[0].len() == 7,
+                "64 bytes are one line, flag and all"
+            );
             let watch = Watch::new(Arc::default(), Duration::from_secs(60), String::new());
             std::thread::scope(|scope| {
                 scope.spawn(|| {
@@ -200,7 +213,7 @@ mod tests {
     #[test]
     fn memory_that_is_too_short_is_refused() {
         let words = [const { AtomicU64::new(0) }; 40];
-        assert!(Lines::of(&words, 4096).is_none());
-        assert!(Lines::of(&words[..3], 0).is_none());
+        assert!(Lines::of(&words, 4096, false).is_none());
+        assert!(Lines::of(&words[..3], 0, true).is_none());
     }
 }

@@ -2,21 +2,27 @@
 //!
 //! | room | what carries the bytes | floor of |
 //! |---|---|---|
-//! | [`memory`] | plain stores and loads in shared memory | a pingpong over `shm` |
+//! | [`memory`] | plain stores and loads in shared memory | a pingpong over `shm`, and over `bar:` in a file |
 //! | [`sockets`] | plain UDP sockets, waited on as the run waits | pingpong, bw and rate over `udp:` |
-//! | [`crate::memcpy`] | memcpy between private buffers | bw and rate over `shm` |
+//! | [`streams`] | a plain Unix or TCP socket, waited on as the run waits | pingpong, bw and rate over `stream:` |
+//! | [`crate::memcpy`] | memcpy between private buffers, or into shared memory | bw and rate over `shm`, over `bar:` |
 
 pub mod memory;
 pub mod sockets;
+pub mod streams;
 #[cfg_attr(not(tbrdma_linux), path = "portable/trains.rs")]
 mod trains;
 
 use std::time::Duration;
 
-use crate::control::Channel;
+use tbrdma::Gid;
+
+use crate::control::{Channel, Message};
 use crate::error::Result;
 use crate::histogram::{Latencies, Measures};
+use crate::memcpy::median;
 use crate::pingpong::in_time;
+use crate::plan::Wait;
 use crate::watch::{Spins, Watch};
 
 /// How long the timed bounces of one visit last.
@@ -25,19 +31,61 @@ const VISIT_TIME: Duration = Duration::from_millis(30);
 /// What carries the bytes of a floor.
 #[derive(Debug, Clone)]
 pub enum Carrier {
-    /// Shared memory.
+    /// Shared memory: a message, and a flag beside it.
     Memory,
+    /// Shared memory in place of a window: a message whose last word is the flag, so 64 bytes are one line.
+    Window,
     /// UDP sockets.
     Sockets(sockets::Way),
+    /// A stream socket.
+    Stream(streams::Way),
+    /// Nothing can, for this reason.
+    Nothing(&'static str),
 }
 
 impl Carrier {
+    /// What carries the same bytes as a device with this name, port address and path MTU.
+    #[must_use]
+    pub fn of(device: &str, gid: Gid, mtu: u32, wait: Wait) -> Self {
+        if let Some(way) = sockets::Way::of(device, gid, mtu, wait) {
+            return Self::Sockets(way);
+        }
+        if let Some(name) = device.strip_prefix("stream:") {
+            return match streams::Way::of(name, wait) {
+                Some(way) => Self::Stream(way),
+                None => {
+                    Self::Nothing("the device file is the link's alone: no other bytes can pass beside it")
+                }
+            };
+        }
+        match device.strip_prefix("bar:") {
+            Some(name) if name.starts_with("file:") || name.starts_with("paired:") => Self::Window,
+            Some(_) => {
+                Self::Nothing("the window is the link's alone: nothing else can be stored there beside it")
+            }
+            None => Self::Memory,
+        }
+    }
+
     /// How a report tells of it.
     #[must_use]
     pub fn described(&self) -> &'static str {
         match self {
             Self::Memory => "plain stores and loads",
+            Self::Window => "plain stores into memory as the window's, the last word awaited",
             Self::Sockets(_) => "plain UDP sockets",
+            Self::Stream(way) => way.described(),
+            Self::Nothing(_) => "nothing",
+        }
+    }
+
+    /// Must both sides be on one host?
+    #[must_use]
+    pub fn needs_one_host(&self) -> bool {
+        match self {
+            Self::Memory | Self::Window => true,
+            Self::Stream(way) => way.needs_one_host(),
+            Self::Sockets(_) | Self::Nothing(_) => false,
         }
     }
 }
@@ -53,6 +101,50 @@ pub(crate) enum Miss {
 impl From<crate::error::Error> for Miss {
     fn from(error: crate::error::Error) -> Self {
         Self::Fatal(error)
+    }
+}
+
+/// What floods brought, or why there can be none.
+#[derive(Debug, Default)]
+pub struct Floods {
+    rates: Vec<f64>,
+    /// Why there are none.
+    pub missing: Option<String>,
+}
+
+impl Floods {
+    /// What two sides met by; `None`, with the reason kept, if they could not.
+    fn met<T>(&mut self, met: Result<T, Miss>) -> Result<Option<T>> {
+        match met {
+            Ok(met) => Ok(Some(met)),
+            Err(Miss::None(reason)) => {
+                self.missing = Some(reason);
+                Ok(None)
+            }
+            Err(Miss::Fatal(error)) => Err(error),
+        }
+    }
+
+    /// Hears what arrived of a flood: bytes per second.
+    fn heard(&mut self, channel: &mut Channel, timeout: Duration) -> Result<Option<f64>> {
+        match channel.receive(timeout)? {
+            Message::Arrived { bytes, nanoseconds } if bytes > 0 && nanoseconds > 0 => {
+                let rate = bytes as f64 / (nanoseconds as f64 / 1e9);
+                self.rates.push(rate);
+                Ok(Some(rate))
+            }
+            Message::Arrived { .. } => {
+                self.missing = Some("nothing arrived on plain sockets".into());
+                Ok(None)
+            }
+            other => Err(channel.unexpected(&other, "`arrived`")),
+        }
+    }
+
+    /// The median of all floods, in bytes per second; `None` before the first.
+    #[must_use]
+    pub fn median(&self) -> Option<f64> {
+        median(&self.rates)
     }
 }
 
@@ -77,10 +169,13 @@ impl Floor {
     pub fn new(size: u64, carrier: Carrier) -> Result<Self> {
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         let most = match &carrier {
-            Carrier::Memory => memory::MAX_SIZE,
             Carrier::Sockets(_) => sockets::MAX_SIZE,
+            _ => memory::MAX_SIZE,
         };
-        let missing = (size > most).then(|| format!("not measured for messages over {most} bytes"));
+        let missing = match &carrier {
+            Carrier::Nothing(reason) => Some((*reason).to_owned()),
+            _ => (size > most).then(|| format!("not measured for messages over {most} bytes")),
+        };
         Ok(Self {
             latencies: Latencies::new(Measures::HalfRoundTrip)?,
             size,
@@ -154,10 +249,17 @@ impl Floor {
         }
         let (size, gap, latencies) = (self.size, self.gap, &mut self.latencies);
         let bounced = match &self.carrier {
-            Carrier::Memory => memory::bounce(channel, watch, timeout, size, gap, count, latencies),
+            Carrier::Memory | Carrier::Window => {
+                let line = matches!(self.carrier, Carrier::Window);
+                memory::bounce(channel, watch, timeout, size, line, gap, count, latencies)
+            }
             Carrier::Sockets(way) => {
                 sockets::bounce(channel, watch, timeout, way, size, gap, count, latencies)
             }
+            Carrier::Stream(way) => {
+                streams::bounce(channel, watch, timeout, way, size, gap, count, latencies)
+            }
+            Carrier::Nothing(reason) => Err(Miss::None((*reason).to_owned())),
         };
         match bounced {
             Ok(()) => Ok(self.latencies.quantile_ns(0.5)),

@@ -14,11 +14,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use tbrdma::Gid;
 
-use super::{Miss, pause, trains};
+use super::{Floods, Miss, pause, trains};
 use crate::control::{Account, Channel, Message, SocketOffer};
 use crate::error::{Context, Result};
 use crate::histogram::Latencies;
-use crate::memcpy::median;
 use crate::plan::{MAX_MEMORY, Plan, Wait};
 use crate::watch::{Spins, Watch};
 
@@ -292,9 +291,8 @@ pub struct Flood {
     /// Bytes of memory at the receiving side.
     span: u64,
     segment: u16,
-    rates: Vec<f64>,
-    /// Why there is none.
-    pub missing: Option<String>,
+    /// What they brought.
+    pub floods: Floods,
 }
 
 impl Flood {
@@ -312,8 +310,7 @@ impl Flood {
             span: plan.stride() * u64::from(plan.target_slots()),
             segment: segment as u16,
             way,
-            rates: Vec::new(),
-            missing: None,
+            floods: Floods::default(),
         }
     }
 
@@ -327,18 +324,12 @@ impl Flood {
         watch: &Watch,
         timeout: Duration,
     ) -> Result<Option<f64>> {
-        if self.missing.is_some() {
+        if self.floods.missing.is_some() {
             return Ok(None);
         }
         let way = Way { segment: self.segment, ..self.way.clone() };
-        let socket = match meet(channel, timeout, &way, self.train, 0, self.span) {
-            Ok(socket) => socket,
-            Err(Miss::None(reason)) => {
-                self.missing = Some(reason);
-                return Ok(None);
-            }
-            Err(Miss::Fatal(error)) => return Err(error),
-        };
+        let met = meet(channel, timeout, &way, self.train, 0, self.span);
+        let Some(socket) = self.floods.met(met)? else { return Ok(None) };
         let start = Instant::now();
         let mut spins = Spins::default();
         let mut trains = self.memory.chunks_exact(self.train).cycle();
@@ -348,24 +339,7 @@ impl Flood {
             }
             watch.turn(&mut spins, "room in a socket")?;
         }
-        match channel.receive(timeout)? {
-            Message::Arrived { bytes, nanoseconds } if bytes > 0 && nanoseconds > 0 => {
-                let rate = bytes as f64 / (nanoseconds as f64 / 1e9);
-                self.rates.push(rate);
-                Ok(Some(rate))
-            }
-            Message::Arrived { .. } => {
-                self.missing = Some("nothing arrived on plain sockets".into());
-                Ok(None)
-            }
-            other => Err(channel.unexpected(&other, "`arrived`")),
-        }
-    }
-
-    /// The median of all floods, in bytes per second; `None` before the first.
-    #[must_use]
-    pub fn median(&self) -> Option<f64> {
-        median(&self.rates)
+        self.floods.heard(channel, timeout)
     }
 }
 

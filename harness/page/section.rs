@@ -191,6 +191,9 @@ fn facts(report: &Report) -> Vec<Fact> {
             (Some(FloorReport::Sockets { sockets_bytes_per_s }), _) => {
                 format!("plain UDP sockets: {} in the same run", bytes(*sockets_bytes_per_s))
             }
+            (Some(FloorReport::Carried { carried_bytes_per_s, carrier }), _) => {
+                format!("{carrier}: {} in the same run", bytes(*carried_bytes_per_s))
+            }
             (Some(FloorReport::Memcpy { memcpy_bytes_per_s }), _) => {
                 format!("memcpy: {} in the same run", bytes(*memcpy_bytes_per_s))
             }

@@ -5,7 +5,6 @@
 
 mod outputs;
 mod plain;
-mod wire;
 
 use std::time::{Duration, Instant};
 
@@ -19,12 +18,12 @@ use crate::error::{Error, Result};
 use crate::grid::Grid;
 use crate::histogram::Summary;
 use crate::many::{Outputs, is_simulated};
+use crate::plain_sockets::Carrier;
 use crate::plan::{Benchmark, Op, Wait};
 use crate::progress::Progress;
 use crate::result::Report;
 use crate::{affinity, clock, signals};
 pub use plain::{Flags as PlainFlags, respond};
-use wire::Carrier;
 
 /// Name and version of the contract of `--json`: `harness/schema/tbrdma-bench-peers-1.json`.
 pub const SCHEMA: &str = "tbrdma-bench-peers/1";

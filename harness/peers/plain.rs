@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::wire::{Carrier, MOST_IN_DATAGRAM, MOST_IN_DATAGRAMS, Meeting, Wire};
 use crate::control::{Account, Channel, Go, Message, Phase};
 use crate::error::{Error, Result};
 use crate::histogram::{Latencies, Measures};
 use crate::pattern::{PING, PONG, Pattern};
 use crate::peer::{Responder, of_parent};
 use crate::pingpong::{in_time, receive_account};
+use crate::plain_sockets::{Carrier, LOOPBACK, MOST_IN_DATAGRAM, MOST_IN_DATAGRAMS, Meeting, Wire};
 use crate::plan::{Plan, Wait};
 use crate::watch::Watch;
 use crate::{affinity, clock, signals};
@@ -87,7 +87,7 @@ pub(super) fn measure(task: &Task) -> Result<Found> {
             "not measured over {MOST_IN_DATAGRAMS} bytes, which are two datagrams"
         )));
     }
-    let (meeting, address) = Meeting::new(task.carrier)?;
+    let (meeting, address) = Meeting::new(task.carrier, LOOPBACK)?;
     let wait = task.wait.to_string();
     let mut arguments: Vec<String> =
         ["plain-responder", task.carrier.name(), &address, &wait].map(str::to_owned).to_vec();

@@ -253,12 +253,28 @@ fn stream_report(report: &mut Report, outcome: stream::Outcome, beside: &Beside)
     let bytes_per_s = bandwidth.bytes_per_s;
     report.bandwidth = Some(bandwidth);
     let (rate, floor) = match beside {
+        Beside::Memcpy(memcpy) if memcpy.is_into_window() => {
+            let carried = memcpy.median().unwrap_or_default();
+            let carrier = "copies into shared memory as a window's".into();
+            (memcpy.median(), FloorReport::Carried { carried_bytes_per_s: carried, carrier })
+        }
         Beside::Memcpy(memcpy) => {
             (memcpy.median(), FloorReport::Memcpy { memcpy_bytes_per_s: memcpy.median().unwrap_or_default() })
         }
         Beside::Sockets(flood) => {
-            report.floor_missing.clone_from(&flood.missing);
-            (flood.median(), FloorReport::Sockets { sockets_bytes_per_s: flood.median().unwrap_or_default() })
+            report.floor_missing.clone_from(&flood.floods.missing);
+            let rate = flood.floods.median();
+            (rate, FloorReport::Sockets { sockets_bytes_per_s: rate.unwrap_or_default() })
+        }
+        Beside::Stream(flood) => {
+            report.floor_missing.clone_from(&flood.floods.missing);
+            let rate = flood.floods.median();
+            let (carried, carrier) = (rate.unwrap_or_default(), flood.described().into());
+            (rate, FloorReport::Carried { carried_bytes_per_s: carried, carrier })
+        }
+        Beside::Nothing(reason) => {
+            report.floor_missing = Some(reason.clone());
+            return;
         }
     };
     if let Some(rate) = rate.filter(|rate| *rate > 0.0) {

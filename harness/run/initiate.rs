@@ -7,8 +7,7 @@ use crate::cli::{Extent, Flags};
 use crate::control::{Channel, Message};
 use crate::environment::{BothSides, Environment, Host};
 use crate::error::{Error, Result};
-use crate::floor::sockets::{Flood, Way};
-use crate::floor::{Carrier, Floor};
+use crate::floor::{Carrier, Floor, sockets, streams};
 use crate::histogram::Latencies;
 use crate::interference::Reading;
 use crate::lanes::{self, Crew, Started, Tallies, conduct};
@@ -46,7 +45,25 @@ pub(super) enum Found {
 /// The floor of a stream.
 pub(super) enum Beside {
     Memcpy(Memcpy),
-    Sockets(Flood),
+    Sockets(sockets::Flood),
+    Stream(streams::Flood),
+    Nothing(String),
+}
+
+impl Beside {
+    /// What the same bytes need without the library.
+    fn of(plan: &Plan, carrier: Carrier) -> Self {
+        match carrier {
+            Carrier::Sockets(way) => Self::Sockets(sockets::Flood::new(plan, way)),
+            Carrier::Stream(way) => Self::Stream(streams::Flood::new(plan, way)),
+            Carrier::Nothing(reason) => Self::Nothing(reason.into()),
+            Carrier::Memory => Self::Memcpy(Memcpy::new(plan)),
+            Carrier::Window => match Memcpy::into_window(plan) {
+                Ok(memcpy) => Self::Memcpy(memcpy),
+                Err(error) => Self::Nothing(error.to_string()),
+            },
+        }
+    }
 }
 
 /// A measurement, whole.
@@ -233,8 +250,7 @@ fn initiate(
     let ((found, reading), started, tallies) = match plan.benchmark {
         Benchmark::Pingpong => {
             let run = |crew: &mut Crew<Pingpong>, started: &[Started], channel: &mut Channel| {
-                let way = started.first().and_then(|first| first.way.clone());
-                let mut floor = floor_of(plan, way, &hello.host)?;
+                let mut floor = floor_of(plan, started[0].carrier.clone(), &hello.host)?;
                 let reading = Reading::now(own_core);
                 let visit = |channel: &mut Channel| floor.visit(channel, &started[0].watch, timeout);
                 let (extent, warmup) = (extent(flags), warmup(flags));
@@ -245,7 +261,7 @@ fn initiate(
         }
         Benchmark::Idle => {
             let run = |crew: &mut Crew<Pingpong>, started: &[Started], channel: &mut Channel| {
-                let mut floor = floor_of(plan, started[0].way.clone(), &hello.host)?;
+                let mut floor = floor_of(plan, started[0].carrier.clone(), &hello.host)?;
                 let reading = Reading::now(own_core);
                 let (extent, warmup) = (extent(flags), warmup(flags));
                 let watch = &started[0].watch;
@@ -267,15 +283,14 @@ fn initiate(
         // Others are no plan of two sides: it was validated.
         _ => {
             let run = |crew: &mut Crew<Stream>, started: &[Started], channel: &mut Channel| {
-                let mut beside = match started.first().and_then(|first| first.way.clone()) {
-                    Some(way) => Beside::Sockets(Flood::new(plan, way)),
-                    None => Beside::Memcpy(Memcpy::new(plan)),
-                };
+                let mut beside = Beside::of(plan, started[0].carrier.clone());
                 let reading = Reading::now(own_core);
                 let measure = |channel: &mut Channel| match &mut beside {
                     _ if clock::is_simulated() => Ok(None),
                     Beside::Memcpy(memcpy) => memcpy.measure().map(Some),
                     Beside::Sockets(flood) => flood.measure(channel, &started[0].watch, timeout),
+                    Beside::Stream(flood) => flood.measure(channel, &started[0].watch, timeout),
+                    Beside::Nothing(_) => Ok(None),
                 };
                 let (extent, warmup) = (extent(flags), warmup(flags));
                 let outcome = stream::measure(crew, plan, channel, extent, warmup, &progress, measure)?;
@@ -323,9 +338,8 @@ fn with_ending(error: Error, child: Option<Responder>) -> Error {
 }
 
 /// The floor of a pingpong, where there can be one.
-fn floor_of(plan: &Plan, way: Option<Way>, peer: &Host) -> Result<Floor> {
-    let carrier = way.map_or(Carrier::Memory, Carrier::Sockets);
-    let needs_one_host = matches!(carrier, Carrier::Memory);
+fn floor_of(plan: &Plan, carrier: Carrier, peer: &Host) -> Result<Floor> {
+    let needs_one_host = carrier.needs_one_host();
     let mut floor = Floor::new(plan.size, carrier)?;
     if needs_one_host && !peer.is_same(&Host::ours()) {
         floor.missing =

@@ -9,9 +9,9 @@ use super::initiate::give_up;
 use crate::cli::Flags;
 use crate::control::{Account, Channel, Go, Message};
 use crate::error::{Error, Result};
-use crate::floor::sockets::Way;
+use crate::floor::Carrier;
 use crate::interference::Tally;
-use crate::lanes::{self, Part as _, way};
+use crate::lanes::{self, Part as _, carrier};
 use crate::mixed::Mixed;
 use crate::peer::{self, Listener};
 use crate::pingpong::Pingpong;
@@ -152,14 +152,14 @@ pub(super) fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -
         affinity::pin(core)?;
     }
     let part = Part::new(&open, &plan, channel, 0)?;
-    let floor = Grounds { way: way(&open, part.session()), watch: part.session().watch.clone() };
+    let floor = Grounds { carrier: carrier(&open, part.session()), watch: part.session().watch.clone() };
     let account = answer(channel, Some(part), Some(&floor), core, patience)?;
     Ok(Served { plan, account })
 }
 
 /// What a floor needs at this side.
 struct Grounds {
-    way: Option<Way>,
+    carrier: Carrier,
     watch: Watch,
 }
 
@@ -181,8 +181,13 @@ fn answer(
                 channel.send(&Message::Done(account))?;
             }
             (Message::Floor(offer), _, Some(floor)) => floor::memory::respond(offer, channel, &floor.watch)?,
-            (Message::SocketFloor(offer), _, Some(Grounds { way, watch })) => {
-                floor::sockets::respond(offer, way.as_ref(), channel, watch)?;
+            (Message::SocketFloor(offer), _, Some(Grounds { carrier, watch })) => {
+                let way = if let Carrier::Sockets(way) = carrier { Some(way) } else { None };
+                floor::sockets::respond(offer, way, channel, watch)?;
+            }
+            (Message::StreamFloor(offer), _, Some(Grounds { carrier, watch })) => {
+                let way = if let Carrier::Stream(way) = carrier { Some(way) } else { None };
+                floor::streams::respond(offer, way, channel, watch)?;
             }
             (Message::Finish, ..) => {
                 channel.send(&Message::Bye { pinned: core, switches: Tally::now().since(tally) })?;
@@ -218,8 +223,10 @@ fn respond_in_threads(
                 let served = (|| {
                     core.map_or(Ok(()), affinity::pin)?;
                     let part = Part::new(open, plan, &mut lane, thread)?;
-                    let grounds =
-                        Grounds { way: way(open, part.session()), watch: part.session().watch.clone() };
+                    let grounds = Grounds {
+                        carrier: carrier(open, part.session()),
+                        watch: part.session().watch.clone(),
+                    };
                     // The main thread may have gone.
                     let _ = tell.send(grounds);
                     answer(&mut lane, Some(part), None, core, patience)

@@ -4,6 +4,8 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 mod common;
+#[path = "doctor/streams.rs"]
+mod streams;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -360,15 +362,6 @@ fn a_thunderbolt_peer_whose_network_nobody_takes() {
         evidence,
         "sudo modprobe thunderbolt-net",
     );
-}
-
-#[test]
-fn raw_streams_are_explained_step_by_step() {
-    let said = diagnosed("stream-not-set-up");
-    let remedy = "sudo mkdir -p /sys/kernel/config/thunderbolt/stream/0-1.0/data";
-    said.finds("thunderbolt.stream", "note", "none is set up", "is empty", remedy);
-    let said = diagnosed("stream");
-    said.finds("thunderbolt.stream", "ok", "raw streams over the cable: 1", "/dev/tbstream0, in HopID 8", "");
 }
 
 #[test]

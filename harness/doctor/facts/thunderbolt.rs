@@ -6,6 +6,9 @@ const BUS: &str = "/sys/bus/thunderbolt/devices";
 /// Where streams are set up.
 pub const STREAMS: &str = "/sys/kernel/config/thunderbolt/stream";
 
+/// What else a stream's folder has: frames in a ring, nanoseconds between interrupts (Linux 7.2), and whether reads spin (7.3).
+const TUNED: [&str; 3] = ["ring_size", "throttling", "busy_poll"];
+
 /// What is known of Thunderbolt and USB4.
 #[derive(Debug, Clone, Default)]
 pub struct Thunderbolt {
@@ -69,8 +72,48 @@ pub struct Stream {
     pub name: String,
     /// The number of its device file.
     pub index: Option<String>,
-    /// The HopIDs of its two ways; 0 while there is none.
+    /// The HopIDs of its two ways, in and out: 0 while there is none, -1 if one will be taken when the other host comes.
     pub hops: [Option<String>; 2],
+    /// What else is to be read of it: name and value.
+    pub tuned: Vec<(&'static str, String)>,
+}
+
+impl Stream {
+    /// The service it goes through, as `0-1.0`.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        self.name.split('/').next().unwrap_or_default()
+    }
+
+    /// The host at the other end, as `0-1`.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.service().split('.').next().unwrap_or_default()
+    }
+
+    /// Its name there, which is the same on both hosts.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.name.split('/').next_back().unwrap_or_default()
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        format!("{STREAMS}/{}", self.name)
+    }
+
+    /// Its device file.
+    #[must_use]
+    pub fn device(&self) -> String {
+        format!("/dev/tbstream{}", self.index.as_deref().unwrap_or("?"))
+    }
+
+    /// The HopIDs as numbers; `None` for what is none.
+    #[must_use]
+    pub fn hop_ids(&self) -> [Option<i32>; 2] {
+        self.hops.each_ref().map(|hop| hop.as_deref()?.parse().ok())
+    }
 }
 
 impl Peer {
@@ -145,6 +188,7 @@ fn streams(host: &dyn Host) -> Vec<Stream> {
             let stream = Stream {
                 index: line("index"),
                 hops: [line("in_hopid"), line("out_hopid")],
+                tuned: TUNED.into_iter().filter_map(|what| Some((what, line(what)?))).collect(),
                 name: format!("{service}/{name}"),
             };
             found.extend(stream.index.is_some().then_some(stream));

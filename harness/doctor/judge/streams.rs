@@ -1,123 +1,64 @@
-//! Raw streams over a cable (`/dev/tbstreamX`, Linux 7.2): how far their set-up has come.
-//!
-//! The way there is a list of steps, in order: [`next_step`] finds the first that is not done. Who wants to do them has the command in it.
+//! Raw streams over a cable (`/dev/tbstreamX`, Linux 7.2): how far their set-up has come, and what [`crate::doctor::setup`] would do.
 
 use crate::doctor::facts::Facts;
-use crate::doctor::facts::modules::State;
-use crate::doctor::facts::thunderbolt::STREAMS;
+use crate::doctor::facts::thunderbolt::Stream;
 use crate::doctor::finding::Finding;
+use crate::doctor::setup::plan::{Action, Plan, Wish};
 
 const ID: &str = "thunderbolt.stream";
-const MODULE: &str = "thunderbolt_stream";
 
 /// What is to be said of streams, on a host with a controller.
-pub(super) fn judge(facts: &Facts) -> Finding {
-    let thunderbolt = &facts.thunderbolt;
-    if let Some(closed) = thunderbolt.nodes.iter().find(|node| !node.usable) {
-        return Finding::problem(ID, format!("{} may not be opened by this user", closed.path))
-            .about(&closed.path)
-            .seen(&closed.path, format!("{}, owner {}, group {}", closed.mode, closed.owner, closed.group))
-            .remedy(format!("sudo chown $USER {}", closed.path));
+pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
+    let (peers, streams) = (&facts.thunderbolt.peers, &facts.thunderbolt.streams);
+    findings.extend(streams.iter().filter_map(|stream| existing(facts, stream)));
+    let without = peers.iter().filter(|peer| !streams.iter().any(|stream| stream.host() == peer.name));
+    let mut wished: Vec<Option<String>> = without.map(|peer| Some(peer.name.clone())).collect();
+    if peers.is_empty() && streams.is_empty() {
+        wished.push(None);
     }
-    if let Some(step) = next_step(facts) {
-        return Finding::note(ID, format!("no raw stream over the cable: {}", step.missing))
-            .seen(step.file, step.said)
-            .why("a stream carries bytes to the other host without the network stack; no device of tbrdma uses one yet")
-            .remedy(step.remedy);
+    for peer in wished {
+        let flag = peer.as_ref().filter(|_| peers.len() > 1).map(|peer| format!(" --peer {peer}"));
+        let finding = missing(&Plan::of(facts, &Wish { peer, ..Wish::default() }), &flag.unwrap_or_default());
+        // What is missing for all of them is said once.
+        findings.extend(finding.filter(|finding| !findings.contains(finding)));
     }
-    let streams = thunderbolt.streams.iter();
-    let title = format!("raw streams over the cable: {}", thunderbolt.nodes.len());
-    streams.fold(Finding::ok(ID, title), |finding, stream| {
-        let [inwards, outwards] = stream.hops.each_ref().map(|hop| hop.as_deref().unwrap_or("unknown"));
-        let index = stream.index.as_deref().unwrap_or("?");
-        finding.seen(
-            format!("{STREAMS}/{}", stream.name),
-            format!("/dev/tbstream{index}, in HopID {inwards}, out HopID {outwards}"),
-        )
-    })
 }
 
-/// A step that is not done.
-struct Step {
-    missing: String,
-    file: String,
-    said: String,
-    remedy: String,
-}
-
-fn next_step(facts: &Facts) -> Option<Step> {
-    let thunderbolt = &facts.thunderbolt;
-    let (file, said) = facts.modules.evidence(MODULE);
-    let step = |missing: &str, file: String, said: String, remedy: String| {
-        Some(Step { missing: missing.to_owned(), file, said, remedy })
+/// A stream that has a folder.
+fn existing(facts: &Facts, stream: &Stream) -> Option<Finding> {
+    let plan = Plan::of_stream(facts, stream);
+    let Some(device) = &plan.device else {
+        let flags = format!(" --peer {} --stream {}", stream.host(), stream.label());
+        return missing(&plan, &flags).map(|finding| finding.about(&stream.name));
     };
-    match facts.modules.state(MODULE) {
-        _ if thunderbolt.stream_folder => {}
-        State::Present | State::BuiltIn if !thunderbolt.configfs => {
-            let remedy = "sudo mount -t configfs none /sys/kernel/config".to_owned();
-            return step("configfs is not mounted", "/proc/mounts".into(), "no configfs".into(), remedy);
-        }
-        State::Present | State::BuiltIn => {
-            let remedy = "the kernel needs CONFIG_USB4_CONFIGFS".to_owned();
-            return step("it has no place in configfs", STREAMS.into(), "is not there".into(), remedy);
-        }
-        State::Available => {
-            return step("the module is not loaded", file, said, format!("sudo modprobe {MODULE}"));
-        }
-        State::Missing if before_7_2(&facts.release) => {
-            let (file, said) = ("/proc/sys/kernel/osrelease".to_owned(), facts.release.clone());
-            return step("this kernel is older than 7.2", file, said, "a kernel from 7.2 on has them".into());
-        }
-        State::Missing | State::Unknown => {
-            let remedy = "a kernel with CONFIG_USB4_STREAM, and its modules installed".to_owned();
-            return step("this kernel has no module for them", file, said, remedy);
-        }
-    }
-    let service =
-        thunderbolt.peers.first().map_or_else(|| "0-1.0".to_owned(), |peer| format!("{}.0", peer.name));
-    if thunderbolt.streams.is_empty() {
-        let folder = format!("{STREAMS}/{service}/data");
-        let remedy = format!(
-            "sudo mkdir -p {folder}; echo -1 | sudo tee {folder}/in_hopid {folder}/out_hopid; and the same mkdir on the other host"
-        );
-        return step("none is set up", STREAMS.into(), "is empty".into(), remedy);
-    }
-    let idle = |stream: &&crate::doctor::facts::thunderbolt::Stream| {
-        stream.hops.iter().any(|hop| hop.as_deref() == Some("0"))
-    };
-    if let Some(stream) = thunderbolt.streams.iter().find(idle) {
-        let folder = format!("{STREAMS}/{}", stream.name);
-        let remedy = format!("echo -1 | sudo tee {folder}/in_hopid {folder}/out_hopid");
-        return step("one has no HopIDs", format!("{folder}/in_hopid"), "0".into(), remedy);
-    }
-    if thunderbolt.nodes.is_empty() {
-        let remedy = "look whether the other host is plugged in and has a stream of the same name".to_owned();
-        return step(
-            "it is set up, and no device file is there",
-            "/dev/tbstream*".into(),
-            "not there".into(),
-            remedy,
-        );
-    }
-    None
+    let to = plan.peer.as_deref().unwrap_or("the other host");
+    let [inwards, outwards] = stream.hops.each_ref().map(|hop| hop.as_deref().unwrap_or("unknown"));
+    let tuned: String = stream.tuned.iter().map(|(name, value)| format!(", {name} {value}")).collect();
+    let finding =
+        Finding::ok(ID, format!("a raw stream to {to}: --device stream:{device}")).about(&stream.name);
+    Some(finding.seen(stream.folder(), format!("{device}, in HopID {inwards}, out HopID {outwards}{tuned}")))
 }
 
-/// Releases begin with two numbers.
-fn before_7_2(release: &str) -> bool {
-    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (7, 2),
-        _ => false,
+/// The first thing that is missing, and all that is to be done about it; `None` if nothing is.
+fn missing(plan: &Plan, flags: &str) -> Option<Finding> {
+    const WHY: &str = "a stream carries bytes to the other host without the network stack, for --device stream:/dev/tbstream0";
+    let title = |missing: &str| format!("no raw stream over the cable: {missing}");
+    if let Some(step) = plan.steps.first() {
+        let commands: Vec<String> = plan.steps.iter().flat_map(|step| by_hand(&step.action)).collect();
+        let remedy = format!("sudo tbrdma-bench doctor --setup{flags}; or for root: {}", commands.join("; "));
+        let finding = Finding::note(ID, title(&step.missing)).seen(&step.source, &step.said);
+        return Some(finding.why(WHY).remedy(remedy));
     }
+    let it = plan.obstacle.as_ref()?;
+    let title = title(&it.missing);
+    let finding = if it.ill { Finding::problem(ID, title) } else { Finding::note(ID, title).why(WHY) };
+    Some(finding.seen(&it.source, &it.said).remedy(&it.remedy))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::before_7_2;
-
-    #[test]
-    fn releases_are_compared_by_number() {
-        assert!(before_7_2("6.18.44-generic") && before_7_2("7.1.0") && before_7_2("6.1-rc3"));
-        assert!(!before_7_2("7.2.0-rc1") && !before_7_2("7.10.0") && !before_7_2("10.0") && !before_7_2(""));
+/// Of what is only done where it is needed, what a hand does.
+fn by_hand(action: &Action) -> Vec<String> {
+    match action {
+        Action::Hops(folder) => vec![format!("where they are 0, echo -1 to {folder}/in_hopid and out_hopid")],
+        other => other.commands(),
     }
 }

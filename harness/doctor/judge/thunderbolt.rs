@@ -59,7 +59,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             findings.push(network(interface));
         }
     }
-    findings.push(streams::judge(facts));
+    streams::judge(facts, findings);
 }
 
 fn no_controller(facts: &Facts) -> Finding {

@@ -14,12 +14,12 @@ use crate::plan::Wait;
 use crate::signals;
 use crate::watch::{Spins, Watch};
 
-/// Where both sides are.
-const LOOPBACK: &str = "127.0.0.1:0";
+/// Where both sides are, if nothing else is said.
+pub(crate) const LOOPBACK: &str = "127.0.0.1";
 /// Largest datagram that is sent: longer messages are several.
-pub(super) const MOST_IN_DATAGRAM: usize = 60 << 10;
+pub(crate) const MOST_IN_DATAGRAM: usize = 60 << 10;
 /// Largest message of an exchange of datagrams: more might not find room at the other side at once.
-pub(super) const MOST_IN_DATAGRAMS: usize = 2 * MOST_IN_DATAGRAM;
+pub(crate) const MOST_IN_DATAGRAMS: usize = 2 * MOST_IN_DATAGRAM;
 /// A sleeping side looks around so often.
 const NAP: Duration = Duration::from_millis(100);
 /// Room that is asked for datagrams under way.
@@ -27,7 +27,7 @@ const RECEIVE_ROOM: usize = 4 << 20;
 
 /// What carries the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Carrier {
+pub(crate) enum Carrier {
     /// TCP without delay
     Tcp,
     /// UDP, a datagram a message
@@ -39,7 +39,7 @@ pub(super) enum Carrier {
 impl Carrier {
     /// Its name.
     #[must_use]
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
@@ -49,7 +49,7 @@ impl Carrier {
 }
 
 /// Where the side that measures waits for the other.
-pub(super) enum Meeting {
+pub(crate) enum Meeting {
     Tcp(TcpListener),
     Udp(UdpSocket),
     Unix(UnixListener, PathBuf),
@@ -65,24 +65,23 @@ impl Drop for Meeting {
 }
 
 impl Meeting {
-    /// A place to meet, and its address as text.
-    pub(super) fn new(carrier: Carrier) -> Result<(Self, String)> {
-        let what = || format!("make a place to meet over {}", carrier.name());
+    /// A place to meet, at this host where that matters, and its address as text.
+    pub(crate) fn new(carrier: Carrier, host: &str) -> Result<(Self, String)> {
+        let what = || format!("make a place to meet over {} at {host}", carrier.name());
         match carrier {
             Carrier::Tcp => {
-                let listener = TcpListener::bind(LOOPBACK).context(what)?;
+                let listener = TcpListener::bind((host, 0)).context(what)?;
                 listener.set_nonblocking(true).context(what)?;
                 let address = listener.local_addr().context(what)?.to_string();
                 Ok((Self::Tcp(listener), address))
             }
             Carrier::Udp => {
-                let socket = UdpSocket::bind(LOOPBACK).context(what)?;
+                let socket = UdpSocket::bind((host, 0)).context(what)?;
                 let address = socket.local_addr().context(what)?.to_string();
                 Ok((Self::Udp(socket), address))
             }
             Carrier::Unix => {
-                let name = format!("tbrdma-bench-peers-{}.socket", std::process::id());
-                let path = std::env::temp_dir().join(name);
+                let path = unix_path(std::process::id());
                 // Of a process of this number that was killed.
                 let _ = std::fs::remove_file(&path);
                 let listener = UnixListener::bind(&path).context(what)?;
@@ -94,7 +93,7 @@ impl Meeting {
     }
 
     /// Waits for the other side, which of UDP said where it is.
-    pub(super) fn accept(&self, theirs: Option<SocketAddr>, wait: Wait, patience: Duration) -> Result<Wire> {
+    pub(crate) fn accept(&self, theirs: Option<SocketAddr>, wait: Wait, patience: Duration) -> Result<Wire> {
         let deadline = Instant::now() + patience;
         loop {
             let come = match self {
@@ -115,6 +114,11 @@ impl Meeting {
             }
         }
     }
+}
+
+/// Where a process listens at a Unix socket.
+pub(crate) fn unix_path(process: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("tbrdma-bench-{process}.socket"))
 }
 
 enum Socket {
@@ -142,21 +146,21 @@ impl Socket {
 }
 
 /// A connected side.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     socket: Socket,
     wait: Wait,
 }
 
 impl Wire {
     /// Connects to where the side that measures waits; of UDP also where this side is.
-    pub(super) fn connect(carrier: Carrier, address: &str, wait: Wait) -> Result<(Self, Option<SocketAddr>)> {
+    pub(crate) fn connect(carrier: Carrier, address: &str, wait: Wait) -> Result<(Self, Option<SocketAddr>)> {
         let what = || format!("connect to {address} over {}", carrier.name());
         let mut ours = None;
         let socket = match carrier {
             Carrier::Tcp => Socket::Tcp(TcpStream::connect(address).context(what)?),
             Carrier::Unix => Socket::Unix(UnixStream::connect(address).context(what)?),
             Carrier::Udp => {
-                let socket = UdpSocket::bind(LOOPBACK).context(what)?;
+                let socket = UdpSocket::bind((LOOPBACK, 0)).context(what)?;
                 socket.connect(address).context(what)?;
                 ours = Some(socket.local_addr().context(what)?);
                 Socket::Udp(socket)
@@ -189,7 +193,7 @@ impl Wire {
 
     /// Sends a message, whole.
     #[inline]
-    pub(super) fn send(&mut self, message: &[u8], watch: &Watch) -> Result<()> {
+    pub(crate) fn send(&mut self, message: &[u8], watch: &Watch) -> Result<()> {
         let (mut sent, mut spins) = (0, Spins::default());
         while sent < message.len() {
             let end = if let Socket::Udp(_) = self.socket {
@@ -207,7 +211,7 @@ impl Wire {
 
     /// Receives a message, whole.
     #[inline]
-    pub(super) fn receive(&mut self, message: &mut [u8], watch: &Watch) -> Result<()> {
+    pub(crate) fn receive(&mut self, message: &mut [u8], watch: &Watch) -> Result<()> {
         let (mut received, mut spins) = (0, Spins::default());
         while received < message.len() {
             match self.socket.read(message.get_mut(received..).unwrap_or_default()) {
@@ -219,8 +223,19 @@ impl Wire {
         Ok(())
     }
 
+    /// Receives what there is of a stream, at least a byte; 0 is its end.
+    pub(crate) fn take(&mut self, room: &mut [u8], watch: &Watch) -> Result<usize> {
+        let mut spins = Spins::default();
+        loop {
+            match self.socket.read(room) {
+                Ok(count) => return Ok(count),
+                Err(error) => self.again(error, "receive from a stream", watch, &mut spins)?,
+            }
+        }
+    }
+
     /// Receives a datagram, if one comes within `patience`: how long it is.
-    pub(super) fn datagram(
+    pub(crate) fn datagram(
         &mut self,
         room: &mut [u8],
         patience: Duration,
