@@ -105,6 +105,18 @@ pub enum Error {
         /// What probably stands behind it and what to do, after a semicolon; empty where nothing is known.
         advice: Box<str>,
     },
+    /// A memory window cannot be opened, or is gone.
+    #[error("{call} on device {device}: {reason}")]
+    Window {
+        /// The verbs call.
+        call: &'static str,
+        /// The window, such as `bar:0000:00:04.0`.
+        device: Box<str>,
+        /// The `errno` value that fits.
+        errno: i32,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The operating system refused.
     #[error("{call} ({what}): {source}")]
     Os {
@@ -130,6 +142,7 @@ impl Error {
             Self::Busy { .. } => libc::EBUSY,
             Self::NotSupported { .. } => libc::EOPNOTSUPP,
             Self::Peer { .. } => libc::ETIMEDOUT,
+            Self::Window { errno, .. } => *errno,
             Self::Os { source, .. } | Self::Refused { source, .. } => {
                 source.raw_os_error().unwrap_or(libc::EIO)
             }

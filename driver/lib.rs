@@ -46,6 +46,10 @@ pub(crate) mod ring;
 
 #[cfg(not(loom))]
 mod backoff;
+#[cfg(all(not(loom), tbrdma_linux))]
+#[allow(unsafe_code)]
+#[cfg_attr(not(test), allow(dead_code, reason = "the link that opens windows is not here yet"))]
+mod bar;
 #[cfg(not(loom))]
 mod device;
 #[cfg(not(loom))]

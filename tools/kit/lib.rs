@@ -1,5 +1,5 @@
 //! What the checks against other people's software have in common: Debian's packages, unpacked and not installed; a network namespace;
-//! started programs; and counting what passed, failed and was skipped.
+//! started programs; a server of memory that virtual machines share; and counting what passed, failed and was skipped.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ compile_error!(
 
 pub mod debian;
 mod folder;
+pub mod ivshmem;
 mod namespace;
 mod process;
 mod report;
