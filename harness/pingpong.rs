@@ -4,7 +4,7 @@
 //! target does not answer) is seen, the clock is read. What is outside: making the next message's bytes and writing its work request,
 //! as programs have theirs ready before there is a reason to post them, checking the last message's bytes and reposting its receive. The responder makes its answer before the question comes, and checks the question after it
 //! has answered, while the answer and the next question are under way; two messages never share a slot, so what is being
-//! checked is not overwritten.
+//! checked is not overwritten. Who measures [like another program](Plan::like) has all of that inside, and checks the first message of each slot alone.
 //!
 //! With a [`Pace`] messages are due by the clock (see [`crate::open_loop`]); what is done outside the samples then comes off the time until the next.
 
@@ -142,6 +142,24 @@ impl Flow {
         self.wire.session.plan.op
     }
 
+    /// Is message `sequence` as one before it, whose bytes nobody looks at again?
+    #[inline]
+    fn repeats(&self, sequence: u64) -> bool {
+        self.is_like_another() && sequence >= self.wire.layout.depth
+    }
+
+    #[inline]
+    fn is_like_another(&self) -> bool {
+        self.wire.session.plan.like.is_some()
+    }
+
+    /// Rings; and waits for the send's own completion where the program that is followed does.
+    #[inline]
+    fn ring(&mut self, sequence: u64) -> Result<()> {
+        self.wire.ring()?;
+        if self.is_like_another() { self.wire.reap(sequence + 1) } else { Ok(()) }
+    }
+
     /// Makes message `sequence`, or spoils the place where its result will be, and writes its work request.
     #[inline]
     fn prepare(&mut self, sequence: u64) -> Result<()> {
@@ -151,6 +169,10 @@ impl Flow {
         }
         if self.op().is_one_sided() {
             self.wire.spoil(sequence);
+        } else if self.repeats(sequence) {
+            if self.op() == Op::Write {
+                self.wire.renew(sequence, &self.ours);
+            }
         } else {
             self.wire.fill(sequence, &self.ours, sequence);
         }
@@ -170,14 +192,16 @@ impl Flow {
     /// Checks what came, and makes room for what comes next.
     #[inline]
     fn settle(&mut self, sequence: u64, arrival: &Arrival, account: &mut Account) -> Result<()> {
-        let found = match self.op() {
-            Op::Read => {
-                self.wire.check_result(sequence, &self.theirs, sequence % self.wire.layout.target_slots)
-            }
-            Op::Cas | Op::Faa => self.wire.check_atomic(sequence),
-            _ => self.wire.check(sequence, arrival, &self.theirs),
-        };
-        account.count(found);
+        if !self.repeats(sequence) {
+            let found = match self.op() {
+                Op::Read => {
+                    self.wire.check_result(sequence, &self.theirs, sequence % self.wire.layout.target_slots)
+                }
+                Op::Cas | Op::Faa => self.wire.check_atomic(sequence),
+                _ => self.wire.check(sequence, arrival, &self.theirs),
+            };
+            account.count(found);
+        }
         if self.op().consumes_receive() {
             self.wire.post_receives(1)?;
         }
@@ -288,6 +312,7 @@ impl Pingpong {
         for number in self.next..end {
             let flow = &mut flows[*turn];
             let sequence = flow.next;
+            let begun = flow.is_like_another().then(|| clock.now());
             flow.prepare(sequence)?;
             if number == recorded_from {
                 since = clock.now();
@@ -305,11 +330,14 @@ impl Pingpong {
                     if let Some(gap) = gap {
                         flow.pause(&clock, gap)?;
                     }
-                    clock.now()
+                    begun.unwrap_or_else(|| clock.now())
                 }
             };
-            flow.wire.ring()?;
+            flow.ring(sequence)?;
             let arrival = flow.arrival(sequence)?;
+            if begun.is_some() {
+                flow.settle(sequence, &arrival, account)?;
+            }
             let after = clock.now();
             if number >= recorded_from {
                 let service = clock.between(before, after);
@@ -318,7 +346,9 @@ impl Pingpong {
                     open.record(clock.between(due, before), service);
                 }
             }
-            flow.settle(sequence, &arrival, account)?;
+            if begun.is_none() {
+                flow.settle(sequence, &arrival, account)?;
+            }
             flow.next += 1;
             *turn = if *turn + 1 == flows.len() { 0 } else { *turn + 1 };
         }
@@ -348,7 +378,7 @@ impl Pingpong {
                     let sequence = flow.next;
                     flow.prepare(sequence)?;
                     let arrival = flow.arrival(sequence)?;
-                    flow.wire.ring()?;
+                    flow.ring(sequence)?;
                     flow.settle(sequence, &arrival, account)?;
                     flow.next += 1;
                     *turn = if *turn + 1 == flows.len() { 0 } else { *turn + 1 };

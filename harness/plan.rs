@@ -102,6 +102,15 @@ pub enum Memory {
     Adopted,
 }
 
+/// Another program, to measure as it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Like {
+    /// perftest's `ib_send_lat` and `ib_write_lat`. A sample is a whole turn of the loop, from one post to the next; each send's completion is polled for before anything
+    /// else; messages carry the same bytes over and over (but for the end of a WRITE, which the target waits for), and nobody looks at them.
+    Perftest,
+}
+
 macro_rules! names {
     ($type:ty { $($variant:ident => $name:literal),+ $(,)? }) => {
         impl std::fmt::Display for $type {
@@ -117,6 +126,7 @@ names!(Op {
     Read => "read", Cas => "cas", Faa => "faa",
 });
 names!(Transport { Rc => "rc", Uc => "uc", Ud => "ud" });
+names!(Like { Perftest => "perftest" });
 names!(Wait { Poll => "poll", Event => "event" });
 
 impl Benchmark {
@@ -239,6 +249,9 @@ pub struct Plan {
     /// The silences before messages, in nanoseconds, one after the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps_ns: Vec<u64>,
+    /// As whom a pingpong measures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub like: Option<Like>,
 }
 
 fn one() -> u32 {
@@ -280,6 +293,17 @@ impl Plan {
     #[must_use]
     pub fn pingpong_depth(size: u64) -> u32 {
         ((4 << 20) / size.max(1)).clamp(2, 64) as u32
+    }
+
+    /// The number of buffers of a pingpong like this program's.
+    #[must_use]
+    pub fn depth_like(&self, like: Like) -> u32 {
+        match like {
+            // It writes to the same place each time; two places are the fewest that we have.
+            Like::Perftest if self.op == Op::Write => 2,
+            // It receives round a page.
+            Like::Perftest => (4096 / self.stride().max(1)).clamp(2, 64) as u32,
+        }
     }
 
     /// The number of buffers for a stream of such messages, when the user gives none.
@@ -339,6 +363,13 @@ impl Plan {
                 "--wait event is impossible with --op write, which gives the target no completion: use --op write-imm or send"
                     .into(),
             );
+        }
+        if let Some(like) = self.like
+            && (self.benchmark != Benchmark::Pingpong || op.is_one_sided() || self.wait != Wait::Poll)
+        {
+            return refuse(format!(
+                "--like {like} is for pingpong with an --op that is answered (send, send-imm, write, write-imm) and --wait poll"
+            ));
         }
         if let Some(text) = &self.profile
             && let Err(error) = text.parse::<Profile>()
@@ -421,6 +452,7 @@ mod tests {
             qps: 1,
             mix: Vec::new(),
             gaps_ns: Vec::new(),
+            like: None,
         }
     }
 

@@ -123,6 +123,9 @@ fn head(text: &mut String, report: &Report) {
             _ if !report.classes.is_empty() => {
                 "round trip of one operation, from post to completion, with what it waits behind others"
             }
+            "half round trip" if report.like.is_some() => {
+                "as perftest: half of each whole turn of the loop, from one post to the next"
+            }
             "half round trip" => "one way: half of each round trip, from post to answer seen",
             _ if report.benchmark == Benchmark::Replay => "one operation, from post to completion",
             _ => "round trip of one operation, from post to completion; the target's CPU does nothing",

@@ -15,7 +15,7 @@ use crate::histogram::Summary;
 use crate::idle::GapReport;
 use crate::mixed::ClassReport;
 use crate::open_loop::OpenLoopReport;
-use crate::plan::{Benchmark, Op, Transport, Wait};
+use crate::plan::{Benchmark, Like, Op, Transport, Wait};
 use crate::ranks::outcome::GroupReport;
 use crate::timeline::Stretch;
 
@@ -112,6 +112,9 @@ pub struct Report {
     pub memory: Text,
     /// How the two sides were started.
     pub sides: Text,
+    /// As whom it was measured, if not in our own way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub like: Option<Like>,
     /// How fast the link was made on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
@@ -292,6 +295,7 @@ impl Report {
             per_thread: Vec::new(),
             memory: Text::default(),
             sides: Text::default(),
+            like: None,
             link: None,
             fault: None,
             seed: None,

@@ -123,6 +123,20 @@ impl Wire {
         self.put(sequence);
     }
 
+    /// Writes the end of message `sequence` alone, by which a target that watches its memory knows it; the rest of its buffer stays.
+    pub fn renew(&mut self, sequence: u64, pattern: &Pattern) {
+        let start = self.layout.start(sequence % self.layout.depth);
+        let (word, byte) = (pattern.last_word(sequence).to_ne_bytes(), [pattern.last_byte(sequence)]);
+        let end: &[u8] = if self.layout.size >= word.len() { &word } else { &byte };
+        let at = start + self.layout.size.saturating_sub(end.len());
+        match self.inline.get_mut(at..at + end.len()) {
+            Some(place) if self.session.plan.inline => place.copy_from_slice(end),
+            _ => {
+                self.session.outgoing.write(at, end);
+            }
+        }
+    }
+
     /// Spoils the place where the result of operation `sequence` will be, so that only a real result is right.
     pub fn spoil(&mut self, sequence: u64) {
         self.scratch.fill(POISON);

@@ -11,7 +11,7 @@ use crate::clock::Source;
 use crate::error::Result;
 use crate::open_loop::{Pace, PaceFlags};
 use crate::outputs::OutputFlags;
-use crate::plan::{Benchmark, Memory, Op, Plan, Transport, Wait};
+use crate::plan::{Benchmark, Like, Memory, Op, Plan, Transport, Wait};
 
 /// How long a run measures when neither `--iters` nor `--duration` says so.
 const DEFAULT_DURATION: Duration = Duration::from_secs(2);
@@ -101,6 +101,9 @@ pub struct PingpongFlags {
     /// How many threads and queue pairs.
     #[command(flatten)]
     pub lanes: LaneFlags,
+    /// Measure as another program does, to hold its figures against ours: samples are then whole turns of the loop, and bytes are checked once
+    #[arg(long, value_enum, conflicts_with = "rate")]
+    pub like: Option<Like>,
 }
 
 /// Flags of `bw` and `rate`.
@@ -227,6 +230,7 @@ impl Flags {
             qps: 1,
             mix: Vec::new(),
             gaps_ns: Vec::new(),
+            like: None,
         })
     }
 }
@@ -240,6 +244,13 @@ impl PingpongFlags {
         let mut plan = self.flags.plan(Benchmark::Pingpong, Op::Send)?;
         plan.depth = Plan::pingpong_depth(plan.size);
         plan.signal_every = plan.depth / 2;
+        if let Some(like) = self.like {
+            plan.like = Some(like);
+            plan.depth = plan.depth_like(like);
+            plan.signal_every = 1;
+            // Its memory is from the heap, and `tbrdma-run` adopts it.
+            plan.memory = self.flags.memory.unwrap_or(Memory::Adopted);
+        }
         self.lanes.apply(&mut plan);
         plan.validate().map(|()| plan)
     }

@@ -319,6 +319,7 @@ pub(crate) fn differences(one: &Report, other: &Report) -> Vec<String> {
             ("gaps", idle::listed(&report.gaps)),
             ("memory", report.memory.to_string()),
             ("loop", report.kind_of_loop.as_deref().unwrap_or("none").to_owned()),
+            ("like", report.like.map_or_else(|| "none".to_owned(), |like| like.to_string())),
             ("link", report.link.clone().unwrap_or_else(|| "none".to_owned())),
             ("fault", report.fault.clone().unwrap_or_else(|| "none".to_owned())),
         ]

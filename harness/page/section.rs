@@ -221,6 +221,9 @@ fn facts(report: &Report) -> Vec<Fact> {
     if !report.per_thread.is_empty() {
         say("thread by thread", report.per_thread.iter().map(of_thread).collect::<Vec<_>>().join("; "));
     }
+    if let Some(like) = report.like {
+        say("measured like", format!("{like}: samples are whole turns of the loop"));
+    }
     say("memory", report.memory.to_string());
     say("sides", report.sides.to_string());
     if let Some(link) = &report.link {

@@ -74,7 +74,8 @@ pub fn command(command: Command) -> Result<u8> {
         Command::Rank { rank, ranks } => ranks::start::process(rank, ranks),
         Command::Pingpong(pingpong) if pingpong.flags.server.is_some() => {
             let rate = pingpong.pace.rate.map(|_| "--rate");
-            serve(&pingpong.flags, rate.into_iter().chain(pingpong.lanes.only_for_clients()))
+            let like = pingpong.like.map(|_| "--like");
+            serve(&pingpong.flags, rate.into_iter().chain(like).chain(pingpong.lanes.only_for_clients()))
         }
         Command::Pingpong(pingpong) => measure(&pingpong.flags, pingpong.plan()?, pingpong.pace()?),
         Command::Bw(stream) if stream.flags.server.is_some() => {

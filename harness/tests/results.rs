@@ -34,6 +34,21 @@ fn measured_as_often_as(arguments: &[&str], often: &[&str]) -> Value {
     value
 }
 
+#[test]
+fn pingpong_like_perftest_checks_the_first_message_of_each_buffer() {
+    for (op, size, buffers) in
+        [("send", "64", 64), ("write", "64", 2), ("write-imm", "4096", 2), ("write", "3", 2)]
+    {
+        let result = measured(&["pingpong", "--op", op, "--size", size, "--like", "perftest"]);
+        assert_eq!((&result["like"], &result["samples"]), (&Value::from("perftest"), &Value::from(300)));
+        assert_eq!((&result["errors"], &result["verified"]), (&Value::from(0), &Value::from(true)));
+        assert_eq!(result["messages_checked"], 2 * buffers, "{op}");
+    }
+    let refused = run(&["pingpong", "--op", "read", "--like", "perftest"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("--op that is answered"), "{}", stderr(&refused));
+}
+
 const COMBINATIONS: [(&str, &[&str]); 3] = [
     ("rc", &["send", "send-imm", "write", "write-imm", "read", "cas", "faa"]),
     ("uc", &["send", "send-imm", "write", "write-imm"]),

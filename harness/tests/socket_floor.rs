@@ -134,6 +134,7 @@ fn a_flood_moves_bytes() {
         qps: 1,
         mix: Vec::new(),
         gaps_ns: Vec::new(),
+        like: None,
     };
     let mut flood = Flood::new(&plan, way(Wait::Poll));
     let local = Carrier::Sockets(way(Wait::Poll));

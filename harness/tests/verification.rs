@@ -40,6 +40,7 @@ fn plan(benchmark: Benchmark, op: Op) -> Plan {
             .map(|op| Class { op, size: 40, weight: 1 })
             .to_vec(),
         gaps_ns: Vec::new(),
+        like: None,
     }
 }
 

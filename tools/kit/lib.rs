@@ -1,5 +1,5 @@
 //! What the checks against other people's software have in common: Debian's packages, unpacked and not installed; a network namespace;
-//! started programs; a server of memory that virtual machines share; and counting what passed, failed and was skipped.
+//! started programs; a server of memory that virtual machines share; holding two rulers against each other; and counting what passed, failed and was skipped.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ compile_error!(
     "the checks against other people's software are for Linux: they need Debian's packages and network namespaces"
 );
 
+mod agreement;
 pub mod debian;
 mod folder;
 pub mod ivshmem;
@@ -15,6 +16,7 @@ mod namespace;
 mod process;
 mod report;
 
+pub use agreement::{Measured, Medians};
 pub use folder::Folder;
 pub use namespace::enter_network_namespace;
 pub use process::Process;

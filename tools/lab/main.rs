@@ -45,6 +45,9 @@ struct Arguments {
     /// Only this way of connecting our side to the guest.
     #[arg(long, value_enum)]
     mode: Option<Mode>,
+    /// Instead of all others: perftest's medians on rxe beside those of `tbrdma-bench`.
+    #[arg(long, conflicts_with_all = ["mode", "capture", "run"])]
+    agree: bool,
     /// A file that gets every packet of the library at the tap, as pcapng.
     #[arg(long)]
     capture: Option<PathBuf>,
@@ -65,7 +68,7 @@ enum Mode {
 }
 
 fn main() -> ExitCode {
-    let Arguments { filter, mode, capture, run, verbose } = Arguments::parse();
+    let Arguments { filter, mode, agree, capture, run, verbose } = Arguments::parse();
     let begun = Instant::now();
     let mut report = Report::new(filter);
     if !run.is_empty() {
@@ -77,6 +80,13 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if agree {
+        report.set_prefix("rxe: ");
+        if let Err(error) = modes::agreement(&mut report, verbose) {
+            report.always("all of it", || Err(error));
+        }
+        return report.finish();
     }
     if modes::is_tap_role() {
         report.set_prefix("tap: ");

@@ -45,6 +45,14 @@ pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
     Ok(())
 }
 
+/// What perftest measures on rxe, beside what `tbrdma-bench` does.
+pub(crate) fn agreement(report: &mut Report, verbose: bool) -> Result<()> {
+    let bench = wired(verbose)?;
+    checks::agreement::run(&bench, report);
+    report.always("the guest's end", || bench.guest.finish());
+    Ok(())
+}
+
 /// Runs commands in a guest, one after the other, and shows what they say. Whether all ended with 0.
 pub(crate) fn commands(commands: &[String], verbose: bool) -> Result<bool> {
     let bench = wired(verbose)?;

@@ -9,10 +9,12 @@
 //! | `pair` | a server and its client |
 //! | `cases/` | what is run: a file a family of programs |
 //! | `pyverbs` | rdma-core's own tests, in Python |
+//! | `agreement` | what perftest measures beside what `tbrdma-bench` does |
 //! | `killed` | programs that are killed, and the runs after them |
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod cache;
 mod cases;
 mod census;
@@ -52,6 +54,9 @@ struct Arguments {
     /// Instead of all others: the tests of rdma-core, in Python.
     #[arg(long, conflicts_with = "kill")]
     pyverbs: bool,
+    /// Instead of all others: perftest's medians beside those of `tbrdma-bench`, which must lie beside tbrdma-run.
+    #[arg(long, conflicts_with_all = ["kill", "pyverbs"])]
+    agree: bool,
     /// The seed of the random moments.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -82,6 +87,10 @@ fn run(report: &mut Report, arguments: &Arguments) -> Result<()> {
     }
     if let Some(times) = arguments.kill {
         return killed::run(report, &stage, times, arguments.seed);
+    }
+    if arguments.agree {
+        agreement::run(report, &stage);
+        return Ok(());
     }
     for device in cases::DEVICES {
         report.set_prefix(&format!("{}: ", device.name));

@@ -98,8 +98,6 @@ impl Stage {
 
     /// Starts a program of Debian's under tbrdma-run with these options.
     pub(crate) fn start(&self, options: &[String], words: &[String]) -> Result<Process> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let output = self.scratch.join(format!("output-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let mut command = Command::new(&self.run);
         command.args(options).arg("--");
         if let Some((program, arguments)) = words.split_first() {
@@ -110,6 +108,19 @@ impl Stage {
             .env("PYTHONPATH", self.file("usr/lib/python3/dist-packages"))
             .env("PYTHONDONTWRITEBYTECODE", "1");
         let line = format!("tbrdma-run {} -- {}", options.join(" "), words.join(" "));
+        self.started(command, line)
+    }
+
+    /// Starts a program of ours that lies beside tbrdma-run, on devices of its own.
+    pub(crate) fn start_own(&self, program: &str, words: &[&str]) -> Result<Process> {
+        let mut command = Command::new(self.run.with_file_name(program));
+        command.args(words).current_dir(&self.scratch);
+        self.started(command, format!("{program} {}", words.join(" ")))
+    }
+
+    fn started(&self, command: Command, line: String) -> Result<Process> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let output = self.scratch.join(format!("output-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         Process::start(command, line, output, self.verbose)
     }
 

@@ -20,11 +20,6 @@ pub(crate) fn chore(words: &[&str], more: &[impl AsRef<OsStr>], variable: Option
 /// What unmodified programs need: `tbrdma-run`, and beside it the drop-in library.
 pub(crate) const RUN: [&str; 3] = ["tbrdma-run", "tbrdma-ibverbs", "tbrdma-preload"];
 
-/// Builds [`RUN`] and says where `tbrdma-run` is.
-pub(crate) fn build_run() -> Option<PathBuf> {
-    Some(build(&RUN)?.join("tbrdma-run"))
-}
-
 /// Builds packages as a user would, and says the folder of what was built. Cargo says what is wrong if it cannot.
 pub(crate) fn build(packages: &[&str]) -> Option<PathBuf> {
     let mut words = vec!["build", "--quiet", "--release"];

@@ -1,5 +1,6 @@
 //! What the lab checks.
 
+pub(crate) mod agreement;
 pub(crate) mod conformance;
 pub(crate) mod faults;
 pub(crate) mod operations;

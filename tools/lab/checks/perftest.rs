@@ -4,7 +4,7 @@ use crate::bench::{Bench, Control};
 use crate::modes::TAP;
 use crate::party::{Family, PATIENCE};
 use crate::wire::frame::OUR_V4;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tbrdma_kit::{Process, Report};
@@ -61,11 +61,7 @@ fn guest_is_client(bench: &Bench, command: &str) -> Result<String> {
 fn guest_is_server(bench: &Bench, command: &str) -> Result<String> {
     let command = format!("{command} -p {}", Control::PORT);
     let running = bench.guest.spawn(&guests(bench, &command)?, PATIENCE)?;
-    let until = Instant::now() + PATIENCE;
-    let is_up = format!("grep -q ':{:04X} .* 0A' /proc/net/tcp /proc/net/tcp6", Control::PORT);
-    while bench.guest.run(&is_up, Duration::from_secs(10))?.status != 0 {
-        anyhow::ensure!(Instant::now() < until, "the guest's program does not listen");
-    }
+    until_listening(bench)?;
     let said = start(bench, &format!("{command} {}", bench.control.guest.ip()))?.succeed();
     if said.is_err() {
         // It would wait for us.
@@ -76,6 +72,16 @@ fn guest_is_server(bench: &Bench, command: &str) -> Result<String> {
     let said = said?;
     guests?;
     figures(&said)
+}
+
+/// Waits until a program of the guest listens at [`Control::PORT`].
+pub(super) fn until_listening(bench: &Bench) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    let is_up = format!("grep -q ':{:04X} .* 0A' /proc/net/tcp /proc/net/tcp6", Control::PORT);
+    while bench.guest.run(&is_up, Duration::from_secs(10))?.status != 0 {
+        ensure!(Instant::now() < until, "the guest's program does not listen");
+    }
+    Ok(())
 }
 
 /// The command of the guest's side.
