@@ -186,8 +186,10 @@ pub(crate) enum Gone {
         "the device reported an error that it does not recover from without a reset (AER); see the kernel's log"
     )]
     Failed = 3,
-    /// Nobody answers reads.
-    #[error("it answers reads with all ones: the device was unplugged, or its slot lost power")]
+    /// Nobody answers reads, or the system knows of no such device any more.
+    #[error(
+        "the device does not answer: it was unplugged, its slot lost power, or the system has removed it"
+    )]
     Ones = 4,
     /// The server went away, or talks nonsense.
     #[error("the ivshmem server ended the connection, or broke the protocol")]

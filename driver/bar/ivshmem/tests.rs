@@ -274,3 +274,51 @@ fn a_window_of_this_machine() {
     let error = slot::open(&name, window.memory().len() as u64 + 1).unwrap_err();
     assert!(error.to_string().contains("needs"), "{error}");
 }
+
+/// For root on the same machine, which must do without the window afterwards: through VFIO its driver is told to let go of it, through sysfs it is removed.
+#[test]
+#[ignore = "it needs a PCI window, named by TBRDMA_TEST_WINDOW, and takes it away"]
+fn a_pci_window_that_is_taken_away() {
+    let name = std::env::var("TBRDMA_TEST_WINDOW").expect("TBRDMA_TEST_WINDOW names a window");
+    let window = slot::open(&name, 4096).unwrap_or_else(|error| panic!("{error}"));
+    println!("{}", window.describe());
+    let address = name.split(',').next().unwrap().to_owned();
+    let (file, word) = match window.news() {
+        Some(_) => ("/sys/bus/pci/drivers/vfio-pci/unbind".to_owned(), address),
+        None => (format!("/sys/bus/pci/devices/{address}/remove"), "1".to_owned()),
+    };
+    let begun = Instant::now();
+    let taken = std::thread::spawn(move || std::fs::write(file, word));
+    let mut bytes = [0; 4096];
+    let mut reads = 0_u64;
+    let why = loop {
+        window.memory().write_from(b"still here");
+        window.memory().read_into(&mut bytes);
+        window.ring(window.own_id().unwrap_or_default());
+        reads += 1;
+        if reads.is_multiple_of(100) {
+            window.attend();
+        }
+        // Of one that is used through sysfs nobody says that it was removed.
+        let asked = if window.news().is_none() && reads.is_multiple_of(100) { window.probe() } else { None };
+        match window.gone().or(asked) {
+            Some(why) => break why,
+            None => assert!(begun.elapsed() < Duration::from_secs(60), "nothing was heard of its end"),
+        }
+    };
+    // Who waits for us to let go waits no longer, though the window is still in use.
+    taken.join().unwrap().unwrap();
+    println!("{why}; after {reads} reads, {:?}", begun.elapsed());
+    assert_eq!(why, if window.news().is_some() { Gone::Asked } else { Gone::Ones });
+    for _ in 0..1000 {
+        window.memory().write_from(&bytes);
+        window.ring(1);
+        window.memory().read_into(&mut bytes);
+    }
+    assert_eq!((window.probe(), window.gone()), (Some(why), Some(why)));
+    // What VFIO let go of is still there, without a driver.
+    match slot::open(&name, 4096) {
+        Ok(again) => println!("again {}", again.describe()),
+        Err(error) => println!("{error}"),
+    }
+}
