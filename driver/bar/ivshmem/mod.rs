@@ -14,6 +14,14 @@ mod client;
 mod function;
 mod protocol;
 #[cfg(test)]
+#[path = "../../../tools/kit/ivshmem.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "it belongs to a crate of tools, whose dependencies are none of ours"
+)]
+mod server;
+#[cfg(test)]
 mod tests;
 
 pub(super) use client::Client;

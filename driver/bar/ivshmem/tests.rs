@@ -1,6 +1,7 @@
 //! Clients of a server, and of what pretends to be one.
 
 use super::Client;
+use super::server::Server;
 use crate::bar::refusal::{Gone, Refusal};
 use crate::bar::slot::{self, Slot};
 use crate::sync::{Ordering, fence};
@@ -16,7 +17,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tbrdma_kit::ivshmem::Server;
 
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 const BYTES: u64 = 1 << 20;
