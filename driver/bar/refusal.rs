@@ -1,7 +1,9 @@
 //! Why a window cannot be opened, or is gone, and what to do about it.
 
+use super::guarded::Guarded;
 use super::pci::{Address, ConfigError};
 use crate::error::Error;
+use crate::sync::{AtomicU32, Ordering};
 use nix::libc;
 use std::io;
 use std::path::PathBuf;
@@ -196,12 +198,26 @@ pub(crate) enum Gone {
     Server = 5,
 }
 
-impl Gone {
-    /// What was stored as its number; `None` for 0, and for what nobody stores.
-    pub(crate) fn of(number: u32) -> Option<Self> {
-        [Self::Pages, Self::Asked, Self::Failed, Self::Ones, Self::Server]
-            .into_iter()
-            .find(|gone| *gone as u32 == number)
+/// What has become of a window: nothing yet, or its end, of which the first reason stays.
+#[derive(Debug, Default)]
+pub(super) struct Fate(AtomicU32);
+
+impl Fate {
+    /// Says that it is gone, and hears the first reason.
+    pub(super) fn seal(&self, why: Gone) -> Gone {
+        let first = self.0.compare_exchange(0, why as u32, Ordering::AcqRel, Ordering::Acquire);
+        first.map_or_else(Self::read, |_| None).unwrap_or(why)
+    }
+
+    /// Why the window that shows this memory is gone.
+    #[inline]
+    pub(super) fn of(&self, memory: &Guarded) -> Option<Gone> {
+        Self::read(self.0.load(Ordering::Acquire)).or_else(|| memory.is_lost().then_some(Gone::Pages))
+    }
+
+    fn read(number: u32) -> Option<Gone> {
+        let all = [Gone::Pages, Gone::Asked, Gone::Failed, Gone::Ones, Gone::Server];
+        all.into_iter().find(|gone| *gone as u32 == number)
     }
 }
 

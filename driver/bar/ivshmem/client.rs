@@ -3,10 +3,9 @@
 
 use super::protocol::{Conversation, Said};
 use crate::bar::guarded::Guarded;
-use crate::bar::refusal::{Gone, Refusal};
+use crate::bar::refusal::{Fate, Gone, Refusal};
 use crate::bar::slot::Slot;
 use crate::mem::Place;
-use crate::sync::{AtomicU32, Ordering};
 use crate::sys::eventfd::EventFd;
 use crate::sys::socket::receive_message;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -39,8 +38,7 @@ pub(in crate::bar) struct Client {
     socket: UnixStream,
     inbox: Mutex<Inbox>,
     peers: RwLock<Peers>,
-    /// A [`Gone`], or 0.
-    gone: AtomicU32,
+    fate: Fate,
 }
 
 /// Who else is there.
@@ -94,16 +92,16 @@ impl Client {
         let (memory, bytes) = map(&memory, least)?;
         let text = format!("ivshmem peer {own_id} at {}, {bytes} bytes, event counters", path.display());
         let (inbox, peers) = (Mutex::new(inbox), RwLock::new(peers));
-        Ok(Self { text, memory, own_id, interrupt, socket, inbox, peers, gone: AtomicU32::new(0) })
+        Ok(Self { text, memory, own_id, interrupt, socket, inbox, peers, fate: Fate::default() })
     }
 
     fn let_go(&self, why: Gone) -> Gone {
-        let first = self.gone.compare_exchange(0, why as u32, Ordering::AcqRel, Ordering::Acquire);
+        let first = self.fate.seal(why);
         // If there is no memory for other pages, these stay until the window is dropped.
         let _ = self.memory.give_back();
         // The end of a connection that has ended is no news any more; its descriptor stays, as it may be watched.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
-        first.err().and_then(Gone::of).unwrap_or(why)
+        first
     }
 
     /// Takes what the server has said.
@@ -177,8 +175,7 @@ impl Slot for Client {
 
     #[inline]
     fn gone(&self) -> Option<Gone> {
-        let known = Gone::of(self.gone.load(Ordering::Acquire));
-        known.or_else(|| self.memory.is_lost().then_some(Gone::Pages))
+        self.fate.of(&self.memory)
     }
 
     fn probe(&self) -> Option<Gone> {

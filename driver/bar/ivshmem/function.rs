@@ -3,11 +3,10 @@
 use super::{bar, register};
 use crate::bar::guarded::Guarded;
 use crate::bar::pci::{COMMAND_MEMORY, ConfigSpace, Function, HEADER_BYTES, MsiX};
-use crate::bar::refusal::{Gone, Refusal};
+use crate::bar::refusal::{Fate, Gone, Refusal};
 use crate::bar::slot::{Host, Slot, Through, Wish};
 use crate::bar::vfio::{Device, Ending};
 use crate::mem::Place;
-use crate::sync::{AtomicU32, Ordering};
 use crate::sys::epoll::Epoll;
 use crate::sys::eventfd::EventFd;
 use nix::errno::Errno;
@@ -31,8 +30,7 @@ pub(in crate::bar) struct IvshmemFunction {
     interrupt: Option<EventFd>,
     news: Option<News>,
     is_write_combining: bool,
-    /// A [`Gone`], or 0.
-    gone: AtomicU32,
+    fate: Fate,
 }
 
 /// What keeps the device ours.
@@ -146,20 +144,29 @@ impl IvshmemFunction {
         let position = registers.as_ref().and_then(|registers| registers.read_u32(register::IV_POSITION));
         // Numbers have 16 bits; before its server has spoken, a function says -1, as one does that is not there.
         let own_id = position.map(|id| u16::try_from(id).map_err(|_| Gone::Ones)).transpose()?;
-        let gone = AtomicU32::new(0);
         let hold = Mutex::new(Some(hold));
-        Ok(Self { text, memory, registers, hold, own_id, interrupt, news, is_write_combining, gone })
+        Ok(Self {
+            text,
+            memory,
+            registers,
+            hold,
+            own_id,
+            interrupt,
+            news,
+            is_write_combining,
+            fate: Fate::default(),
+        })
     }
 
     /// Lets go of the device: whoever waits for that need not any more. What threads are doing with it goes on, without effect.
     fn let_go(&self, why: Gone) -> Gone {
-        let first = self.gone.compare_exchange(0, why as u32, Ordering::AcqRel, Ordering::Acquire);
+        let first = self.fate.seal(why);
         for pages in [Some(&self.memory), self.registers.as_ref()].into_iter().flatten() {
             // If there is no memory for other pages, these stay until the window is dropped.
             let _ = pages.give_back();
         }
         *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        first.err().and_then(Gone::of).unwrap_or(why)
+        first
     }
 
     /// The vendor's id, read anew.
@@ -229,8 +236,7 @@ impl Slot for IvshmemFunction {
 
     #[inline]
     fn gone(&self) -> Option<Gone> {
-        let known = Gone::of(self.gone.load(Ordering::Acquire));
-        known.or_else(|| self.memory.is_lost().then_some(Gone::Pages))
+        self.fate.of(&self.memory)
     }
 
     fn probe(&self) -> Option<Gone> {
