@@ -11,7 +11,7 @@ use tbrdma_kit::debian::{self, Apt};
 use tbrdma_kit::{Folder, Skip};
 
 /// Changes when what is unpacked, or how, changes.
-const LAYOUT: &str = "5";
+const LAYOUT: &str = "6";
 
 /// What runs in the guest, apart from the kernel.
 const GUEST_PACKAGES: [&str; 14] = [
@@ -96,7 +96,7 @@ impl Cache {
         self.0.path(VMLINUX)
     }
 
-    /// The folder of the kernel's modules that the guest loads, and of the file `order`.
+    /// The folder of the kernel's modules that guests load, and of the files `order.KIND`.
     pub(crate) fn modules(&self) -> PathBuf {
         self.0.path(MODULES)
     }

@@ -1,6 +1,7 @@
 //! The virtual machine: starting it, telling it what to run, and making sure it ended as it should.
 
 use crate::cache::Cache;
+use crate::monitor::Monitor;
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,7 +20,20 @@ const BOOT: Duration = Duration::from_secs(120);
 const LIFETIME_SECONDS: u32 = 600;
 
 const KERNEL: &str = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off apparmor=0 audit=0 nowatchdog \
-                      random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1";
+                      random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1 no_timer_check";
+
+/// What a guest is to be.
+pub(crate) struct Machine {
+    /// Tells its files from those of other guests of the lab.
+    pub(crate) name: &'static str,
+    /// qemu's kind of machine.
+    pub(crate) kind: &'static str,
+    pub(crate) memory_mib: u32,
+    /// qemu's arguments for its devices.
+    pub(crate) devices: Vec<String>,
+    /// What its kernel and its init are told besides.
+    pub(crate) append: String,
+}
 
 /// A running guest.
 pub(crate) struct Guest {
@@ -28,7 +42,9 @@ pub(crate) struct Guest {
     shared: Arc<Shared>,
     next: AtomicU32,
     socket: PathBuf,
+    monitor: PathBuf,
     initramfs: PathBuf,
+    begun: Instant,
     /// How long it took to be ready.
     pub(crate) boot: Duration,
 }
@@ -75,29 +91,36 @@ pub(crate) struct Running {
 }
 
 impl Guest {
-    /// Starts the guest with these network devices and waits until its rxe is up.
-    pub(crate) fn start(
-        cache: &Cache,
-        initramfs: PathBuf,
-        network: &[String],
-        append: &str,
-        verbose: bool,
-    ) -> Result<Self> {
+    /// Starts the guest and waits until it takes orders.
+    pub(crate) fn start(cache: &Cache, initramfs: PathBuf, machine: &Machine, verbose: bool) -> Result<Self> {
+        let mut guest = Self::begin(cache, initramfs, machine, verbose)?;
+        guest.ready()?;
+        Ok(guest)
+    }
+
+    /// Starts the guest, which is [`ready`](Self::ready) later.
+    pub(crate) fn begin(cache: &Cache, initramfs: PathBuf, machine: &Machine, verbose: bool) -> Result<Self> {
         let begun = Instant::now();
-        let socket = std::env::temp_dir().join(format!("tbrdma-lab-{}.sock", std::process::id()));
+        let file = |end| {
+            std::env::temp_dir().join(format!("tbrdma-lab-{}-{}.{end}", std::process::id(), machine.name))
+        };
+        let (socket, monitor) = (file("sock"), file("monitor"));
         let mut child = qemu(cache)
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "pc", "-smp", "1", "-m", "1024"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", machine.kind, "-smp", "1"])
+            .args(["-m", &machine.memory_mib.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
             .arg("-chardev")
             .arg(format!("socket,id=orders,path={},server=on,wait=off", socket.display()))
             .args(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=orders"])
+            .arg("-qmp")
+            .arg(format!("unix:{},server=on,wait=off", monitor.display()))
             .arg("-kernel")
             .arg(cache.vmlinux())
             .arg("-initrd")
             .arg(&initramfs)
             .arg("-append")
-            .arg(format!("{KERNEL} lab.seconds={LIFETIME_SECONDS} {append}"))
-            .args(network)
+            .arg(format!("{KERNEL} lab.seconds={LIFETIME_SECONDS} {}", machine.append))
+            .args(&machine.devices)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -114,11 +137,21 @@ impl Guest {
             let (shared, orders) = (Arc::clone(&shared), orders.try_clone()?);
             thread::spawn(move || read_answers(orders, &shared));
         }
-        let mut guest =
-            Self { child, orders, shared, next: AtomicU32::new(1), socket, initramfs, boot: Duration::ZERO };
-        guest.wait(&Running { number: 0, until: begun + BOOT }).context("the guest did not start")?;
-        guest.boot = begun.elapsed();
-        Ok(guest)
+        let next = AtomicU32::new(1);
+        Ok(Self { child, orders, shared, next, socket, monitor, initramfs, begun, boot: Duration::ZERO })
+    }
+
+    /// Waits until it takes orders.
+    pub(crate) fn ready(&mut self) -> Result<()> {
+        let running = Running { number: 0, until: self.begun + BOOT };
+        self.wait(&running).context("the guest did not start")?;
+        self.boot = self.begun.elapsed();
+        Ok(())
+    }
+
+    /// A line to its qemu, of which there may be one at a time.
+    pub(crate) fn monitor(&self) -> Result<Monitor> {
+        Monitor::connect(&self.monitor)
     }
 
     /// Starts a command that gets at most `limit` of time.
@@ -193,6 +226,7 @@ impl Drop for Guest {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.socket);
+        let _ = std::fs::remove_file(&self.monitor);
         let _ = std::fs::remove_file(&self.initramfs);
     }
 }

@@ -25,7 +25,7 @@ const PROGRAMS: [&str; 13] = [
     "ib_atomic_bw",
 ];
 
-/// The libraries that these, the verbs program and our own programs need.
+/// The libraries that these, the programs in C and our own programs need.
 const LIBRARIES: [&str; 13] = [
     "libc.so.6",
     "libgcc_s.so.1",
@@ -43,7 +43,9 @@ const LIBRARIES: [&str; 13] = [
 ];
 
 const INIT: &str = include_str!("guest/init");
-const VERBS_C: &str = include_str!("guest/verbs.c");
+/// The guest's own programs in C, and what each is linked with.
+const C_PROGRAMS: [(&str, &str, &[&str]); 2] =
+    [("verbs", include_str!("guest/verbs.c"), &["-libverbs"]), ("vfio", include_str!("guest/vfio.c"), &[])];
 
 /// Writes the archive, with those of our own programs that there are, and says where.
 pub(crate) fn build(cache: &Cache, programs: &Programs) -> Result<PathBuf> {
@@ -56,7 +58,9 @@ pub(crate) fn build(cache: &Cache, programs: &Programs) -> Result<PathBuf> {
     }
     archive.file("init", 0o755, INIT.as_bytes());
     archive.file("bin/busybox", 0o755, &read(&cache.guest("bin/busybox"))?);
-    archive.file("bin/verbs", 0o755, &compile(cache)?);
+    for (name, source, libraries) in C_PROGRAMS {
+        archive.file(&format!("bin/{name}"), 0o755, &compile(cache, name, source, libraries)?);
+    }
     for program in PROGRAMS {
         archive.file(&format!("bin/{program}"), 0o755, &read(&cache.guest(&format!("usr/bin/{program}")))?);
     }
@@ -88,15 +92,15 @@ pub(crate) fn build(cache: &Cache, programs: &Programs) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Compiles the guest's verbs program with the headers and libraries of the guest, whatever those of this machine are.
-fn compile(cache: &Cache) -> Result<Vec<u8>> {
-    let (source, program) = (cache.scratch("verbs.c"), cache.scratch("verbs"));
-    fs::write(&source, VERBS_C)?;
+/// Compiles a program with the headers and libraries of the guest, whatever those of this machine are.
+fn compile(cache: &Cache, name: &str, text: &str, libraries: &[&str]) -> Result<Vec<u8>> {
+    let (source, program) = (cache.scratch(&format!("{name}.c")), cache.scratch(name));
+    fs::write(&source, text)?;
     let output = Command::new("cc")
         .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
         .args([&program, &source])
         .arg(format!("--sysroot={}", cache.guest("").display()))
-        .arg("-libverbs")
+        .args(libraries)
         .arg(format!(
             "-Wl,-rpath-link,{}",
             find_library(&cache.guest(""), "libnl-3.so.200")?.with_file_name("").display()
@@ -106,7 +110,7 @@ fn compile(cache: &Cache) -> Result<Vec<u8>> {
         .context("cannot start the C compiler `cc`, which Rust's linker needs too")?;
     ensure!(
         output.status.success(),
-        "the guest's verbs program does not compile:\n{}",
+        "the guest's program {name} does not compile:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     let bytes = read(&program)?;

@@ -7,9 +7,11 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What the guest loads; what these depend on comes before them.
-const MODULES: [&str; 6] =
-    ["virtio_pci", "virtio_net", "virtio_console", "crc32_generic", "rdma_rxe", "ib_uverbs"];
+/// What a guest loads, for each kind of guest a list that its init reads; what these depend on comes before them.
+const ORDERS: [(&str, &[&str]); 2] = [
+    ("rxe", &["virtio_pci", "virtio_net", "virtio_console", "crc32_generic", "rdma_rxe", "ib_uverbs"]),
+    ("pci", &["virtio_pci", "virtio_net", "virtio_console", "vfio_iommu_type1", "vfio_pci"]),
+];
 
 /// Writes the ELF kernel inside `boot/vmlinuz-*` to `to`. Starting that directly saves an emulated machine the seconds of decompressing it.
 pub(crate) fn extract(boot: &Path, to: &Path) -> Result<()> {
@@ -28,22 +30,24 @@ pub(crate) fn extract(boot: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies the modules to load from below `all` to `to`, with a file `order` that lists them, one a line.
+/// Copies the modules to load from below `all` to `to`, with a file `order.KIND` for each kind of guest that lists its own, one a line.
 pub(crate) fn select_modules(all: &Path, to: &Path) -> Result<()> {
     let mut files = HashMap::new();
     collect(&find(all, "")?.join("kernel"), &mut files)?;
-    let mut modules = Vec::new();
-    for name in MODULES {
-        load_order(name, &files, &mut modules)?;
-    }
     fs::create_dir_all(to)?;
-    let mut order = String::new();
-    for (name, bytes) in modules {
-        fs::write(to.join(&name), bytes)?;
-        order.push_str(&name);
-        order.push('\n');
+    for (kind, names) in ORDERS {
+        let mut modules = Vec::new();
+        for name in names {
+            load_order(name, &files, &mut modules)?;
+        }
+        let mut order = String::new();
+        for (name, bytes) in modules {
+            fs::write(to.join(&name), bytes)?;
+            order.push_str(&name);
+            order.push('\n');
+        }
+        fs::write(to.join(format!("order.{kind}")), order)?;
     }
-    fs::write(to.join("order"), order)?;
     Ok(())
 }
 

@@ -1,16 +1,19 @@
-//! The lab: tbrdma's RoCEv2 against the Linux kernel's own, `rdma_rxe`, in a virtual machine that needs nothing installed.
+//! The lab: virtual machines that need nothing installed. In one, tbrdma's RoCEv2 meets the Linux kernel's own, `rdma_rxe`; in two others our programs
+//! take a PCI memory window, with each other and with a process here.
 //!
 //! | file | what |
 //! |---|---|
 //! | `cache` | Debian packages, unpacked into a folder |
 //! | `kernel`, `initramfs` | what the guest starts from |
 //! | `guest`, `guest/init` | the running virtual machine, and how it takes orders |
+//! | `monitor` | its qemu, which adds and removes devices |
 //! | `party` | one side of a connection, whichever it is |
 //! | `verbs`, `guest/verbs.c` | the guest's rxe as a party |
 //! | `wire` | our transport as a party, with the lab as the wire: no root |
 //! | `device` | the library as a party, over a tap |
 //! | `programs` | our own programs, for the guest and for here |
 //! | `exchange` | how the programs of ibverbs-utils get to know each other |
+//! | `pci`, `guest/vfio.c` | guests with a PCI memory window, and what is there before we take it |
 //! | `checks` | what must hold |
 //! | `modes` | how a guest and our side are connected |
 
@@ -25,7 +28,9 @@ mod guest;
 mod initramfs;
 mod kernel;
 mod modes;
+mod monitor;
 mod party;
+mod pci;
 mod programs;
 mod verbs;
 mod wire;
@@ -36,7 +41,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 use tbrdma_kit::Report;
 
-/// Runs tbrdma against the Linux kernel's rdma_rxe in a virtual machine.
+/// Runs tbrdma in virtual machines: against the Linux kernel's rdma_rxe, and over a PCI memory window.
 #[derive(Parser)]
 #[command(name = "lab")]
 struct Arguments {
@@ -65,6 +70,8 @@ enum Mode {
     Wire,
     /// The library's `udp` device at a tap in a network namespace.
     Tap,
+    /// A PCI memory window (ivshmem), which guests take through vfio-pci behind an IOMMU; needs no root.
+    Pci,
 }
 
 fn main() -> ExitCode {
@@ -95,7 +102,7 @@ fn main() -> ExitCode {
         }
         return report.finish();
     }
-    for (this, prefix) in [(Mode::Wire, "wire: "), (Mode::Tap, "tap: ")] {
+    for (this, prefix) in [(Mode::Wire, "wire: "), (Mode::Tap, "tap: "), (Mode::Pci, "pci: ")] {
         if mode.is_some_and(|mode| mode != this) {
             continue;
         }
@@ -103,6 +110,7 @@ fn main() -> ExitCode {
         let result = match this {
             Mode::Wire => modes::wire(&mut report, verbose),
             Mode::Tap => modes::tap(&mut report),
+            Mode::Pci => modes::pci(&mut report, verbose),
         };
         if let Err(error) = result {
             report.always("all of it", || Err(error));

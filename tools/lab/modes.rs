@@ -1,14 +1,14 @@
-//! The two ways in which our side and the guest are connected.
+//! The ways in which our side and the guest are connected.
 
 use crate::bench::{Bench, Control, Ours};
 use crate::cache::Cache;
 use crate::device::Device;
-use crate::guest::{Guest, Outcome};
+use crate::guest::{Guest, Machine, Outcome};
 use crate::programs::Programs;
 use crate::verbs::Verbs;
 use crate::wire::Wire;
 use crate::wire::frame::{GUEST_MAC, OUR_V4, OUR_V6};
-use crate::{checks, initramfs};
+use crate::{checks, initramfs, pci};
 use anyhow::{Context, Result, ensure};
 use nix::sched::CloneFlags;
 use std::fs::{self, File};
@@ -53,6 +53,17 @@ pub(crate) fn agreement(report: &mut Report, verbose: bool) -> Result<()> {
     Ok(())
 }
 
+/// All checks of a PCI memory window.
+pub(crate) fn pci(report: &mut Report, verbose: bool) -> Result<()> {
+    let bench = pci::Bench::start(verbose)?;
+    let [first, second] = [&bench.first, &bench.second].map(|station| station.guest.boot.as_secs_f64());
+    println!(
+        "lab: two guests are up after {first:.1} s and {second:.1} s, with a window between them and us"
+    );
+    checks::pci::run(bench, report);
+    Ok(())
+}
+
 /// Runs commands in a guest, one after the other, and shows what they say. Whether all ended with 0.
 pub(crate) fn commands(commands: &[String], verbose: bool) -> Result<bool> {
     let bench = wired(verbose)?;
@@ -88,7 +99,7 @@ fn wired(verbose: bool) -> Result<Bench> {
         "-device".into(),
         "virtio-net-pci,netdev=control,romfile=".into(),
     ];
-    let guest = Guest::start(&cache, initramfs, &network, &format!("lab.mtu={MTU} lab.control=1"), verbose)?;
+    let guest = Guest::start(&cache, initramfs, &machine(network.into(), " lab.control=eth1"), verbose)?;
     println!("lab: a guest is up after {:.1} s, with us as its wire", guest.boot.as_secs_f64());
     let control = Control {
         listen: Ipv4Addr::LOCALHOST.into(),
@@ -98,6 +109,12 @@ fn wired(verbose: bool) -> Result<Bench> {
     let verbs = Verbs::start(&guest, &control.listener()?, &control.host)?;
     let wire = Wire::start(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, guests)))?;
     Ok(Bench { guest, verbs, ours: Ours::Wire(Box::new(wire)), control, programs, cache })
+}
+
+/// A guest with an rxe, at a network like this.
+fn machine(devices: Vec<String>, append: &str) -> Machine {
+    let append = format!("lab.kind=rxe lab.mtu={MTU}{append}");
+    Machine { name: "rxe", kind: "pc", memory_mib: 1024, devices, append }
 }
 
 fn nic(netdev: &str) -> String {
@@ -166,13 +183,8 @@ pub(crate) fn in_namespace(report: &mut Report, capture: Option<&Path>, verbose:
         nic("roce"),
     ];
     let programs = Programs::find();
-    let guest = Guest::start(
-        &cache,
-        initramfs::build(&cache, &programs)?,
-        &network,
-        &format!("lab.mtu={MTU}"),
-        verbose,
-    )?;
+    let initramfs = initramfs::build(&cache, &programs)?;
+    let guest = Guest::start(&cache, initramfs, &machine(network.into(), ""), verbose)?;
     println!("lab: a guest is up after {:.1} s, at a tap in a network namespace", guest.boot.as_secs_f64());
     let control = Control {
         listen: OUR_V4.into(),

@@ -1,11 +1,11 @@
-//! `cargo xtask lab`: our stack against the Linux kernel's rdma_rxe. The lab is a program of its own (`tools/lab`), so that the other chores
-//! need not wait until it and the library are built. It runs unoptimised: with overflow checks, and soon built.
+//! `cargo xtask lab`: our stack in virtual machines, against the Linux kernel's rdma_rxe and over a PCI memory window. The lab is a program of its
+//! own (`tools/lab`), so that the other chores need not wait until it and the library are built. It runs unoptimised: with overflow checks, and soon built.
 
 use crate::cargo::{RUN, build, chore};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs our stack against the Linux kernel's rdma_rxe in a virtual machine; `cargo xtask lab --help` says more.
+/// Runs our stack in virtual machines, against the Linux kernel's rdma_rxe and over a PCI memory window; `cargo xtask lab --help` says more.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {

@@ -5,6 +5,7 @@ pub(crate) mod conformance;
 pub(crate) mod faults;
 pub(crate) mod operations;
 pub(crate) mod own;
+pub(crate) mod pci;
 pub(crate) mod perftest;
 pub(crate) mod pingpong;
 pub(crate) mod refusals;
