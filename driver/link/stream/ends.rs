@@ -1,4 +1,9 @@
 //! A stream, of whatever kind.
+//!
+//! It is read and written by plain calls, and not through io_uring. Measured on two cores over a Unix socket, polling, 64 bytes there and back, half the
+//! median: 2.0 us by `recv` and `send`, 3.1 us with receives through a ring of DEFER_TASKRUN and SINGLE_ISSUER, the quickest kind (the `udp` link's table
+//! says the same). A ring saves a thread that waits the call; one that polls asks the kernel at each look anyway, and a ring answers in two steps. Registered
+//! buffers save pinning pages, which a copy between sockets does not do.
 
 use super::standin::StandIn;
 use super::watch::Watch;
