@@ -166,8 +166,7 @@ fn explain(error: io::Error, path: PathBuf, dev: &Path, group: u32) -> Refusal {
         },
         Errno::EACCES | Errno::EPERM => Refusal::Permission {
             advice: format!(
-                "as root, chown $USER /dev/vfio/{group} (a udev rule does it at each boot: SUBSYSTEM==\"vfio\", OWNER=\"you\"), and allow \
-                 enough locked memory (ulimit -l); a container needs --device /dev/vfio/vfio --device /dev/vfio/{group}"
+                "as root, chown $USER /dev/vfio/{group} (a udev rule does it at each boot: SUBSYSTEM==\"vfio\", OWNER=\"you\"); a container needs --device /dev/vfio/vfio --device /dev/vfio/{group}"
             ),
             path,
         },
