@@ -14,6 +14,7 @@ use crate::sync::{AtomicU64, Ordering, fence};
 use crate::sys::mapping::{self, Show};
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::null_mut;
@@ -95,7 +96,8 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Guard {
-    /// Puts the pages that have a byte of a range under the guard.
+    /// Puts the pages that have a byte of a range under the guard. The calling thread, and those that it starts later, no longer hold SIGBUS back: where that
+    /// is held back, the kernel ends the process in spite of all handlers.
     ///
     /// # Errors
     /// There are too many of them, or the system refuses the handler.
@@ -114,6 +116,9 @@ impl Guard {
         let free = TABLE.iter().find(|entry| entry.read().is_none());
         let free =
             free.ok_or_else(|| io::Error::other(format!("more than {MOST} windows in one process")))?;
+        let mut ours = SigSet::empty();
+        ours.add(Signal::SIGBUS);
+        ours.thread_unblock()?;
         free.change(((address - address % page) as u64, end as u64));
         Ok(Self(free))
     }

@@ -139,6 +139,19 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_held_all_signals_back_lives_too() {
+        let own = std::thread::spawn(|| {
+            SigSet::all().thread_block().unwrap();
+            let fd = file(PAGE);
+            let map = Guarded::map(&fd, 0, PAGE).unwrap();
+            ftruncate(&fd, 0).unwrap();
+            let child = std::thread::scope(|scope| scope.spawn(|| map.read_u32(0)).join().unwrap());
+            (child, map.read_u32(4), map.is_lost())
+        });
+        assert_eq!(own.join().unwrap(), (Some(0), Some(0), true));
+    }
+
+    #[test]
     fn what_is_given_back_is_lost_at_once_and_the_file_keeps_what_it_had() {
         let fd = file(PAGE);
         let (map, other) = (Guarded::map(&fd, 0, PAGE).unwrap(), Guarded::map(&fd, 0, PAGE).unwrap());
