@@ -1,16 +1,19 @@
 //! Streams of bytes through descriptors, and how two processes come by one. Nothing here waits.
 
 use super::stream_calls;
+use super::wait::wait_one;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::libc;
 use nix::sys::socket::{
-    self as raw, AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, sockopt,
+    self as raw, AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage,
+    UnixAddr, sockopt,
 };
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, stat};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// Bytes that a socket may hold for its reader: less, and a long message is several calls at either end.
 const SOCKET_BYTES: usize = 1 << 20;
@@ -107,6 +110,31 @@ impl Duct {
             match result {
                 Err(Errno::EINTR) => {}
                 result => return Ok(result?),
+            }
+        }
+    }
+
+    /// Before it is closed: what has been written is to arrive. A TCP socket that is closed with something unread takes back what is still on its
+    /// way, so the other end is told first that no more comes, and gets a moment to close its own.
+    pub(crate) fn finish(&self, bound: Duration) {
+        if self.is_local
+            || !self.output_is_socket
+            || raw::shutdown(self.output.as_raw_fd(), Shutdown::Write).is_err()
+        {
+            return;
+        }
+        let end = Instant::now() + bound;
+        let mut unread = [0; 4096];
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.read(&mut unread) {
+                Ok(1..) if !left.is_zero() => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !left.is_zero() => {
+                    if wait_one(self.input.as_fd(), Some(left)).is_err() {
+                        return;
+                    }
+                }
+                _ => return,
             }
         }
     }
@@ -330,7 +358,7 @@ pub(crate) fn open_device(path: &str) -> io::Result<OwnedFd> {
 pub(crate) fn can_be_waited_for(fd: BorrowedFd<'_>) -> bool {
     use nix::poll::{PollFd, PollFlags};
     let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
-    let found = super::poll::poll(&mut polled, Some(std::time::Duration::ZERO));
+    let found = super::poll::poll(&mut polled, Some(Duration::ZERO));
     let [polled] = polled;
     let events = polled.revents().unwrap_or(PollFlags::empty());
     !(found.is_ok_and(|count| count > 0) && events == PollFlags::POLLERR)

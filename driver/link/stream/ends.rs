@@ -10,6 +10,7 @@ use super::watch::Watch;
 use crate::sys::stream::{Duct, can_be_waited_for};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 use tbrdma_proto::stream::Manner;
 
 /// This end of a stream. It is closed when the last who has it lets go.
@@ -55,6 +56,15 @@ impl Ends {
         match &self.kind {
             Kind::Duct(duct) => duct.write(from),
             Kind::StandIn(stand_in) => stand_in.write(from),
+        }
+    }
+
+    /// Before it is closed: what was written is to arrive, if the other end takes it within this time.
+    pub(super) fn finish(&self, bound: Duration) {
+        match &self.kind {
+            Kind::Duct(duct) => duct.finish(bound),
+            // Its end comes behind what was written.
+            Kind::StandIn(_) => {}
         }
     }
 

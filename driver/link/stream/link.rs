@@ -26,6 +26,9 @@ use tbrdma_proto::{Gid, Guid, Mtu, Time};
 const ABSENT: Duration = Duration::from_secs(3);
 const ANOTHER: Duration = Duration::from_secs(1);
 
+/// How long a closed device stays for what it has written.
+const LINGERS: Duration = Duration::from_millis(100);
+
 /// How often a device must be looked at that cannot be waited for.
 const GLANCE: Duration = Duration::from_micros(100);
 
@@ -180,6 +183,16 @@ impl StreamLink {
         };
         let due = tick.map_or(Time::NEVER, |tick| now + tick).min(driving.due());
         self.due.store(due.0, Ordering::Relaxed);
+    }
+}
+
+impl Drop for StreamLink {
+    /// What has been sent is on its way, whether or not its sender is still there: the last acknowledgement, above all.
+    fn drop(&mut self) {
+        self.shared.go_on();
+        if let Stage::Up { ends, .. } = &lock(&self.driving).stage {
+            ends.finish(LINGERS);
+        }
     }
 }
 

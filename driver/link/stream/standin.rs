@@ -153,6 +153,8 @@ impl StandIn {
                 match socket::receive_message(other.as_fd(), &mut *cable.packet, Some(Duration::ZERO)) {
                     Ok((len, _)) => (cable.start, cable.end) = (1, len.max(1)),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    // The other end was closed before it had read everything. That is said once, and what it had written follows.
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset => continue,
                     // Who dies closes too.
                     Err(_) => {
                         cable.packet[0] = CLOSE;

@@ -209,6 +209,28 @@ fn a_peer_that_has_gone_is_noticed_and_another_is_met() {
     }
 }
 
+#[test]
+fn the_last_words_of_a_device_arrive_although_it_has_not_read_all() {
+    for kind in kinds() {
+        let (mut a, mut b) = met(&kind);
+        // The other side has something for it that it will not read.
+        for _ in 0..4 {
+            assert!(a.send(&mut a.train(b.gid(), &[&[1; 2000]])));
+        }
+        assert!(b.send(&mut b.train(a.gid(), &[&[2; 2000], b"farewell"])));
+        let reader = std::thread::spawn(move || {
+            let begun = Instant::now();
+            while a.is_up() {
+                assert!(begun.elapsed() < PATIENCE);
+                a.pass();
+            }
+            a.got.len()
+        });
+        drop(b);
+        assert_eq!(reader.join().unwrap(), 2, "{kind}");
+    }
+}
+
 /// A device over one end of a socket pair; the other end.
 fn given() -> (End, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
