@@ -10,7 +10,7 @@ use crate::cli::{parse_duration, parse_size, seed_of_now, with_port};
 use crate::clock::Source;
 use crate::error::{Error, Result};
 use crate::outputs::OutputFlags;
-use crate::plan::Benchmark;
+use crate::plan::{Benchmark, Transport};
 
 /// How many ranks there are without a wish.
 const DEFAULT_RANKS: usize = 4;
@@ -52,6 +52,7 @@ Examples:
   tbrdma-bench allreduce --ranks 2 --size 16k
   tbrdma-bench allreduce --algorithm ring --size 1M,16M --json ring.json
   tbrdma-bench allreduce --device sim --link 40Gbps,2us
+  tbrdma-bench allreduce --transport uc --profile apple-tb5
   mpirun -n 4 tbrdma-bench allreduce       also torchrun, srun, mlx.launch
   tbrdma-bench allreduce --rank 1 --ranks 2 --coordinator 10.0.0.1   and rank 0
 
@@ -93,6 +94,9 @@ pub struct Flags {
     /// Device to open [default: shm]
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
+    /// Transport service: rc, or of allreduce uc, as on Thunderbolt Macs [default: rc]
+    #[arg(long, value_enum)]
+    pub transport: Option<Transport>,
     /// Bytes in a message or vector, as 64, 4k or 1M; several behind commas are measured one after the other [default: 64k; 4k,64k,1M for allreduce]
     #[arg(long, value_name = "BYTES", value_parser = parse_size, value_delimiter = ',')]
     pub size: Vec<u64>,
@@ -225,6 +229,7 @@ impl Flags {
             seed: self.fault.as_ref().map(|_| self.seed.unwrap_or_else(seed_of_now)),
             timeout_ms: whole(self.timeout()) / 1_000_000,
             algorithm,
+            transport: self.transport.unwrap_or(Transport::Rc),
         };
         plan.validate().map(|()| plan)
     }

@@ -11,7 +11,7 @@ use super::group::Group;
 use super::plan::Plan;
 use crate::affinity;
 use crate::error::{Context, Error, Result, one_line};
-use crate::plan::MAX_DEPTH;
+use crate::plan::{MAX_DEPTH, Transport};
 use crate::watch::{Spins, Watch};
 
 /// The port of every device.
@@ -30,6 +30,7 @@ pub struct Node {
     /// Its profile.
     pub profile: String,
     mtu: Mtu,
+    transport: Transport,
 }
 
 impl Node {
@@ -69,6 +70,7 @@ impl Node {
             name: device.name().to_owned(),
             profile: device.profile().to_string(),
             mtu: port.active_mtu,
+            transport: plan.transport,
             device,
         })
     }
@@ -89,6 +91,7 @@ pub struct Desk {
     spins: Spins,
     crowded: bool,
     mtu: Mtu,
+    transport: Transport,
 }
 
 impl Desk {
@@ -99,7 +102,8 @@ impl Desk {
     pub fn new(node: &Node, group: &Group, entries: u32, crowded: bool) -> Result<Self> {
         let pd = node.device.alloc_pd().context(|| "allocate a protection domain".into())?;
         let cq = node.device.create_cq(entries).context(|| format!("create a CQ of {entries} entries"))?;
-        Ok(Self { pd, cq, watch: group.watch(), spins: Spins::default(), crowded, mtu: node.mtu })
+        let (mtu, transport) = (node.mtu, node.transport);
+        Ok(Self { pd, cq, watch: group.watch(), spins: Spins::default(), crowded, mtu, transport })
     }
 
     /// Takes what completions there are. Where there are none, it looks around, and with more ranks than cores gives its core away.
@@ -148,9 +152,15 @@ pub fn connect(
     let mut pairs = Vec::new();
     for room in rooms {
         let pair = room.map(|room| {
-            let init = QpInit::rc(&desk.cq).max_send_wr(room.sends).max_recv_wr(room.receives);
+            let init = match desk.transport {
+                Transport::Uc => QpInit::uc(&desk.cq),
+                _ => QpInit::rc(&desk.cq),
+            };
+            let init = init.max_send_wr(room.sends).max_recv_wr(room.receives);
             let init = init.max_send_sge(1).max_recv_sge(1).max_inline_data(0);
-            desk.pd.create_qp(init).context(|| "create an RC queue pair".into())
+            desk.pd
+                .create_qp(init)
+                .context(|| format!("create a queue pair of --transport {}", desk.transport))
         });
         pairs.push(pair.transpose()?);
     }

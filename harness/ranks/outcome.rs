@@ -278,6 +278,7 @@ impl Whole {
             profile: first.map(|who| who.profile.clone()).unwrap_or_default(),
             size_bytes: size,
             kind_of_loop: Some("closed".into()),
+            transport: plan.transport,
             floor_missing: Some("what many ranks do to each other has none".into()),
             warmup: told.iter().map(|told| told.warmup).sum(),
             depth: plan.depth,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::allreduce::ELEMENT;
 use crate::cli::Extent;
 use crate::error::{Error, Result};
-use crate::plan::Benchmark;
+use crate::plan::{Benchmark, Transport};
 
 /// Ranks of a group at most: each has a queue pair to each other.
 pub const MOST_RANKS: usize = 64;
@@ -69,6 +69,8 @@ pub struct Plan {
     pub timeout_ms: u64,
     /// Of an allreduce.
     pub algorithm: Option<Algorithm>,
+    /// RC; of an allreduce also UC.
+    pub transport: Transport,
 }
 
 impl Plan {
@@ -102,6 +104,13 @@ impl Plan {
                 self.depth,
                 self.receives,
                 crate::plan::MAX_DEPTH
+            ));
+        }
+        let may_drop = self.transport != Transport::Rc;
+        if may_drop && (self.transport != Transport::Uc || self.benchmark != Benchmark::Allreduce) {
+            return refuse(format!(
+                "--transport {} is not for {}: what nobody has a receive for would be lost. An allreduce, which has receives for all that may come, can use uc",
+                self.transport, self.benchmark
             ));
         }
         if self.receives == 0 {

@@ -115,6 +115,16 @@ fn an_allreduce_sums_and_takes_what_its_steps_take() {
 }
 
 #[test]
+fn an_allreduce_needs_no_more_than_thunderbolt_macs_have() {
+    for algorithm in ["mesh", "ring"] {
+        let value = result(&format!(
+            "allreduce --profile apple-tb5 --transport uc --ranks 3 --size 12k --iters 20 --warmup 5 --algorithm {algorithm}"
+        ));
+        assert_eq!((&value["verified"], &value["transport"]), (&Value::from(true), &Value::from("uc")));
+    }
+}
+
+#[test]
 fn processes_on_one_host_measure_and_leave() {
     let value = result("incast --ranks 3 --size 16k --duration 50ms --warmup 10");
     assert_eq!(value["verified"], true);
@@ -181,6 +191,8 @@ fn what_is_not_possible_is_said_in_one_line() {
         ("incast --size 0", "outside 1 to"),
         ("allreduce --size 6", "at least one for each rank"),
         ("mesh --rank 2 --ranks 2 --coordinator 127.0.0.1", "no rank 2 of 2"),
+        ("mesh --transport uc", "would be lost"),
+        ("allreduce --transport ud", "can use uc"),
         ("mesh --depth 0", "must be 1 to"),
         ("mesh --size 1G", "use a smaller --depth"),
         ("incast --device nonsense", "nonsense"),
