@@ -182,13 +182,15 @@ impl Wire {
                 .and_then(|()| stream.set_write_timeout(Some(NAP)))
                 .and_then(|()| stream.set_read_timeout(Some(NAP))),
             Socket::Udp(socket) => {
-                // The kernel gives what it allows.
-                let _ = setsockopt(socket, sockopt::RcvBuf, &RECEIVE_ROOM);
                 socket.set_nonblocking(spins).and_then(|()| socket.set_read_timeout(Some(NAP)))
             }
         };
         prepared.context(|| "prepare a socket".into())?;
-        Ok(Self { socket, wait })
+        let wire = Self { socket, wait };
+        if let Socket::Udp(_) = wire.socket {
+            wire.widen(RECEIVE_ROOM);
+        }
+        Ok(wire)
     }
 
     /// Sends a message, whole.
@@ -221,6 +223,19 @@ impl Wire {
             }
         }
         Ok(())
+    }
+
+    /// Asks for room for so many bytes under way; the kernel gives what it allows.
+    pub(crate) fn widen(&self, bytes: usize) {
+        let _ = match &self.socket {
+            Socket::Tcp(it) => {
+                setsockopt(it, sockopt::SndBuf, &bytes).and(setsockopt(it, sockopt::RcvBuf, &bytes))
+            }
+            Socket::Unix(it) => {
+                setsockopt(it, sockopt::SndBuf, &bytes).and(setsockopt(it, sockopt::RcvBuf, &bytes))
+            }
+            Socket::Udp(it) => setsockopt(it, sockopt::RcvBuf, &bytes),
+        };
     }
 
     /// Receives what there is of a stream, at least a byte; 0 is its end.

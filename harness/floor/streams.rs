@@ -1,7 +1,8 @@
 //! The floor over a byte stream: what the same two processes do with a plain Unix or TCP socket, waited on as the run waits.
 //!
-//! A *bounce* writes the message's bytes and reads as many back. A *flood* writes messages of the run's size in one direction, from as much memory
-//! into as much memory as the run has, until its time is up and the connection ends; nothing is lost, so the reader's rate is what the socket moves.
+//! A *bounce* writes the message's bytes and reads as many back, waiting as the run waits. A *flood* writes messages of the run's size in one
+//! direction, from as much memory into as much memory as the run has, until its time is up and the connection ends; nothing is lost, so the reader's
+//! rate is what the socket moves. Its calls block, however the run waits, and its buffers are large: that moves most.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ use crate::watch::Watch;
 const WARMUP: u64 = 100;
 /// How long a flood lasts.
 const FLOOD_TIME: Duration = Duration::from_millis(40);
+/// Room for bytes under way in a flood.
+const FLOOD_ROOM: usize = 4 << 20;
 /// How long the other side may take to come.
 const COMES_WITHIN: Duration = Duration::from_secs(5);
 
@@ -63,6 +66,11 @@ impl Way {
         let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
         let at = if self.carrier == Carrier::Unix { Some(std::process::id()) } else { port };
         Ok((meeting, at.ok_or_else(|| Error::Run(format!("{address} has no port")))?))
+    }
+
+    /// The same for a flood.
+    fn of_flood(&self) -> Self {
+        Self { wait: Wait::Event, ..self.clone() }
     }
 
     /// Connects to where the other side listens. Only the number is the other side's choice: neither a path nor a host is.
@@ -140,7 +148,8 @@ pub(super) fn bounce(
 /// The peer went away; a floor that cannot be is only reported to the peer.
 pub fn respond(offer: StreamOffer, local: Option<&Way>, channel: &mut Channel, watch: &Watch) -> Result<()> {
     let refuse = |reason: String| Message::NoFloor { reason };
-    let Some(way) = local else {
+    let flood = local.filter(|_| offer.count == 0).map(Way::of_flood);
+    let Some(way) = flood.as_ref().or(local) else {
         return channel
             .send(&refuse("the responder's device is no stream with a plain socket beside it".into()));
     };
@@ -173,6 +182,7 @@ pub fn respond(offer: StreamOffer, local: Option<&Way>, channel: &mut Channel, w
 fn take_flood(wire: &mut Wire, offer: &StreamOffer, watch: &Watch) -> Result<Message> {
     let span = usize::try_from(offer.span).unwrap_or(usize::MAX).max(offer.size);
     let mut memory = vec![1; span];
+    wire.widen(FLOOD_ROOM);
     let (mut at, mut bytes, mut first, mut last) = (0, 0, None, Instant::now());
     loop {
         let end = (at + offer.size).min(span);
@@ -233,8 +243,9 @@ impl Flood {
         if self.floods.missing.is_some() {
             return Ok(None);
         }
-        let met = meet(channel, timeout, &self.way, self.size, 0, self.span);
+        let met = meet(channel, timeout, &self.way.of_flood(), self.size, 0, self.span);
         let Some(mut wire) = self.floods.met(met)? else { return Ok(None) };
+        wire.widen(FLOOD_ROOM);
         let start = Instant::now();
         let mut messages = self.memory.chunks_exact(self.size).cycle();
         while start.elapsed() < FLOOD_TIME {
