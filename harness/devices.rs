@@ -5,28 +5,42 @@ use std::fmt::Write as _;
 use tbrdma::{DeviceAttr, OpenOptions, PortAttr};
 
 use crate::error::{Context, Error, Result};
+use crate::session::leads_to_one_peer;
 
 const PORT: u8 = 1;
 /// GIDs that are listed for a port at most.
 const MOST_GIDS: u32 = 256;
+
+/// Devices that are there once somebody names them.
+const BY_NAME: &str = "\
+Also by name, each to the one peer that opens its other end:
+\tstream:unix:PATH, stream:unix:@NAME, stream:tcp:HOST:PORT, stream:vsock:CID:PORT
+\tstream:/dev/tbstreamX (tbrdma-bench doctor says how to come by it)
+";
 
 /// Describes all devices, or one.
 ///
 /// # Errors
 /// There is no device of that name, or one could not be asked.
 pub fn list(only: Option<&str>, profile: Option<&str>) -> Result<String> {
-    let found: Vec<_> =
-        tbrdma::devices().into_iter().filter(|device| only.is_none_or(|name| name == device.name)).collect();
+    let found = tbrdma::devices().into_iter().map(|device| (device.name, device.description));
+    let mut found: Vec<_> = found.filter(|(listed, _)| only.is_none_or(|name| name == listed)).collect();
     if let (Some(name), true) = (only, found.is_empty()) {
-        let names: Vec<_> = tbrdma::devices().into_iter().map(|device| device.name).collect();
-        return Err(Error::Usage(format!("--device {name} is not there: there are {}", names.join(", "))));
+        if !leads_to_one_peer(name) {
+            let names: Vec<_> = tbrdma::devices().into_iter().map(|device| device.name).collect();
+            return Err(Error::Usage(format!(
+                "--device {name} is not there: there are {}",
+                names.join(", ")
+            )));
+        }
+        found.push((name.to_owned(), "to the one peer that opens its other end".to_owned()));
     }
     let mut text = String::new();
-    for device in found {
-        let context = open(&device.name, profile).context(|| format!("open device {}", device.name))?;
-        let port = context.query_port(PORT).context(|| format!("query port {PORT} of {}", device.name))?;
-        let _ = writeln!(text, "hca_id:\t{}", device.name);
-        line(&mut text, 1, "description", &device.description);
+    for (name, description) in found {
+        let context = open(&name, profile).context(|| format!("open device {name}"))?;
+        let port = context.query_port(PORT).context(|| format!("query port {PORT} of {name}"))?;
+        let _ = writeln!(text, "hca_id:\t{name}");
+        line(&mut text, 1, "description", &description);
         line(&mut text, 1, "profile", &context.profile().to_string());
         describe_device(&mut text, &context.query_device());
         let _ = writeln!(text, "\t\tport:\t{PORT}");
@@ -40,6 +54,9 @@ pub fn list(only: Option<&str>, profile: Option<&str>) -> Result<String> {
             }
         }
         text.push('\n');
+    }
+    if only.is_none() {
+        text.push_str(BY_NAME);
     }
     Ok(text)
 }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -227,15 +228,13 @@ impl Wire {
 
     /// Asks for room for so many bytes under way; the kernel gives what it allows.
     pub(crate) fn widen(&self, bytes: usize) {
-        let _ = match &self.socket {
-            Socket::Tcp(it) => {
-                setsockopt(it, sockopt::SndBuf, &bytes).and(setsockopt(it, sockopt::RcvBuf, &bytes))
-            }
-            Socket::Unix(it) => {
-                setsockopt(it, sockopt::SndBuf, &bytes).and(setsockopt(it, sockopt::RcvBuf, &bytes))
-            }
-            Socket::Udp(it) => setsockopt(it, sockopt::RcvBuf, &bytes),
+        let fd = match &self.socket {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+            Socket::Udp(socket) => socket.as_fd(),
         };
+        let _ = setsockopt(&fd, sockopt::SndBuf, &bytes);
+        let _ = setsockopt(&fd, sockopt::RcvBuf, &bytes);
     }
 
     /// Receives what there is of a stream, at least a byte; 0 is its end.

@@ -32,6 +32,23 @@ pub enum Role {
     Responder,
 }
 
+/// The name by which the other side of a run opens a device: the same, or of a socket whose name says who listens, the other end's.
+#[must_use]
+pub fn other_end(device: &str) -> String {
+    for (ours, theirs) in [(",listen", ",connect"), (",connect", ",listen")] {
+        if let Some(place) = device.strip_suffix(ours).filter(|place| place.starts_with("stream:")) {
+            return format!("{place}{theirs}");
+        }
+    }
+    device.to_owned()
+}
+
+/// Does a device with this name reach nobody but the one peer at the other end of a stream or a window?
+#[must_use]
+pub fn leads_to_one_peer(device: &str) -> bool {
+    device.starts_with("stream:") || device.starts_with("bar:")
+}
+
 /// An open device which can do what the plan asks.
 pub struct OpenDevice {
     /// The device.
@@ -399,4 +416,21 @@ pub fn message_start(plan: &Plan, slot: usize) -> usize {
 #[must_use]
 pub fn header_bytes(plan: &Plan) -> usize {
     if plan.transport == Transport::Ud { GRH_BYTES } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::other_end;
+
+    #[test]
+    fn who_listens_is_met_by_who_connects() {
+        for (ours, theirs) in [
+            ("stream:unix:@a,listen", "stream:unix:@a,connect"),
+            ("stream:tcp:[::1]:7471,connect", "stream:tcp:[::1]:7471,listen"),
+            ("stream:unix:/tmp/a", "stream:unix:/tmp/a"),
+            ("bar:file:/tmp/a,listen", "bar:file:/tmp/a,listen"),
+        ] {
+            assert_eq!(other_end(ours), theirs);
+        }
+    }
 }

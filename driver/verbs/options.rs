@@ -216,8 +216,13 @@ impl OpenOptions {
             let known: Vec<_> = devices().into_iter().map(|device| device.name).collect();
             Error::NoSuchDevice { name: name.to_owned(), known: known.join(", ") }
         };
-        if let Ok(backend) = name.parse() {
-            return Ok((None, backend));
+        match name.parse::<Backend>() {
+            Ok(backend) => return Ok((None, backend)),
+            // Names of these kinds are nobody else's: what is wrong with one says more than that nobody has it.
+            Err(error) if name.starts_with("stream:") || name.starts_with("bar:") => {
+                return Err(Error::InvalidArgument { call: CALL, reason: error.to_string() });
+            }
+            Err(_) => {}
         }
         if crate::native::has(name) {
             return Ok((Some(name.to_owned()), Backend::Native(name.to_owned())));

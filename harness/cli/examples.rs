@@ -29,6 +29,7 @@ Examples:
   tbrdma-bench pingpong --server        in one shell, and in another:
   tbrdma-bench pingpong --connect 127.0.0.1 --op read
   tbrdma-bench pingpong --device udp:lo RoCEv2, beside plain sockets
+  tbrdma-bench pingpong --device stream:unix:@cable
   tbrdma-bench pingpong --link 64Gbps,5us --capture run.pcapng
   tbrdma-bench pingpong --profile apple-tb5 --transport uc
 
@@ -61,6 +62,7 @@ pub(super) const DEVICES_EXAMPLES: &str = "\
 Examples:
   tbrdma-bench devices
   tbrdma-bench devices --device udp:lo
+  tbrdma-bench devices --device stream:unix:@cable
   tbrdma-bench devices --device shm --profile apple-tb5";
 
 pub(super) const LEDGER_EXAMPLES: &str = "\

@@ -53,9 +53,9 @@ impl Carrier {
         if let Some(name) = device.strip_prefix("stream:") {
             return match streams::Way::of(name, wait) {
                 Some(way) => Self::Stream(way),
-                None => {
-                    Self::Nothing("the device file is the link's alone: no other bytes can pass beside it")
-                }
+                None => Self::Nothing(
+                    "no plain socket goes the way of this stream: a device file is its link's alone",
+                ),
             };
         }
         match device.strip_prefix("bar:") {

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use tbrdma::stream::{StreamAddress, StreamPlace};
+
 use super::{Floods, Miss, pause};
 use crate::control::{Account, Channel, Message, StreamOffer};
 use crate::error::{Error, Result};
@@ -38,13 +40,12 @@ impl Way {
     /// The way beside a stream of this name, without its `stream:`. `None` where there is nothing beside it.
     #[must_use]
     pub fn of(name: &str, wait: Wait) -> Option<Self> {
-        if name.starts_with("unix:") {
-            return Some(Self { carrier: Carrier::Unix, host: String::new(), wait });
-        }
-        let address = name.strip_prefix("tcp:")?;
-        let (host, _) = address.rsplit_once(':')?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Some(Self { carrier: Carrier::Tcp, host, wait })
+        let (carrier, host) = match name.parse::<StreamAddress>().ok()?.place {
+            StreamPlace::Unix(_) => (Carrier::Unix, String::new()),
+            StreamPlace::Tcp { host, .. } => (Carrier::Tcp, host),
+            StreamPlace::Vsock { .. } | StreamPlace::Device(_) | StreamPlace::StandIn(_) => return None,
+        };
+        Some(Self { carrier, host, wait })
     }
 
     /// How a report tells of it.

@@ -34,7 +34,7 @@ use crate::plan::Benchmark;
 use crate::progress::Progress;
 use crate::report;
 use crate::run::{BY_THE_HARNESS, IN_TURNS};
-use crate::{say, signals};
+use crate::{say, session, signals};
 use group::Group;
 use node::Node;
 use outcome::Whole;
@@ -100,6 +100,12 @@ pub fn run(flags: &Flags, benchmark: Benchmark, algorithm: Option<Algorithm>) ->
     let ranks = place.as_ref().map(|place| place.size).or(flags.ranks);
     let mut plan = Flags { ranks, ..flags.clone() }.plan(benchmark, algorithm)?;
     plan.device = device.unwrap_or(plan.device);
+    if plan.ranks > 2 && session::leads_to_one_peer(&plan.device) {
+        return Err(Error::Usage(format!(
+            "--device {} leads to one peer, and {} ranks want a device that reaches all of them: --ranks 2, or shm, or udp:IFACE",
+            plan.device, plan.ranks
+        )));
+    }
     let outputs = Outputs::prepare(&flags.outputs, benchmark)?;
     let own = Own { device: None, clock, quiet: flags.quiet, pins: place.is_none() };
     let node = Node::open(&plan.device, &plan, 0)?;
@@ -170,8 +176,8 @@ pub fn take_part(group: &mut Group, own: &Own, baton: Option<Baton>) -> Result<O
         None => {
             let plan: Plan = group.broadcast("plan", None)?;
             plan.validate()?;
-            let name = own.device.as_deref().unwrap_or(&plan.device);
-            (plan.clone(), Node::open(name, &plan, rank)?)
+            let name = own.device.clone().unwrap_or_else(|| session::other_end(&plan.device));
+            (plan.clone(), Node::open(&name, &plan, rank)?)
         }
     };
     group.set_timeout(plan.timeout());

@@ -292,8 +292,8 @@ pub fn answer(
     timeout: Duration,
 ) -> Result<Account> {
     let known = respond::requests(outline, channel, timeout)?;
-    let name = device.unwrap_or(&outline.plan.device);
-    let open = session::open_device(name, &outline.plan, Role::Responder, capture)?;
+    let name = device.map_or_else(|| session::other_end(&outline.plan.device), str::to_owned);
+    let open = session::open_device(&name, &outline.plan, Role::Responder, capture)?;
     let core = core.or(outline.plan.pin_responder);
     if let Some(core) = core {
         affinity::pin(core)?;

@@ -140,8 +140,8 @@ pub(super) fn respond(channel: &mut Channel, own: &Choices, timeout: Duration) -
         other => return Err(channel.unexpected(&other, "`plan`")),
     };
     plan.validate()?;
-    let device = own.device.as_deref().unwrap_or(&plan.device);
-    let open = session::open(device, &plan, Role::Responder, own.capture.as_deref())?;
+    let device = own.device.clone().unwrap_or_else(|| session::other_end(&plan.device));
+    let open = session::open(&device, &plan, Role::Responder, own.capture.as_deref())?;
     let patience = BETWEEN_BATCHES.max(timeout);
     if plan.threads > 1 {
         let account = respond_in_threads(&open, &plan, channel, patience)?;

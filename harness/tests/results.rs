@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{run, scratch, stderr, stdout};
+use common::{failure, run, scratch, stderr, stdout};
 use serde_json::Value;
 
 fn schema() -> Value {
@@ -100,6 +100,35 @@ fn streams_of_every_operation_on_every_transport() {
                 assert!(result["one_way_ns"].is_null());
             }
         }
+    }
+}
+
+#[test]
+fn devices_of_one_peer_are_measured_beside_what_carries_the_same_bytes_plainly() {
+    let name = |what: &str| format!("stream:unix:@tbrdma-bench-results-{}-{what}", std::process::id());
+    for (arguments, device) in [
+        (&["pingpong"][..], name("a")),
+        (&["bw", "--size", "64k"], name("b,listen")),
+        (&["rate", "--op", "send", "--threads", "2"], name("c,connect")),
+    ] {
+        let result = measured(&[arguments, &["--device", &device]].concat());
+        assert_eq!(result["device"], device);
+        assert_eq!(
+            (&result["errors"], &result["verified"]),
+            (&Value::from(0), &Value::from(true)),
+            "{device}"
+        );
+        assert_eq!(result["floor"]["carrier"], "a plain Unix socket", "{device}");
+        assert!(result["ratio_to_floor"].is_object(), "{device}");
+    }
+    let listed = run(&["devices", "--device", &name("d")]);
+    assert!(stdout(&listed).contains("to the one peer"), "{}", stderr(&listed));
+    for (arguments, device, part) in [
+        (&["incast", "--ranks", "3"][..], name("e"), "leads to one peer, and 3 ranks want"),
+        (&["pingpong"], "stream:carrier-pigeon".into(), "write stream:unix:/PATH"),
+    ] {
+        let (_, line) = failure(&[arguments, &["--device", &device]].concat());
+        assert!(line.contains(&device) && line.contains(part), "{line}");
     }
 }
 
