@@ -44,12 +44,11 @@ pub(crate) mod sync;
 #[allow(unsafe_code)]
 pub(crate) mod ring;
 
+#[allow(unsafe_code)]
+pub(crate) mod bar;
+
 #[cfg(not(loom))]
 mod backoff;
-#[cfg(all(not(loom), tbrdma_linux))]
-#[allow(unsafe_code)]
-#[cfg_attr(not(test), allow(dead_code, reason = "the link that opens windows is not here yet"))]
-mod bar;
 #[cfg(not(loom))]
 mod device;
 #[cfg(not(loom))]

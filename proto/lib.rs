@@ -21,6 +21,7 @@
 //! | [`event`] | what can go wrong, or change, outside any work request? |
 //! | [`limits`] | how large may everything be? |
 //! | [`profile`] | which of those limits does a given device pretend to have? |
+//! | [`bar_link`] | what lies where in a memory window that a peer writes, and who may write when? |
 //! | [`devices`] | which devices is a program given, and how are they cabled? |
 //!
 //! Every public name is also re-exported at the root of the crate.
@@ -40,6 +41,7 @@
 
 mod raw;
 
+pub mod bar_link;
 pub mod devices;
 pub mod event;
 pub mod fault;

@@ -4,6 +4,8 @@
 //! A link may lose packets and may reorder them, as a network does, unless it [promises](Link::promises) more; it never makes any up. None of its
 //! calls waits, but [`reach`](Link::reach) for a moment.
 
+#[cfg_attr(not(tbrdma_linux), path = "portable/bar.rs")]
+pub(crate) mod bar;
 pub(crate) mod capture;
 mod datagram;
 mod fault;
@@ -17,8 +19,7 @@ mod train;
 pub(crate) mod udp;
 
 pub(crate) use datagram::{Datagram, ReceiveScratch};
-pub(crate) use port::Port;
-pub(crate) use port::{LinkState, Promises};
+pub(crate) use port::{LinkState, Port, Promises};
 pub(crate) use train::{Train, TrainRules};
 
 use crate::error::Result;

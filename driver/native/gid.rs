@@ -73,7 +73,7 @@ impl Handle {
             let gid_type = if entry.gid_type == 2 { GidType::RoceV2 } else { GidType::IbOrRoceV1 };
             Entry { index: entry.gid_index, gid: Gid(entry.gid.raw), gid_type, interface: entry.ndev_ifindex }
         };
-        let ours = entries.iter().take(count).filter(|entry| entry.port_num == tbrdma_proto::PORT.into());
+        let ours = entries.iter().take(count).filter(|entry| entry.port_num == u32::from(tbrdma_proto::PORT));
         Some(ours.map(entry).filter(|entry| !entry.gid.is_zero()).collect())
     }
 

@@ -14,6 +14,9 @@ pub(crate) mod epoll;
 /// Event counters which one process rings and another waits for.
 #[cfg_attr(not(tbrdma_linux), path = "portable/eventfd.rs")]
 pub(crate) mod eventfd;
+/// Locks on bytes of a file.
+#[cfg(tbrdma_linux)]
+pub(crate) mod lock_file;
 /// What is mapped where.
 #[cfg_attr(not(tbrdma_linux), path = "portable/mapping.rs")]
 pub(crate) mod mapping;

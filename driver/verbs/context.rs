@@ -35,6 +35,7 @@ pub fn devices() -> Vec<DeviceInfo> {
                 format!("{}, at end {} of cable {}", shm::DESCRIPTION, end.end, end.cable)
             }
             Backend::Udp(interface) => format!("RoCEv2 over UDP on {interface}"),
+            Backend::Bar(place) => format!("RoCEv2 through a memory window, {place}"),
             Backend::Native(device) => format!("RDMA device {device} of this system"),
             Backend::Sim(network) if network.is_empty() => sim::DESCRIPTION.to_owned(),
             Backend::Sim(network) => format!("{}, network {network}", sim::DESCRIPTION),

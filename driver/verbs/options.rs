@@ -4,7 +4,7 @@
 use super::context::{Context, devices};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::link::{self, Link, stream, udp};
+use crate::link::{self, Link, bar, stream, udp};
 use crate::native::NativeDevice;
 use crate::orderly;
 use crate::shm;
@@ -144,6 +144,7 @@ impl OpenOptions {
             }
             Backend::Udp(interface) => Box::new(self.drive(|| udp::open(interface), profile)?),
             Backend::Stream(address) => Box::new(self.drive(|| stream::open(address), profile)?),
+            Backend::Bar(place) => Box::new(self.drive(|| bar::open(place), profile)?),
             Backend::Sim(network) => Box::new(self.simulate(network, profile)?),
         };
         Ok(Context::of(crate::profiled::around(device, name.as_deref())?))

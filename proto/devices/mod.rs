@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `NAME=shm` | processes of this user on this host, through shared memory |
 //! | `NAME=udp:IFACE` | RoCEv2 over UDP on a network interface |
+//! | `NAME=bar:PLACE` | RoCEv2 through a memory window with doorbells: `file:PATH`, `paired:PATH`, or a PCI device's address |
 //! | `NAME=native:DEVICE` | a device of the system's own verbs library |
 //! | `NAME=sim`, `NAME=sim:NETWORK` | RoCEv2 in a simulated network inside this process, in virtual time |
 //! | `NAME=stream:ADDRESS` | RoCEv2 over a byte stream: see [`StreamAddress`] |
@@ -40,6 +41,8 @@ pub enum Backend {
     Shm(Option<CableEnd>),
     /// RoCEv2 over UDP on this network interface.
     Udp(String),
+    /// RoCEv2 through a memory window: `file:` or `paired:` and a path, or the address of a PCI device.
+    Bar(String),
     /// A device of the system's own verbs library, by its name there.
     Native(String),
     /// RoCEv2 in a simulated network of this process, with this name; the empty name is a network like any other.
@@ -60,7 +63,7 @@ pub struct CableEnd {
 impl Backend {
     /// Whether it sends packets, which can be lost, delayed and captured.
     pub const fn has_packets(&self) -> bool {
-        matches!(self, Self::Udp(_) | Self::Sim(_) | Self::Stream(_))
+        matches!(self, Self::Udp(_) | Self::Bar(_) | Self::Sim(_) | Self::Stream(_))
     }
 }
 
@@ -76,6 +79,7 @@ impl fmt::Display for Backend {
             Self::Shm(None) => f.write_str("shm"),
             Self::Shm(Some(end)) => write!(f, "shm@{end}"),
             Self::Udp(interface) => write!(f, "udp:{interface}"),
+            Self::Bar(place) => write!(f, "bar:{place}"),
             Self::Native(device) => write!(f, "native:{device}"),
             Self::Sim(network) if network.is_empty() => f.write_str("sim"),
             Self::Sim(network) => write!(f, "sim:{network}"),

@@ -9,6 +9,8 @@ use crate::stream::StreamAddressError;
 const LONGEST_NAME: usize = 63;
 /// `IFNAMSIZ` without its final zero.
 const LONGEST_INTERFACE: usize = 15;
+/// `PATH_MAX` without its final zero.
+const LONGEST_PLACE: usize = 4095;
 /// Devices of one program: as many as it could make sense of.
 const MOST_DEVICES: usize = 64;
 /// Ranks of a mesh or ring.
@@ -26,8 +28,9 @@ pub struct ParseDevicesError {
     pub expected: &'static str,
 }
 
-const BACKENDS: &str = "[NAME=]shm, [NAME=]udp:IFACE, [NAME=]sim[:NETWORK], [NAME=]stream:ADDRESS, [NAME=]shm@CABLE:0 or :1, mesh:RANK/SIZE[:LABEL]=shm, or ring:RANK/SIZE[:LABEL]=shm";
+const BACKENDS: &str = "[NAME=]shm, [NAME=]udp:IFACE, [NAME=]sim[:NETWORK], [NAME=]stream:ADDRESS, [NAME=]bar:PLACE, [NAME=]shm@CABLE:0 or :1, mesh:RANK/SIZE[:LABEL]=shm, or ring:RANK/SIZE[:LABEL]=shm";
 const STREAMS: &str = "stream:unix:/PATH, stream:unix:@NAME, stream:tcp:HOST:PORT or stream:vsock:CID:PORT, each with ,listen or ,connect behind it if need be, stream:standin:NAME, or stream:/dev/tbstream0";
+const WINDOWS: &str = "bar:file:/path, bar:paired:/path, or the address of a PCI device as in bar:0000:00:04.0; no = and no blanks";
 const NAMES: &str =
     "1 to 63 letters, digits, _, - and ., the first not a dot, no name twice, as in mlx5_0=udp:lo";
 const RANKS: &str = "a rank from 0, a slash, and how many ranks there are, from 2 to 65, as in mesh:0/4=shm";
@@ -114,6 +117,15 @@ impl FromStr for Backend {
         if let Some(address) = text.strip_prefix("stream:") {
             let wrong = |error: StreamAddressError| refuse(error.what, STREAMS);
             return address.parse().map(Self::Stream).map_err(wrong);
+        }
+        if let Some(place) = text.strip_prefix("bar:") {
+            let fits = (1..=LONGEST_PLACE).contains(&place.len())
+                && place.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=');
+            return if fits {
+                Ok(Self::Bar(place.to_owned()))
+            } else {
+                Err(refuse("no memory window", WINDOWS))
+            };
         }
         if let Some(device) = text.strip_prefix("native:").filter(|device| is_name(device)) {
             return Ok(Self::Native(device.to_owned()));
@@ -230,6 +242,7 @@ fn default_name(backend: &Backend, profile: &str, position: usize) -> String {
             let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
             let kind = match backend {
                 Backend::Shm(_) => "shm".to_owned(),
+                Backend::Bar(_) => "bar".to_owned(),
                 Backend::Udp(_) | Backend::Sim(_) | Backend::Native(_) | Backend::Stream(_) => {
                     backend.to_string()
                 }

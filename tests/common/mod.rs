@@ -14,6 +14,7 @@ pub(crate) mod apple;
 pub(crate) mod capture;
 mod clock;
 mod patient;
+pub(crate) mod place;
 mod skip;
 #[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use clock::{Moment, doubt, lost, patience, quiet};
@@ -30,6 +31,11 @@ pub(crate) fn choose(name: &str) {
 /// The device that the tests of this process are about. If nothing was chosen, the name of the binary says it: the software NIC or the simulator where
 /// it begins so, else shared memory.
 pub(crate) fn device() -> &'static str {
+    place::here(chosen())
+}
+
+/// Its name as it was chosen, perhaps with an asterisk for the place of each case.
+pub(crate) fn chosen() -> &'static str {
     DEVICE.get_or_init(|| {
         let binary = std::env::current_exe().unwrap();
         let name = binary.file_name().unwrap().to_string_lossy().into_owned();
@@ -42,6 +48,11 @@ pub(crate) fn device() -> &'static str {
     })
 }
 
+/// Another context of the device.
+pub(crate) fn open() -> Result<Context, tbrdma::Error> {
+    place::open(device())
+}
+
 /// Whether that is shared memory, where what is posted has happened when the call returns.
 pub(crate) fn on_shm() -> bool {
     matches!(device(), "shm" | "native:shm")
@@ -50,8 +61,9 @@ pub(crate) fn on_shm() -> bool {
 /// Whether that is a device of the system's verbs library: it does not tell how many completions wait, numbers no work but what buffers are lent to, and
 /// names windows and regions by objects, so that a key of nothing cannot be posted.
 pub(crate) fn on_native() -> bool {
-    let device = device();
-    !matches!(device, "shm" | "sim") && !device.starts_with("udp:")
+    let device = chosen();
+    !matches!(device, "shm" | "sim")
+        && !["udp:", "bar:", "stream:"].iter().any(|soft| device.starts_with(soft))
 }
 
 /// The way from a queue pair of this context to a peer, from the address that our peers know us by.
@@ -84,7 +96,7 @@ impl Node {
     }
 
     pub(crate) fn with(qp_type: QpType, shape: impl FnOnce(QpInit<'_>) -> QpInit<'_>) -> Self {
-        Self::of(&tbrdma::open(device()).unwrap(), qp_type, shape)
+        Self::of(&open().unwrap(), qp_type, shape)
     }
 
     /// A node of a context that may have others.
@@ -226,12 +238,18 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// A connection that bears with a machine that has other things to do, in packets that the port under test carries.
 pub(crate) fn patient() -> Connection {
     static PATH_MTU: OnceLock<Mtu> = OnceLock::new();
-    let active = PATH_MTU.get_or_init(|| tbrdma::open(device()).unwrap().query_port(1).unwrap().active_mtu);
+    let active = PATH_MTU.get_or_init(|| elsewhere().query_port(1).unwrap().active_mtu);
     let mut connection = patient::patient();
     if active.bytes() < connection.path_mtu.bytes() {
         connection.path_mtu = *active;
     }
     connection
+}
+
+/// A context that the others of this thread need not reach: another end of the device, at another place where there is room for two only.
+pub(crate) fn elsewhere() -> Context {
+    let other = std::thread::spawn(|| (tbrdma::open(device()).unwrap(), place::leave()).0);
+    other.join().unwrap()
 }
 
 /// Two connected nodes, each with its own context, of type "rc" or "uc".
@@ -260,7 +278,7 @@ pub(crate) fn pair_with(
 pub(crate) fn pairs(qp_type: &str, shape: impl Fn(QpInit<'_>) -> QpInit<'_>) -> [(Node, Node); 2] {
     let apart = pair_shaped(qp_type, &shape);
     let qp_type = apart.0.qp.qp_type();
-    let ctx = tbrdma::open(device()).unwrap();
+    let ctx = elsewhere();
     let (mut a, mut b) = (Node::of(&ctx, qp_type, &shape), Node::of(&ctx, qp_type, &shape));
     join(&mut a, &mut b, &patient());
     [apart, (a, b)]

@@ -1,7 +1,7 @@
 //! Runs cases: one by one with a bound in time for the program, or as the tests of a binary of `cargo test`.
 
 use crate::case::Case;
-use crate::common::doubt;
+use crate::common::{doubt, place};
 use crate::target::Target;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,7 @@ fn caught(call: fn()) -> Result<(), String> {
     remember_panics();
     PANIC.set(Some(String::new()));
     let result = panic::catch_unwind(AssertUnwindSafe(call));
+    place::leave();
     let said = PANIC.take().unwrap_or_default();
     result.map_err(|payload| if said.is_empty() { text(payload.as_ref()) } else { said })
 }
@@ -121,6 +122,11 @@ fn text(payload: &(dyn Any + Send)) -> String {
 /// Runs the suite on a device as the tests of a binary: those whose messages nobody sends again after all others, because while these open and close
 /// devices at an address, the kernel loses some.
 pub fn test(device: &str) -> ExitCode {
+    test_some(device, |_| true)
+}
+
+/// The same for those cases alone whose names are wanted.
+pub fn test_some(device: &str, wanted: impl Fn(&str) -> bool) -> ExitCode {
     let target = match Target::choose(device, None) {
         Ok(target) => target,
         Err(error) => {
@@ -134,7 +140,7 @@ pub fn test(device: &str) -> ExitCode {
         arguments.test_threads = Some(1);
     }
     for unacknowledged in [false, true] {
-        let cases = crate::all().filter(|case| case.unacknowledged == unacknowledged);
+        let cases = crate::all().filter(|case| case.unacknowledged == unacknowledged && wanted(&case.name()));
         let conclusion = libtest_mimic::run(&arguments, cases.map(|case| trial(target, case)).collect());
         if conclusion.has_failed() {
             return conclusion.exit_code();

@@ -25,11 +25,11 @@ impl Target {
     /// # Errors
     /// It cannot be opened, there is no declaration of the name given for it, or the process tests another.
     pub fn choose(name: &str, declared: Option<&str>) -> Result<&'static Self> {
-        let ctx = tbrdma::open(name).with_context(|| format!("the device under test, {name}"))?;
         common::choose(name);
+        let ctx = tbrdma::open(common::device()).with_context(|| format!("the device under test, {name}"))?;
         let switches = &ctx.profile().switches;
         let target = Self {
-            name: common::device(),
+            name: common::chosen(),
             attr: ctx.query_device(),
             lid: ctx.query_port(1)?.lid,
             services: [QpType::Rc, QpType::Uc, QpType::Ud].map(|kind| switches.transports.has(kind)),
@@ -41,6 +41,8 @@ impl Target {
                 "nothing is declared of {declared}: see tests/conformance/declared.rs"
             );
         }
+        drop(ctx);
+        common::place::leave();
         Ok(TARGET.get_or_init(|| target))
     }
 

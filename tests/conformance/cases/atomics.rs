@@ -126,7 +126,7 @@ fn unreliable_connections_have_no_reads_and_no_atomics() {
 fn additions_of_several_queue_pairs_are_never_lost() {
     const THREADS: usize = 4;
     const ROUNDS: u64 = 2000;
-    let target = tbrdma::open(common::device()).unwrap();
+    let target = common::open().unwrap();
     let pd = target.alloc_pd().unwrap();
     let mr = pd.alloc(64, all_access()).unwrap();
     let cq = target.create_cq(16).unwrap();
@@ -162,7 +162,7 @@ fn additions_of_several_queue_pairs_are_never_lost() {
 }
 
 fn a_lock_made_of_compare_and_swap_excludes() {
-    let shared = tbrdma::open(common::device()).unwrap();
+    let shared = common::open().unwrap();
     let home = Node::of(&shared, QpType::Rc, |init| init);
     let mut responders = Vec::new();
     let threads: Vec<_> = (0..3_u64)

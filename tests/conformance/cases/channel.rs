@@ -188,7 +188,7 @@ fn a_queue_without_a_channel_cannot_be_armed() {
     let a = Node::new(QpType::Rc);
     let error = a.cq.req_notify(false).unwrap_err();
     assert!(matches!(error, Error::InvalidArgument { call: "req_notify_cq", .. }), "{error}");
-    let other = tbrdma::open(common::device()).unwrap();
+    let other = common::open().unwrap();
     let channel = other.create_comp_channel().unwrap();
     let error = a.ctx.create_cq_on(16, &channel).unwrap_err();
     assert!(error.to_string().contains("another context"), "{error}");
@@ -216,8 +216,8 @@ fn sleep_until_completion(
 /// One thread sends whenever it is told to, the other sleeps for the message: thousands of times, the two racing.
 fn race(same_context: bool, solicited: bool) {
     const ROUNDS: u64 = 5000;
-    let ctx = tbrdma::open(common::device()).unwrap();
-    let other = if same_context { ctx.clone() } else { tbrdma::open(common::device()).unwrap() };
+    let ctx = common::open().unwrap();
+    let other = if same_context { ctx.clone() } else { common::open().unwrap() };
     let (mut a, mut b) = (Node::of(&ctx, QpType::Rc, |init| init), Node::of(&other, QpType::Rc, |init| init));
     let channel = ctx.create_comp_channel().unwrap();
     a.cq = ctx.create_cq_on(64, &channel).unwrap();
@@ -283,7 +283,7 @@ fn several(
 }
 
 fn a_channel_tells_which_of_its_queues_has_an_event() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let (channel, cqs, mut qps, mut peers) = several(&ctx, 4);
     for cq in &cqs {
         cq.req_notify(false).unwrap();
@@ -305,7 +305,7 @@ fn a_channel_tells_which_of_its_queues_has_an_event() {
 }
 
 fn a_busy_queue_does_not_hide_the_others_of_its_channel() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let (channel, cqs, mut qps, mut peers) = several(&ctx, 3);
     for qp in &mut qps {
         qp.post_recv(|rq| _ = rq.recv_nothing()).unwrap();
@@ -332,7 +332,7 @@ fn a_busy_queue_does_not_hide_the_others_of_its_channel() {
 }
 
 fn a_dropped_queue_leaves_its_channel_working() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let (channel, mut cqs, mut qps, mut peers) = several(&ctx, 2);
     for cq in &cqs {
         cq.req_notify(false).unwrap();

@@ -25,7 +25,7 @@ cases! {
 }
 
 fn sends_and_receives_may_complete_into_different_queues() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let (send_cq, recv_cq) = (ctx.create_cq(16).unwrap(), ctx.create_cq(16).unwrap());
     let mut a = Node::of(&ctx, QpType::Rc, |init| init);
     a.qp = a.pd.create_qp(QpInit::rc(&send_cq).recv_cq(&recv_cq)).unwrap();

@@ -295,7 +295,7 @@ fn datagram_queue_pairs_flush_their_receives_too() {
 }
 
 fn two_completion_queues_flush_their_own_half() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let pd = ctx.alloc_pd().unwrap();
     let (send_cq, recv_cq) = (ctx.create_cq(64).unwrap(), ctx.create_cq(64).unwrap());
     let mut qp = pd.create_qp(QpInit::rc(&send_cq).recv_cq(&recv_cq)).unwrap();

@@ -94,8 +94,8 @@ fn exchange(same_context: bool) {
         with.rnr_retry = 7;
         with.min_rnr_timer = 1;
     });
-    let ctx = tbrdma::open(common::device()).unwrap();
-    let other = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
+    let other = common::open().unwrap();
     let make = |ctx: &tbrdma::Context| {
         let node = Node::of(ctx, QpType::Rc, |init| init);
         let recv_cq = ctx.create_cq(64).unwrap();

@@ -42,7 +42,7 @@ fn expect_limit(error: &Error, most: u32) {
 }
 
 fn as_many_objects_as_the_device_says_can_be_made_and_made_again() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let attr = ctx.query_device();
     for _ in 0..2 {
         let (pds, error) = exhaust(|| ctx.alloc_pd(), attr.max_pd);
@@ -61,7 +61,7 @@ fn as_many_objects_as_the_device_says_can_be_made_and_made_again() {
 }
 
 fn as_many_queue_pairs_as_the_device_says_can_be_made_and_made_again() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let most = ctx.query_device().max_qp;
     let pd = ctx.alloc_pd().unwrap();
     let cqs: Vec<_> = (0..64).map(|_| ctx.create_cq(1).unwrap()).collect();
@@ -86,7 +86,7 @@ fn as_many_queue_pairs_as_the_device_says_can_be_made_and_made_again() {
 }
 
 fn as_many_regions_as_the_device_says_can_be_registered() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let most = ctx.query_device().max_mr;
     let pd = ctx.alloc_pd().unwrap();
     for _ in 0..2 {
@@ -176,7 +176,7 @@ fn queue_pairs_of_no_size_are_granted_the_smallest_there_is() {
 
 fn sizes_of_a_receive_queue_mean_nothing_beside_a_shared_one() {
     {
-        let ctx = tbrdma::open(common::device()).unwrap();
+        let ctx = common::open().unwrap();
         let pd = ctx.alloc_pd().unwrap();
         let cq = ctx.create_cq(1).unwrap();
         let srq = pd.create_srq(1, 1).unwrap();

@@ -123,7 +123,7 @@ fn thousands_of_messages_to_itself() {
 }
 
 fn two_queue_pairs_on_one_completion_queue_answer_each_other() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let (mut a, mut b) = (Node::of(&ctx, QpType::Rc, |init| init), Node::of(&ctx, QpType::Rc, |init| init));
     b.qp = b.pd.create_qp(QpInit::rc(&a.cq)).unwrap();
     join(&mut a, &mut b, &common::patient());

@@ -181,7 +181,7 @@ fn a_deregistered_region_is_refused_and_its_key_does_not_come_back_soon() {
 }
 
 fn no_key_is_used_twice_in_tens_of_thousands_of_registrations() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let pd = ctx.alloc_pd().unwrap();
     let mut keys = HashSet::new();
     // More than the table has entries, so that they are used again.
@@ -333,7 +333,7 @@ fn a_receive_is_checked_against_what_is_used_of_it() {
 }
 
 fn the_survivors_of_a_violation_are_all_other_queue_pairs() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let (mut a, mut b) = (Node::new(QpType::Rc), Node::of(&ctx, QpType::Rc, |init| init));
     let (mut c, mut d) = (Node::of(&a.ctx, QpType::Rc, |init| init), Node::of(&ctx, QpType::Rc, |init| init));
     // The same completion queue, the same protection domain.
@@ -355,7 +355,7 @@ fn the_survivors_of_a_violation_are_all_other_queue_pairs() {
 }
 
 fn access_flags_that_contradict_each_other_are_refused() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let pd = ctx.alloc_pd().unwrap();
     for access in [Access::REMOTE_WRITE, Access::REMOTE_ATOMIC, Access::from_bits_retain(1 << 15)] {
         let error = pd.alloc(4096, access).unwrap_err();

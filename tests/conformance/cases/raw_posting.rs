@@ -35,7 +35,7 @@ fn entries(slices: &[tbrdma::MrSlice]) -> Vec<Sge> {
 }
 
 fn a_list_in_steps_is_posted_once() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let (pd, cq) = (ctx.alloc_pd().unwrap(), ctx.create_cq(16).unwrap());
     let mr = pd.alloc(4096, Access::LOCAL_WRITE).unwrap();
     let mut qp = pd.create_qp(QpInit::rc(&cq)).unwrap();
@@ -75,7 +75,7 @@ fn a_list_in_steps_is_posted_once() {
 }
 
 fn state_changes_through_the_control_only_with_its_own_halves() {
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let (pd, cq) = (ctx.alloc_pd().unwrap(), ctx.create_cq(16).unwrap());
     let (a, b) = (pd.create_qp(QpInit::rc(&cq)).unwrap(), pd.create_qp(QpInit::rc(&cq)).unwrap());
     let (mut sends, mut receives, control) = a.into_parts();

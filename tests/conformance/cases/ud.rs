@@ -60,7 +60,7 @@ fn send(from: &mut Node, ah: &AddressHandle, qpn: Qpn, qkey: u32, id: u64, bytes
 
 fn a_datagram_arrives_behind_a_global_route_header() {
     let _alone = alone();
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let gids = (0..ctx.query_port(1).unwrap().gid_tbl_len).map(|index| ctx.query_gid(1, index).unwrap());
     for (index, _) in gids.enumerate().filter(|(_, gid)| !gid.is_zero()) {
         arrives_behind_a_header(index as u8);
@@ -368,7 +368,7 @@ fn handles_lead_where_they_were_made_to_lead_however_many_there_have_been() {
 fn many_destinations_are_served_from_one_queue_pair() {
     let _alone = alone();
     let mut a = node();
-    let ctx = tbrdma::open(common::device()).unwrap();
+    let ctx = common::open().unwrap();
     let mut receivers: Vec<_> = (0..40)
         .map(|_| {
             let mut receiver = Node::of(&ctx, QpType::Ud, |init| init);

@@ -293,7 +293,7 @@ pub(crate) fn pair_with(qp_type: &str, shape: Shape, with: &Connection) -> (Node
 pub(crate) fn pairs(qp_type: &str, shape: Shape) -> Vec<(Node, FarNode)> {
     let mut all = vec![pair_shaped(qp_type, shape)];
     if !is_elsewhere() {
-        let ctx = tbrdma::open(common::device()).unwrap();
+        let ctx = common::open().unwrap();
         let mut near = Node::of(&ctx, kind(qp_type), |init| shape.of(init));
         let far = FarNode::new(kind(qp_type), shape, Some(&ctx));
         join(&mut near, &far, &patient());

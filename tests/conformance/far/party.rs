@@ -37,7 +37,7 @@ impl Party {
         let qp_type = QpType::from_raw(qp_type).ok_or_else(|| format!("no queue pair type {qp_type}"))?;
         let node = match ctx {
             Some(ctx) => Node::of(ctx, qp_type, shape),
-            None => Node::of(&tbrdma::open(common::device()).map_err(why)?, qp_type, shape),
+            None => Node::of(&common::open().map_err(why)?, qp_type, shape),
         };
         let answer = Answer::Opened {
             address: node.qp.address().to_string(),
