@@ -147,7 +147,7 @@ impl Run {
 
     fn handle(&mut self, packet: Packet<'_>) {
         self.begin();
-        let incoming = Incoming { packet, grh: &[7; 40], congestion: false };
+        let incoming = Incoming { packet: &packet, grh: &[7; 40], congestion: false };
         self.qp.handle_packet(self.now, &incoming, &mut self.world);
         self.settle(packet.payload);
     }

@@ -17,12 +17,12 @@ use crate::ring::layout::SEGMENT_SIZES;
 use crate::sim::{Network, Node};
 use crate::slots::Slots;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sys::clock::monotonic_nanos;
 use crate::sys::random;
 use crate::verbs::event::EventQueue;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
-use std::time::Instant;
 use tbrdma_proto::fault::Random;
 use tbrdma_proto::transport::Counters;
 use tbrdma_proto::{Guid, Lids, LinkLayer, Profile, Region, RegionTable, Time, limits};
@@ -111,8 +111,14 @@ pub(crate) struct Core {
 
 /// What a device goes by: the machine's time and numbers nobody can guess, or a simulated network's time and a seed.
 enum Clock {
-    Real { origin: Instant },
-    Simulated { network: Arc<Network>, random: Mutex<Random> },
+    Real {
+        /// When it was opened, by the system's clock.
+        origin: u64,
+    },
+    Simulated {
+        network: Arc<Network>,
+        random: Mutex<Random>,
+    },
 }
 
 /// What makes a device one of a simulated network.
@@ -141,7 +147,7 @@ impl Core {
         let service = Service::new(&*link).map_err(os("descriptors to wake and be woken by"))?;
         let mut profile = profile;
         let clock = match simulation {
-            None => Clock::Real { origin: Instant::now() },
+            None => Clock::Real { origin: monotonic_nanos() },
             Some(Simulation { network, random }) => Clock::Simulated { network, random: Mutex::new(random) },
         };
         let number = match &clock {
@@ -197,7 +203,7 @@ impl Core {
     #[inline]
     pub(crate) fn now(&self) -> Time {
         match &self.clock {
-            Clock::Real { origin } => Time::ZERO + origin.elapsed(),
+            Clock::Real { origin } => Time(monotonic_nanos().saturating_sub(*origin)),
             Clock::Simulated { network, .. } => network.now(),
         }
     }

@@ -198,7 +198,7 @@ impl Core {
                 grh = &header;
             }
         }
-        let incoming = Incoming { packet, grh, congestion: datagram.congestion() };
+        let incoming = Incoming { packet: &packet, grh, congestion: datagram.congestion() };
         inner.qp.handle_packet(now, &incoming, &mut qp.host(&mut inner.taken));
         qp.carry_out(inner, packet.payload);
         Ok(qpn)

@@ -20,6 +20,12 @@ impl SoftQp {
     /// Does what the transport has decided, in order. `payload` is that of the packet being handled.
     #[inline]
     pub(crate) fn carry_out(&self, inner: &mut Inner, payload: &[u8]) {
+        if inner.qp.has_actions() {
+            self.carry_out_all(inner, payload);
+        }
+    }
+
+    fn carry_out_all(&self, inner: &mut Inner, payload: &[u8]) {
         while let Some(action) = inner.qp.poll_action() {
             match action {
                 Action::Place { key, addr, offset, len } => {

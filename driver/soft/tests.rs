@@ -88,7 +88,7 @@ fn never() -> Connection {
 #[test]
 fn who_has_no_room_waits_and_loses_nothing() {
     // Less room than a train has packets, and far less than a window.
-    for room in [1, 3, 20] {
+    for room in [1, 3, 7] {
         let (mut a, b, _plug) = pair(room, &never());
         let pattern: Vec<u8> = (0..MEMORY).map(|at| (at / 7 + at / PACKET) as u8).collect();
         a.mr.write(0, &pattern);
@@ -162,10 +162,9 @@ fn a_port_that_was_down_is_an_event_and_what_was_lost_goes_again_at_once() {
 
 #[test]
 fn connections_to_a_peer_that_is_gone_end_and_those_to_the_next_begin() {
-    let with = Connection { timeout: 10, retry_cnt: 2, ..Connection::default() };
-    let (mut a, mut b, plug) = pair(64, &with);
-    a.write(1, &b, 0, PACKET);
-    assert_eq!(a.one().status, WcStatus::Success);
+    // Nobody answers that one, so it need not wait for long.
+    let doomed = Connection { timeout: 10, retry_cnt: 2, ..Connection::default() };
+    let (mut a, mut b, plug) = pair(64, &doomed);
     // The peer's process is gone, and another begins, with an address of its own.
     drop(b);
     b = Node::new(plug.replace(1).device());
@@ -175,7 +174,7 @@ fn connections_to_a_peer_that_is_gone_end_and_those_to_the_next_begin() {
     assert_eq!((wc.wr_id, wc.status), (2, WcStatus::RetryExcErr));
     assert_eq!(a.qp.state(), QpState::Err);
     let mut next = Node::new(a.ctx.clone());
-    join(&mut next, &mut b, &with);
+    join(&mut next, &mut b, &never());
     next.write(3, &b, 0, PACKET);
     assert_eq!(next.one().status, WcStatus::Success);
 }

@@ -3,6 +3,8 @@
 /// When a process began, which tells it from a later one of its number.
 #[cfg_attr(not(tbrdma_linux), path = "portable/birth.rs")]
 pub(crate) mod birth;
+/// The monotonic clock.
+pub(crate) mod clock;
 /// The processor's counter of time.
 pub(crate) mod counter;
 /// Local datagrams between names.

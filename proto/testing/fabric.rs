@@ -351,7 +351,7 @@ impl Fabric {
         let grh = IpHeader::of_flow(&flow, 0, bytes.len() as u16).grh();
         let congestion =
             !self.marks.is_never() && self.marks.parts() as u64 > self.dice.below(Chance::WHOLE.into());
-        let incoming = Incoming { packet, grh: &grh, congestion };
+        let incoming = Incoming { packet: &packet, grh: &grh, congestion };
         self.with(to, qpn, payload, |now, qp, view| qp.handle_packet(now, &incoming, view));
         self.pump(to, qpn);
         Ok(())

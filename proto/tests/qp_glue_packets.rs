@@ -68,7 +68,7 @@ fn marks_are_counted_and_told_to_the_sender_now_and_then() {
     let mut rig = Rig::rc();
     let take = |rig: &mut Rig, index| {
         let packet = Packet { headers: write_of_nothing(index), payload: &[] };
-        let incoming = Incoming { packet, grh: &[0; 40], congestion: true };
+        let incoming = Incoming { packet: &packet, grh: &[0; 40], congestion: true };
         rig.qp.handle_packet(rig.now, &incoming, &mut rig.host);
         let sent = rig.sent();
         sent.iter().filter(|transmit| transmit.headers.bth.opcode == P::Cnp).copied().collect::<Vec<_>>()

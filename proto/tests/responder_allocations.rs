@@ -18,7 +18,7 @@ fn handle(side: &mut Side, opcode: PacketOpcode, psn: Psn, mr: Mr, payload: &[u8
     headers.reth = Some(Reth { addr: mr.addr, rkey: mr.key, length });
     headers.atomic_eth = Some(AtomicEth { addr: mr.addr, rkey: mr.key, swap_add: 1, compare: 0 });
     headers.imm = Some(1);
-    let incoming = Incoming { packet: Packet { headers, payload }, grh: &[0; GRH], congestion: false };
+    let incoming = Incoming { packet: &Packet { headers, payload }, grh: &[0; GRH], congestion: false };
     side.qp.handle_packet(Time::ZERO, &incoming, &mut side.world);
     while let Some(action) = side.qp.poll_action() {
         if let Action::Atomic { .. } = action {

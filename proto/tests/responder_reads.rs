@@ -353,7 +353,7 @@ fn a_read_is_not_confused_with_one_of_the_same_number_a_lap_ago() {
     for _ in 1..1 << 24 {
         headers.bth.psn = side.psn;
         let packet = wire::Packet { headers, payload: &[] };
-        let incoming = Incoming { packet, grh: &[0; 40], congestion: false };
+        let incoming = Incoming { packet: &packet, grh: &[0; 40], congestion: false };
         side.qp.handle_packet(Time::ZERO, &incoming, &mut side.world);
         side.psn = side.psn.next();
     }

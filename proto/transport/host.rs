@@ -66,7 +66,7 @@ pub struct Receive {
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming<'a> {
     /// The packet, its iCRC verified.
-    pub packet: crate::wire::Packet<'a>,
+    pub packet: &'a crate::wire::Packet<'a>,
     /// The routing header that a datagram's receiver gets in front of the payload: for IPv6 the header itself, for IPv4
     /// 20 zero bytes and the header (RoCEv2 annex A17.4.5).
     pub grh: &'a [u8; GRH_BYTES],

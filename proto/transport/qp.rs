@@ -321,6 +321,12 @@ impl Qp {
         self.responder.atomic_done(old);
     }
 
+    /// Whether [`poll_action`](Self::poll_action) has something: a quick look.
+    #[inline]
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty() || self.requester.has_completions()
+    }
+
     /// The next thing to do, or `None` until something else happens.
     #[inline]
     pub fn poll_action(&mut self) -> Option<Action> {
@@ -354,9 +360,10 @@ impl Qp {
             return self.notify_congestion(now);
         }
         if self.turn < BURST {
-            if let Some(transmit) = self.poll_requester(now, host) {
+            let transmit = self.poll_requester(now, host);
+            if transmit.is_some() {
                 self.turn += 1;
-                return Some(transmit);
+                return transmit;
             }
             self.turn = BURST;
         }

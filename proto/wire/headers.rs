@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::bytes::put;
+use super::opcode::{AETH, EXTENDED};
 use super::{
     Aeth, AtomicAckEth, AtomicEth, Bth, CNP_RESERVED_BYTES, Deth, Ieth, ImmDt, PacketOpcode, Reth, Service,
     WireError,
@@ -40,6 +41,15 @@ impl PacketOpcode {
     /// Bytes of the headers of a packet with this opcode, base header included: a multiple of 4.
     #[inline]
     pub const fn header_bytes(self) -> usize {
+        match self.flags() & EXTENDED {
+            0 => Bth::BYTES,
+            AETH => Bth::BYTES + Aeth::BYTES,
+            _ => self.bytes_of_headers(),
+        }
+    }
+
+    /// Their sum, by one look at each.
+    const fn bytes_of_headers(self) -> usize {
         const fn of(present: bool, bytes: usize) -> usize {
             if present { bytes } else { 0 }
         }
@@ -89,6 +99,15 @@ impl Headers {
     pub fn encode(&self, out: &mut [u8; MAX_HEADER_BYTES]) -> usize {
         let opcode = self.bth.opcode;
         let mut rest = put(out, &self.bth.to_bytes());
+        match opcode.flags() & EXTENDED {
+            // Most packets by far.
+            0 => return Bth::BYTES,
+            AETH => {
+                put(rest, &self.aeth.map_or([0; Aeth::BYTES], |aeth| aeth.to_bytes()));
+                return Bth::BYTES + Aeth::BYTES;
+            }
+            _ => {}
+        }
         if opcode.has_deth() {
             rest = put(rest, &self.deth.unwrap_or_default().to_bytes());
         }
@@ -126,6 +145,9 @@ impl Headers {
         let (bth, rest) = bytes.split_first_chunk().ok_or_else(|| short(Bth::BYTES))?;
         let mut headers = Self::new(Bth::from_bytes(bth)?);
         let opcode = headers.bth.opcode;
+        if opcode.flags() & EXTENDED == 0 {
+            return Ok((headers, rest));
+        }
         let mut reader = Reader(rest);
         let whole = || short(opcode.header_bytes());
         if opcode.has_deth() {

@@ -77,7 +77,8 @@ macro_rules! opcodes {
                 match self { $( Self::$name => Operation::$operation, )+ }
             }
 
-            const fn flags(self) -> u16 {
+            #[inline]
+            pub(super) const fn flags(self) -> u16 {
                 match self { $( Self::$name => 0 $( | $flag )*, )+ }
             }
 
@@ -94,10 +95,14 @@ const LAST: u16 = 1 << 1;
 const IMM: u16 = 1 << 2;
 const INV: u16 = 1 << 3;
 const RETH: u16 = 1 << 4;
-const AETH: u16 = 1 << 5;
+pub(super) const AETH: u16 = 1 << 5;
 const ATOMIC: u16 = 1 << 6;
 const ATOMIC_ACK: u16 = 1 << 7;
 const DETH: u16 = 1 << 8;
+/// Bytes that say nothing follow.
+const RESERVED: u16 = 1 << 9;
+/// Those that say that a header follows the base header.
+pub(super) const EXTENDED: u16 = IMM | INV | RETH | AETH | ATOMIC | ATOMIC_ACK | DETH | RESERVED;
 
 opcodes! {
     /// RC SEND First.
@@ -175,7 +180,7 @@ opcodes! {
     /// UD SEND Only with Immediate.
     UdSendOnlyWithImm = 0x65, "UD SEND_ONLY_WITH_IMMEDIATE", Ud, Send, [FIRST LAST DETH IMM];
     /// Congestion notification packet.
-    Cnp = 0x81, "CNP", Cnp, Congestion, [];
+    Cnp = 0x81, "CNP", Cnp, Congestion, [RESERVED];
     /// "How many messages may I send you?", and how many were sent so far as immediate data. In the range that table 38 leaves to manufacturers.
     UcCreditRequest = 0xc0, "UC CREDIT_REQUEST", Uc, CreditRequest, [FIRST LAST IMM];
     /// "So many since we were connected."

@@ -86,7 +86,7 @@ impl Duplex {
                 self.now = Time(self.now.0 + 100);
                 let payload = &PAYLOAD[..transmit.payload.len() as usize];
                 let packet = Packet { headers: transmit.headers, payload };
-                let incoming = Incoming { packet, grh: &[0; 40], congestion: false };
+                let incoming = Incoming { packet: &packet, grh: &[0; 40], congestion: false };
                 self.qps[1 - from].handle_packet(self.now, &incoming, &mut self.host);
                 self.act(1 - from);
             }

@@ -248,7 +248,7 @@ impl Rig {
 
     /// Takes in an answer with these headers and payload.
     pub(crate) fn answer(&mut self, headers: Headers, payload: &[u8]) {
-        let incoming = Incoming { packet: Packet { headers, payload }, grh: &[0; 40], congestion: false };
+        let incoming = Incoming { packet: &Packet { headers, payload }, grh: &[0; 40], congestion: false };
         self.qp.handle_packet(self.now, &incoming, &mut self.host);
         self.drain();
     }

@@ -464,7 +464,7 @@ impl Request<'_> {
     pub(crate) fn again(self) {
         let Self { side, headers, payload, grh } = self;
         let packet = Packet { headers, payload: &payload };
-        let incoming = Incoming { packet, grh: &grh, congestion: false };
+        let incoming = Incoming { packet: &packet, grh: &grh, congestion: false };
         side.qp.handle_packet(Time::ZERO, &incoming, &mut side.world);
         side.run_actions(&payload);
     }

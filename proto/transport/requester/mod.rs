@@ -190,6 +190,12 @@ impl Requester {
         Ok(number)
     }
 
+    /// Whether work requests have finished that were not reported: those that want no completion count.
+    #[inline]
+    pub(super) const fn has_completions(&self) -> bool {
+        self.queue.reported != self.queue.head
+    }
+
     /// The next completion, in order.
     #[inline]
     pub(super) fn poll_completion(&mut self, ctx: &Shared) -> Option<Action> {

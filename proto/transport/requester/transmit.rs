@@ -64,6 +64,12 @@ impl Requester {
         ctx: &Shared,
         host: &mut impl Host,
     ) -> Option<Transmit> {
+        // Asked after every packet that comes and goes, most often in vain.
+        let is_idle = self.queue.cursor == self.queue.posted && !self.owes_probe;
+        if is_idle { None } else { self.next_transmit(now, ctx, host) }
+    }
+
+    fn next_transmit(&mut self, now: Time, ctx: &Shared, host: &mut impl Host) -> Option<Transmit> {
         while self.is_ready(ctx) {
             let number = self.queue.cursor;
             if number == self.queue.begun {
@@ -117,7 +123,7 @@ impl Requester {
         if !self.may_access(ctx, host) {
             // It will be found out in its turn.
             self.go_back();
-            return self.poll_transmit(now, ctx, host);
+            return self.next_transmit(now, ctx, host);
         }
         let answers = self.answers_due.len();
         let mut transmit = self.build(ctx);

@@ -68,6 +68,12 @@ impl Landing {
         if u64::from(self.total) + u64::from(len) > max_total {
             return Err(Refusal::TooLong);
         }
+        if let Some(sge) = self.single(len) {
+            let addr = sge.addr.saturating_add(self.filled.into());
+            let allowed =
+                host.check(self.receive.pd, sge.lkey, Access::LOCAL_WRITE, addr, u64::from(len)).is_ok();
+            return if allowed { Ok(()) } else { Err(Refusal::Protection) };
+        }
         let mut room = 0;
         for piece in self.pieces(len) {
             room += piece.len;
@@ -91,6 +97,17 @@ impl Landing {
 
     /// Places the first `len` bytes of the packet's payload, which [`check`](Self::check) has allowed.
     pub(super) fn place(&mut self, len: u32, actions: &mut VecDeque<Action>) {
+        if let Some(&Sge { addr, length, lkey: key }) = self.single(len) {
+            let addr = addr.saturating_add(self.filled.into());
+            actions.push_back(Action::Place { key, addr, offset: 0, len });
+            self.filled += len;
+            self.total = self.total.saturating_add(len);
+            if self.filled == length {
+                self.entry += 1;
+                self.filled = 0;
+            }
+            return;
+        }
         for Piece { key, addr, offset, len } in self.pieces(len) {
             actions.push_back(Action::Place { key, addr, offset, len });
         }
@@ -108,6 +125,12 @@ impl Landing {
             actions.push_back(Action::Write { key, addr, bytes, len: len.min(40) as u8 });
         }
         self.advance(N as u32);
+    }
+
+    /// The one entry that the next `len` bytes go to, as with most receives.
+    #[inline]
+    fn single(&self, len: u32) -> Option<&Sge> {
+        self.receive.sges.get(self.entry).filter(|sge| len > 0 && len <= sge.length - self.filled)
     }
 
     /// Where the next `len` bytes go: fewer if there is no room for all.

@@ -288,7 +288,7 @@ impl Node {
             return;
         };
         let (grh, congestion) = (datagram.ip.grh(), datagram.ip.congestion());
-        entry.qp.handle_packet(now, &Incoming { packet, grh: &grh, congestion }, &mut self.tables);
+        entry.qp.handle_packet(now, &Incoming { packet: &packet, grh: &grh, congestion }, &mut self.tables);
         self.pump(number, packet.payload);
     }
 
