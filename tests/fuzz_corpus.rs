@@ -115,6 +115,7 @@ fn every_corpus_belongs_to_a_target() {
             "requester",
             "responder",
             "result",
+            "stream",
             "stress_plan",
             "trace",
             "wire_parse",
