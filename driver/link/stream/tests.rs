@@ -212,7 +212,7 @@ fn a_peer_that_has_gone_is_noticed_and_another_is_met() {
 #[test]
 fn the_last_words_of_a_device_arrive_although_it_has_not_read_all() {
     for kind in kinds() {
-        let (a, mut b) = met(&kind);
+        let (mut a, b) = met(&kind);
         // The other side has something for it that it will not read.
         for _ in 0..4 {
             assert!(a.send(&mut a.train(b.gid(), &[&[1; 2000]])));
