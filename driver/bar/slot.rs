@@ -70,6 +70,12 @@ pub(crate) fn open(name: &str, least: u64) -> Result<Arc<dyn Slot>> {
     }
 }
 
+/// The PCI functions of this host that can be windows, and are not in the hands of a driver of the kernel's: their names, without `bar:`, and what they are. Opening one
+/// may still need rights.
+pub(crate) fn functions() -> Vec<(String, String)> {
+    Host::system().functions()
+}
+
 /// Where the system's files are; in tests elsewhere.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
@@ -80,6 +86,24 @@ pub(super) struct Host {
 impl Host {
     fn system() -> Self {
         Self { sysfs: Sysfs::system(), dev: "/dev".into() }
+    }
+
+    pub(super) fn functions(&self) -> Vec<(String, String)> {
+        let plain = |address| Wish { address, through: None, is_uncached: false };
+        // A host without PCI has none.
+        let functions = self.sysfs.windows().unwrap_or_default().into_iter();
+        let usable = functions.filter_map(|function| {
+            let through = choose(plain(function.address), &function).ok()?;
+            let what = match through {
+                Through::Vfio => "through VFIO",
+                Through::Sysfs => "through sysfs, for root",
+            };
+            Some((
+                function.address.to_string(),
+                format!("memory window of {} {what}", function.known()?.name),
+            ))
+        });
+        usable.collect()
     }
 }
 

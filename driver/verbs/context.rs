@@ -8,7 +8,7 @@ use super::options::OpenOptions;
 use super::pd::ProtectionDomain;
 use crate::device::{CqRequest, Device, check_cqe};
 use crate::error::{Error, Result};
-use crate::link::{stream, udp};
+use crate::link::{bar, stream, udp};
 use crate::shm;
 use crate::sim;
 use std::sync::Arc;
@@ -53,6 +53,7 @@ pub fn devices() -> Vec<DeviceInfo> {
         .into_iter()
         .chain(udp::devices())
         .chain(stream::devices())
+        .chain(bar::devices())
         .chain(simulated)
         .chain(crate::native::devices())
         .collect()

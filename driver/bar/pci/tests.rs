@@ -78,6 +78,9 @@ fn windows_are_found_with_their_memory_group_and_driver() {
     assert_eq!((plain.driver.as_deref(), bell.driver.as_deref()), (None, Some("vfio-pci")));
     assert!(plain.group.is_some() && bell.group.is_some() && plain.group != bell.group);
     assert_eq!(plain.config().unwrap().msi_x, MsiX::None);
+    let named = |name: &str, how: &str| (name.to_owned(), format!("memory window of ivshmem through {how}"));
+    let usable = host(&tree).functions();
+    assert_eq!(usable, [named(PLAIN, "sysfs, for root"), named(BELL, "VFIO")]);
     let config = bell.config().unwrap();
     assert_eq!((config.vendor, config.device), (0x1af4, 0x1110));
     assert_eq!(config.msi_x, MsiX::Vectors { count: 4, bar: 1 });
@@ -151,6 +154,7 @@ fn a_function_without_vfio_is_told_how_to_get_it() {
         &["the kernel's driver virtio-pci has it", &format!("echo {PLAIN} > /sys/bus/pci/devices")],
     );
     assert_eq!(refusal(&tree, PLAIN).errno(), nix::libc::EBUSY);
+    assert_eq!(host(&tree).functions().len(), 1);
     says(&tree, &format!("{BELL},sysfs"), &["leave out ,sysfs"]);
     // vfio-pci has it, and /dev is empty.
     says(&tree, BELL, &["vfio/vfio is missing", "modprobe vfio-pci"]);

@@ -14,9 +14,19 @@ use crate::bar::shared::SharedWindow;
 use crate::bar::slot;
 use crate::error::{Error, Result};
 use crate::sys::random::random_u64;
+use crate::verbs::context::DeviceInfo;
 
 /// What the names of these devices begin with.
 pub(crate) const PREFIX: &str = "bar:";
+
+/// The windows that this host has whether or not anybody asks: PCI functions that no driver of the kernel's uses.
+pub(crate) fn devices() -> Vec<DeviceInfo> {
+    let described = |(name, what)| DeviceInfo {
+        name: format!("{PREFIX}{name}"),
+        description: format!("RoCEv2 through the {what}"),
+    };
+    slot::functions().into_iter().map(described).collect()
+}
 
 /// The link of a window: `file:PATH`, `paired:PATH`, or a device's name.
 ///
