@@ -1,5 +1,5 @@
-//! Where devices of one peer meet: each case has a place of its own, since at one place there is room for two. Of windows in files there are two kinds, which take
-//! turns if the name is `bar:either:*`.
+//! Where devices of one peer meet: each case has a place of its own, since at one place there is room for two. Of windows in files, and of streams, there are
+//! two kinds, which take turns if the name is `bar:either:*` or `stream:either:*`.
 
 use super::clock::patience;
 use std::cell::{Cell, RefCell};
@@ -20,7 +20,8 @@ pub(crate) fn here(name: &'static str) -> &'static str {
         let folder = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
         let number = PLACES.fetch_add(1, Ordering::Relaxed);
         let path = format!("{folder}/tbrdma-test-{}-{number}", std::process::id());
-        let before = before.replace("either", if number.is_multiple_of(2) { "file" } else { "paired" });
+        let kinds = if before.starts_with("bar:") { ["file", "paired"] } else { ["unix", "standin"] };
+        let before = before.replace("either", kinds[number as usize % 2]);
         let here: &'static str = Box::leak(format!("{before}{path}{after}").into_boxed_str());
         HERE.set(Some(here));
         here

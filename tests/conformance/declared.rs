@@ -24,6 +24,7 @@ const ALL: &[(&str, &[&Declaration])] = &[
     ("shm", &[&SHM]),
     ("native:shm", &[&SHM]),
     ("bar:", &[&TWO]),
+    ("stream:", &[&TWO]),
     ("rxe-udp", &[&rxe::WITH_US]),
     ("rxe", &[&rxe::ALONE]),
 ];

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 /// Runs the conformance suite on every device, and writes docs/conformance.md.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these: sim, shm, udp, native-over-shm, native-over-udp.
+    /// Only these: sim, shm, udp, stream, standin, native-over-shm, native-over-udp.
     #[arg(long = "device", value_name = "DEVICE")]
     devices: Vec<String>,
     /// Write nothing; fail where a case does.
@@ -24,10 +24,12 @@ struct Run {
     below: Option<&'static str>,
 }
 
-const RUNS: [Run; 5] = [
+const RUNS: [Run; 7] = [
     Run { name: "sim", label: "sim", device: "sim", below: None },
     Run { name: "shm", label: "shm", device: "shm", below: None },
     Run { name: "udp", label: "udp:lo", device: "udp:lo", below: None },
+    Run { name: "stream", label: "stream:unix", device: "stream:unix:*", below: None },
+    Run { name: "standin", label: "stream:standin", device: "stream:standin:*", below: None },
     Run { name: "native-over-shm", label: "native over shm", device: "native:shm", below: Some("shm=shm") },
     Run {
         name: "native-over-udp",
