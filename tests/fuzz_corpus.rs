@@ -10,6 +10,8 @@ mod pair_checks;
 mod qp_checks;
 #[path = "../fuzz/stream_checks.rs"]
 mod stream_checks;
+#[path = "../fuzz/window_checks.rs"]
+mod window_checks;
 #[path = "../fuzz/wire_checks.rs"]
 mod wire_checks;
 
@@ -62,6 +64,12 @@ fn stream() {
 #[test]
 fn wire_parse() {
     replay("wire_parse", wire_checks::wire_parse);
+}
+
+#[test]
+#[cfg_attr(not(tbrdma_linux), ignore = "there are windows on Linux only")]
+fn window() {
+    replay("window", window_checks::window);
 }
 
 #[test]
@@ -118,6 +126,7 @@ fn every_corpus_belongs_to_a_target() {
             "stream",
             "stress_plan",
             "trace",
+            "window",
             "wire_parse",
         ]
     );
