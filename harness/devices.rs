@@ -16,6 +16,7 @@ const BY_NAME: &str = "\
 Also by name, each to the one peer that opens its other end:
 \tstream:unix:PATH, stream:unix:@NAME, stream:tcp:HOST:PORT, stream:vsock:CID:PORT
 \tstream:/dev/tbstreamX (tbrdma-bench doctor says how to come by it)
+\tbar:file:PATH, bar:paired:PATH, bar:ivshmem:SOCKET, bar:0000:00:04.0 (a PCI function: docs/windows.md says how to come by it)
 ";
 
 /// Describes all devices, or one.
@@ -37,7 +38,17 @@ pub fn list(only: Option<&str>, profile: Option<&str>) -> Result<String> {
     }
     let mut text = String::new();
     for (name, description) in found {
-        let context = open(&name, profile).context(|| format!("open device {name}"))?;
+        let context = match open(&name, profile) {
+            // One that is in use, or for others, is there all the same.
+            Err(error) if only.is_none() && leads_to_one_peer(&name) => {
+                let _ = writeln!(text, "hca_id:\t{name}");
+                line(&mut text, 1, "description", &description);
+                line(&mut text, 1, "not to be opened", &error.to_string());
+                text.push('\n');
+                continue;
+            }
+            opened => opened.context(|| format!("open device {name}"))?,
+        };
         let port = context.query_port(PORT).context(|| format!("query port {PORT} of {name}"))?;
         let _ = writeln!(text, "hca_id:\t{name}");
         line(&mut text, 1, "description", &description);
