@@ -29,6 +29,11 @@ impl Shared {
         match *self {}
     }
 
+    /// Copies bytes into it; false if they do not fit.
+    pub fn write(&self, _at: usize, _bytes: &[u8]) -> bool {
+        match *self {}
+    }
+
     /// The words.
     pub fn words(&self) -> &[AtomicU64] {
         match *self {}
