@@ -103,7 +103,7 @@ proptest! {
                     }
                 }
                 2 => {
-                    if next % 2 == 0 {
+                    if next.is_multiple_of(2) {
                         ways[1 - at].push(sides[at].closing().to_words());
                     }
                     next += 1;
