@@ -80,9 +80,10 @@ mod tests {
     use nix::libc;
     use nix::sys::memfd::{MFdFlags, memfd_create};
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-    use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, fork, ftruncate};
+    use nix::unistd::ftruncate;
     use std::os::fd::OwnedFd;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus};
 
     const PAGE: usize = 4096;
 
@@ -172,17 +173,17 @@ mod tests {
         assert!(Guarded::map(file(PAGE), 0, 0).is_err());
     }
 
-    /// How a child of this process ends that does `work`; it may call nothing that takes a lock.
-    fn end_of(work: impl FnOnce()) -> WaitStatus {
-        // SAFETY: the child makes system calls and touches memory only, and leaves without running destructors.
-        match unsafe { fork() }.unwrap() {
-            ForkResult::Child => {
-                work();
-                // SAFETY: ends the child, which owns nothing that must be cleaned up.
-                unsafe { libc::_exit(0) }
-            }
-            ForkResult::Parent { child } => waitpid(child, None).unwrap(),
-        }
+    /// What a process of its own does, which is started as the test of this name: the guard is installed once, and some of this is the end of a process.
+    fn role() -> Option<String> {
+        std::env::var("TBRDMA_TEST_GUARD").ok()
+    }
+
+    /// How that process ended.
+    fn end_of(test: &str, role: &str) -> ExitStatus {
+        let name = format!("bar::guarded::tests::{test}");
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args([&name, "--exact", "--test-threads=1"]).env("TBRDMA_TEST_GUARD", role);
+        child.output().unwrap().status
     }
 
     fn touch(address: *const u8) {
@@ -190,22 +191,26 @@ mod tests {
         unsafe { address.read_volatile() };
     }
 
+    fn raise() {
+        // SAFETY: a signal to the process itself.
+        unsafe { libc::raise(libc::SIGBUS) };
+    }
+
     #[test]
     fn other_bus_errors_are_not_ours() {
+        let Some(role) = role() else {
+            let ends = ["touch", "raise"].map(|role| end_of("other_bus_errors_are_not_ours", role).signal());
+            return assert_eq!(ends, [Some(libc::SIGBUS); 2]);
+        };
         // The guard is at work, and beside its pages are others which it does not know.
         let guarded = Guarded::map(file(PAGE), 0, PAGE).unwrap();
         let bare = MmapOptions::new().len(PAGE).map_raw(&file(0)).unwrap();
-        let died = |status| matches!(status, WaitStatus::Signaled(_, Signal::SIGBUS, _));
-        assert!(died(end_of(|| touch(bare.as_ptr()))));
-        // One that is sent is about no page. The standard library's handler, which was there before, lets the first one pass and goes away.
-        let raised = end_of(|| {
-            for _ in 0..2 {
-                // SAFETY: a signal to the process itself.
-                unsafe { libc::raise(libc::SIGBUS) };
-            }
-        });
-        assert!(died(raised), "{raised:?}");
-        assert_eq!(guarded.read_u32(0), Some(0));
+        match role.as_str() {
+            "touch" => touch(bare.as_ptr()),
+            // One that is sent is about no page. The standard library's handler, which was there before, lets the first one pass and goes away.
+            _ => (0..2).for_each(|_| raise()),
+        }
+        unreachable!("{:?}", guarded.read_u32(0));
     }
 
     #[test]
@@ -214,25 +219,24 @@ mod tests {
             // SAFETY: a call that a handler may make.
             unsafe { libc::_exit(42) }
         }
-        let bare = MmapOptions::new().len(PAGE).map_raw(&file(0)).unwrap();
+        let Some(role) = role() else {
+            let ends = ["touch", "raise"]
+                .map(|role| end_of("the_handler_of_the_program_hears_of_what_is_not_ours", role).code());
+            return assert_eq!(ends, [Some(42); 2]);
+        };
+        let ours = SigAction::new(SigHandler::Handler(heard), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler makes one call that it may make.
+        unsafe { sigaction(Signal::SIGBUS, &ours) }.unwrap();
         let fd = file(PAGE);
-        // A process of its own, since the guard is installed once: there it comes after this handler.
-        if std::env::var_os("TBRDMA_TEST_GUARD").is_some() {
-            let ours = SigAction::new(SigHandler::Handler(heard), SaFlags::empty(), SigSet::empty());
-            // SAFETY: the handler makes one call that it may make.
-            unsafe { sigaction(Signal::SIGBUS, &ours) }.unwrap();
-            let map = Guarded::map(&fd, 0, PAGE).unwrap();
-            ftruncate(&fd, 0).unwrap();
-            assert_eq!((map.read_u32(0), map.is_lost()), (Some(0), true));
-            touch(bare.as_ptr());
-            unreachable!("the page is not there");
+        let bare = MmapOptions::new().len(PAGE).map_raw(&file(0)).unwrap();
+        let map = Guarded::map(&fd, 0, PAGE).unwrap();
+        ftruncate(&fd, 0).unwrap();
+        assert_eq!((map.read_u32(0), map.is_lost()), (Some(0), true));
+        if role == "touch" {
+            touch(bare.as_ptr())
+        } else {
+            raise()
         }
-        let name = "bar::guarded::tests::the_handler_of_the_program_hears_of_what_is_not_ours";
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([name, "--exact", "--test-threads=1"])
-            .env("TBRDMA_TEST_GUARD", "1")
-            .output()
-            .unwrap();
-        assert_eq!(child.status.code(), Some(42), "{}", String::from_utf8_lossy(&child.stderr));
+        unreachable!("the program's handler ends the process");
     }
 }
