@@ -71,13 +71,13 @@ impl LinkState for Port {
     }
 
     fn look(&self) -> Option<bool> {
+        // Who changes it from here on signals again. A change may have been seen before its signal came, which must not stay either.
+        let _ = self.news.drain();
         let mut seen = self.seen.load(Ordering::Relaxed);
-        if self.changes.load(Ordering::SeqCst) == seen {
+        let changes = self.changes.load(Ordering::SeqCst);
+        if changes == seen {
             return None;
         }
-        // Who changes it from here on signals again.
-        let _ = self.news.drain();
-        let changes = self.changes.load(Ordering::SeqCst);
         // However often it was down and up again, once is told: where it is now comes last.
         seen = if is_odd(changes - seen) { changes } else { changes - 1 };
         self.seen.store(seen, Ordering::Relaxed);
@@ -115,7 +115,10 @@ mod tests {
             assert!(is_announced(&port));
             assert_eq!((port.is_up(), news(&port)), (!begins, vec![!begins]));
             assert!(!is_announced(&port));
+            // The signal of a change that was seen before it came.
+            port.news.signal().unwrap();
             assert!(news(&port).is_empty());
+            assert!(!is_announced(&port), "whoever waits for news would never sleep again");
         }
     }
 
