@@ -194,7 +194,7 @@ impl Guest {
     }
 
     /// Ends the guest and says what is wrong with how it ended: a problem on the way, a dirty kernel log, no mark that it is done.
-    pub(crate) fn finish(mut self) -> Result<String> {
+    pub(crate) fn finish(&mut self) -> Result<String> {
         self.orders.write_all(b"quit\n").context("the guest takes no orders")?;
         let until = Instant::now() + Duration::from_secs(60);
         while self.child.try_wait()?.is_none() && Instant::now() < until {

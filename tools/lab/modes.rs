@@ -47,7 +47,7 @@ pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
 
 /// What perftest measures on rxe, beside what `tbrdma-bench` does.
 pub(crate) fn agreement(report: &mut Report, verbose: bool) -> Result<()> {
-    let bench = wired(verbose)?;
+    let mut bench = wired(verbose)?;
     checks::agreement::run(&bench, report);
     report.always("the guest's end", || bench.guest.finish());
     Ok(())
@@ -55,18 +55,18 @@ pub(crate) fn agreement(report: &mut Report, verbose: bool) -> Result<()> {
 
 /// All checks of a PCI memory window.
 pub(crate) fn pci(report: &mut Report, verbose: bool) -> Result<()> {
-    let bench = pci::Bench::start(verbose)?;
+    let mut bench = pci::Bench::start(verbose)?;
     let [first, second] = [&bench.first, &bench.second].map(|station| station.guest.boot.as_secs_f64());
     println!(
         "lab: two guests are up after {first:.1} s and {second:.1} s, with a window between them and us"
     );
-    checks::pci::run(bench, report);
+    checks::pci::run(&mut bench, report);
     Ok(())
 }
 
 /// Runs commands in a guest, one after the other, and shows what they say. Whether all ended with 0.
 pub(crate) fn commands(commands: &[String], verbose: bool) -> Result<bool> {
-    let bench = wired(verbose)?;
+    let mut bench = wired(verbose)?;
     let mut well = true;
     for command in commands {
         let Outcome { status, output } = bench.guest.run(command, COMMAND)?;

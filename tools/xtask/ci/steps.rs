@@ -103,11 +103,11 @@ pub(super) const STEPS: &[Step] = &[
         20,
     ),
     step(
-        "against Linux's rdma_rxe",
+        "virtual machines",
         "cargo xtask lab",
-        "interoperation with the kernel's RoCEv2, in a virtual machine",
+        "interoperation with the kernel's RoCEv2; a PCI memory window between guests and a host, and its removal",
         false,
-        150,
+        210,
     ),
     step(
         "Debian's programs on our devices",

@@ -51,17 +51,6 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) {
     });
 }
 
-/// The last check of the first guest's window.
-pub(crate) fn run_end(bench: &Bench, report: &mut Report) {
-    report.check("the machine asks for a window back that is removed", || {
-        let holding = hold(&bench.first)?;
-        let monitor = bench.take_away()?;
-        let said = let_go(&bench.first, &holding)?;
-        bench.until_away(monitor)?;
-        Ok(said)
-    });
-}
-
 /// Has a program hold the window until it is asked for it.
 fn hold(station: &Station) -> Result<Running> {
     let holding = station.guest.spawn(&format!("sh -c 'vfio hold {WINDOW} >/tmp/hold'"), LIMIT)?;
