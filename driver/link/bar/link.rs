@@ -32,6 +32,8 @@ const AT_ONCE: usize = 64;
 const PULSE_EVERY: Duration = Duration::from_millis(50);
 /// How often it is looked for a peer that is not there, where nobody rings.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often it is looked for packets where nobody rings.
+const UNRUNG: Duration = Duration::from_millis(1);
 /// A peer whose pulse has not changed for so long is not heard any more.
 pub(super) const PULSELESS: Duration = Duration::from_secs(2);
 /// After so long what was stored has arrived, whatever bridges are between.
@@ -429,7 +431,11 @@ impl<W: Window> Link for BarLink<W> {
         let mut receiving = self.lock();
         self.meet(&mut receiving);
         self.look_after(&mut receiving, now);
-        let every = if receiving.session.is_up() { PULSE_EVERY } else { LOOK_EVERY };
+        let every = match (receiving.session.is_up(), self.window.interrupt()) {
+            (false, _) => LOOK_EVERY,
+            (true, Some(_)) => PULSE_EVERY,
+            (true, None) => UNRUNG,
+        };
         let next = if receiving.gone.is_some() { Time::NEVER } else { now + every };
         self.due.store(next.0, Ordering::Relaxed);
     }

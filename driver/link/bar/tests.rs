@@ -207,6 +207,19 @@ fn a_small_packet_costs_so_many_accesses_and_none_across() {
 }
 
 #[test]
+fn where_nobody_rings_it_is_looked_often() {
+    for (is_mute, soon) in [(false, Duration::from_millis(50)), (true, Duration::from_millis(1))] {
+        let windows = Simulated::pair(AREA, true, 3);
+        let windows = windows.map(|window| if is_mute { window.mute() } else { window });
+        let mut sides = [Side::open(&windows[0], 1001), Side::open(&windows[1], 1002)];
+        settle(&mut sides);
+        assert!(sides.iter().all(Side::is_up));
+        sides[0].link.poll(Time::ZERO);
+        assert_eq!(sides[0].link.deadline(), Some(Time::ZERO + soon));
+    }
+}
+
+#[test]
 fn a_full_ring_makes_the_sender_wait_and_loses_nothing() {
     let mut sides = pair(false, 2);
     let slots = Geometry::of_area(AREA).unwrap().slots();
