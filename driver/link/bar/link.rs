@@ -5,7 +5,8 @@
 //!
 //! **Sleeping.** While nobody watches the descriptor the peer need not ring. Somebody who watches has the peer told which packet is waited for, and looks once
 //! more (`bar/ends.rs` argues why that is enough in one memory). Over a bus the look may come before the packet and the peer's before the wish, so
-//! [`Link::deadline`] has the sleeper look again after [`SETTLED`], when what was under way has long arrived, and from then on with every pulse.
+//! [`Link::deadline`] has the sleeper look again after [`SETTLED`], when what was under way has long arrived, and from then on with every pulse;
+//! where there is no interrupt, every millisecond.
 
 use super::super::{
     Datagram, Link, LinkState, Port, Promises, QpnTag, ROCE_PORT, ReceiveScratch, Train, TrainRules,
