@@ -16,7 +16,8 @@ const BY_NAME: &str = "\
 Also by name, each to the one peer that opens its other end:
 \tstream:unix:PATH, stream:unix:@NAME, stream:tcp:HOST:PORT, stream:vsock:CID:PORT
 \tstream:/dev/tbstreamX (tbrdma-bench doctor says how to come by it)
-\tbar:file:PATH, bar:paired:PATH, bar:ivshmem:SOCKET, bar:0000:00:04.0 (a PCI function: docs/windows.md says how to come by it)
+\tbar:file:PATH, bar:paired:PATH, bar:ivshmem:SOCKET
+\tbar:0000:00:04.0 (a PCI function: docs/windows.md says how to come by it)
 ";
 
 /// Describes all devices, or one.

@@ -215,15 +215,24 @@ impl Wire {
     /// Receives a message, whole.
     #[inline]
     pub(crate) fn receive(&mut self, message: &mut [u8], watch: &Watch) -> Result<()> {
+        if self.fill(message, watch)? {
+            return Ok(());
+        }
+        Err(Error::Run("the other side closed its socket".into()))
+    }
+
+    /// The same; false if the stream ends before.
+    #[inline]
+    pub(crate) fn fill(&mut self, message: &mut [u8], watch: &Watch) -> Result<bool> {
         let (mut received, mut spins) = (0, Spins::default());
         while received < message.len() {
             match self.socket.read(message.get_mut(received..).unwrap_or_default()) {
-                Ok(0) => return Err(Error::Run("the other side closed its socket".into())),
+                Ok(0) => return Ok(false),
                 Ok(count) => received += count,
                 Err(error) => self.again(error, "receive a message", watch, &mut spins)?,
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Asks for room for so many bytes under way; the kernel gives what it allows.

@@ -30,6 +30,7 @@ Examples:
   tbrdma-bench pingpong --connect 127.0.0.1 --op read
   tbrdma-bench pingpong --device udp:lo RoCEv2, beside plain sockets
   tbrdma-bench pingpong --device stream:unix:@cable
+  tbrdma-bench pingpong --device bar:file:/dev/shm/window
   tbrdma-bench pingpong --link 64Gbps,5us --capture run.pcapng
   tbrdma-bench pingpong --profile apple-tb5 --transport uc
 

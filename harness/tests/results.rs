@@ -106,10 +106,15 @@ fn streams_of_every_operation_on_every_transport() {
 #[test]
 fn devices_of_one_peer_are_measured_beside_what_carries_the_same_bytes_plainly() {
     let name = |what: &str| format!("stream:unix:@tbrdma-bench-results-{}-{what}", std::process::id());
-    for (arguments, device) in [
-        (&["pingpong"][..], name("a")),
-        (&["bw", "--size", "64k"], name("b,listen")),
-        (&["rate", "--op", "send", "--threads", "2"], name("c,connect")),
+    let (window, paired) = (scratch("window"), scratch("paired"));
+    let (socket, stores) =
+        ("a plain Unix socket", "plain stores into memory as the window's, the last word awaited");
+    for (arguments, device, carrier) in [
+        (&["pingpong"][..], name("a"), socket),
+        (&["bw", "--size", "64k"], name("b,listen"), socket),
+        (&["rate", "--op", "send", "--threads", "2"], name("c,connect"), socket),
+        (&["pingpong"], format!("bar:file:{}", window.display()), stores),
+        (&["bw"], format!("bar:paired:{}", paired.display()), "copies into shared memory as a window's"),
     ] {
         let result = measured(&[arguments, &["--device", &device]].concat());
         assert_eq!(result["device"], device);
@@ -118,8 +123,14 @@ fn devices_of_one_peer_are_measured_beside_what_carries_the_same_bytes_plainly()
             (&Value::from(0), &Value::from(true)),
             "{device}"
         );
-        assert_eq!(result["floor"]["carrier"], "a plain Unix socket", "{device}");
+        assert_eq!(result["floor"]["carrier"], carrier, "{device}");
         assert!(result["ratio_to_floor"].is_object(), "{device}");
+    }
+    // Windows stay, as files do: paired ones are two.
+    for file in
+        [window.display().to_string(), format!("{}.a", paired.display()), format!("{}.b", paired.display())]
+    {
+        std::fs::remove_file(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
     }
     let listed = run(&["devices", "--device", &name("d")]);
     assert!(stdout(&listed).contains("to the one peer"), "{}", stderr(&listed));
