@@ -186,6 +186,11 @@ impl Meet {
         Ok(fd)
     }
 
+    /// Whether users cannot be kept apart but by asking who they are: an abstract name has no rights.
+    fn is_open_to_all(&self) -> bool {
+        matches!(self, Self::Unix(name) if name.starts_with('@'))
+    }
+
     /// The path in the file system, if it has one.
     fn path(&self) -> Option<&str> {
         match self {
@@ -228,6 +233,9 @@ pub(crate) fn connect(meet: &Meet) -> io::Result<Progress> {
     let address = meet.address()?;
     let fd = meet.socket()?;
     match raw::connect(fd.as_raw_fd(), &*address) {
+        Ok(()) if meet.is_open_to_all() && !stream_calls::is_ours(fd.as_fd()) => {
+            Err(io::Error::new(ErrorKind::PermissionDenied, "another user listens at that name"))
+        }
         Ok(()) => {
             tune(&fd, meet);
             Ok(Progress::Connected(fd))
@@ -308,9 +316,8 @@ impl Listener {
                     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
                     prepare(&fd)?;
                     tune(&fd, &self.meet);
-                    // An abstract name has no rights by which others could be kept out.
-                    let is_open = matches!(&self.meet, Meet::Unix(name) if name.starts_with('@'));
-                    Ok(Some(fd).filter(|fd| !is_open || stream_calls::is_ours(fd.as_fd())))
+                    let is_welcome = !self.meet.is_open_to_all() || stream_calls::is_ours(fd.as_fd());
+                    Ok(Some(fd).filter(|_| is_welcome))
                 }
                 Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
                 Err(Errno::EAGAIN) => Ok(None),
