@@ -178,7 +178,11 @@ impl Node {
     /// Fails if an event is there.
     #[track_caller]
     pub(crate) fn expect_no_event(&self) {
-        assert_eq!(self.ctx.async_events().next(Some(quiet())).unwrap(), None);
+        let mut event = self.ctx.async_events().next(Some(quiet())).unwrap();
+        if event.as_ref().is_some_and(place::is_of_meeting) {
+            event = self.ctx.async_events().next(Some(quiet())).unwrap();
+        }
+        assert_eq!(event, None);
     }
 }
 
@@ -222,7 +226,12 @@ pub(crate) fn expect_nothing(cq: &CompletionQueue) {
 /// The next asynchronous event of a context, waited for.
 #[track_caller]
 pub(crate) fn next_event(ctx: &Context) -> AsyncEvent {
-    ctx.async_events().next(Some(patience())).unwrap().expect("an asynchronous event")
+    loop {
+        let event = ctx.async_events().next(Some(patience())).unwrap().expect("an asynchronous event");
+        if !place::is_of_meeting(&event) {
+            return event;
+        }
+    }
 }
 
 /// Polls a condition until it holds.
@@ -235,10 +244,16 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+static ACTIVE_MTU: OnceLock<Mtu> = OnceLock::new();
+
+/// Learns what the port under test carries: for devices where there is no room for a context more.
+pub(crate) fn learn_mtu(active: Mtu) {
+    let _ = ACTIVE_MTU.set(active);
+}
+
 /// A connection that bears with a machine that has other things to do, in packets that the port under test carries.
 pub(crate) fn patient() -> Connection {
-    static PATH_MTU: OnceLock<Mtu> = OnceLock::new();
-    let active = PATH_MTU.get_or_init(|| elsewhere().query_port(1).unwrap().active_mtu);
+    let active = ACTIVE_MTU.get_or_init(|| elsewhere().query_port(1).unwrap().active_mtu);
     let mut connection = patient::patient();
     if active.bytes() < connection.path_mtu.bytes() {
         connection.path_mtu = *active;

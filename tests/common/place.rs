@@ -5,7 +5,7 @@ use super::clock::patience;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use tbrdma::{AsyncEventKind, Context, Error};
+use tbrdma::{AsyncEvent, AsyncEventKind, Context, Error};
 
 thread_local! {
     static HERE: Cell<Option<&'static str>> = const { Cell::new(None) };
@@ -31,7 +31,14 @@ pub(crate) fn here(name: &'static str) -> &'static str {
 /// Another context of this device. At a place for two, the two share it who come later; and the first thing that either hears is that they have met.
 pub(crate) fn open(name: &str) -> Result<Context, Error> {
     if HERE.get() != Some(name) {
-        return tbrdma::open(name);
+        let begun = std::time::Instant::now();
+        return loop {
+            match tbrdma::open(name) {
+                // Who played the far party of the last case is about to close.
+                Err(Error::Busy { .. }) if begun.elapsed() < patience() => std::thread::yield_now(),
+                result => break result,
+            }
+        };
     }
     CONTEXTS.with_borrow_mut(|contexts| {
         if contexts.len() >= 2 {
@@ -48,6 +55,12 @@ pub(crate) fn open(name: &str) -> Result<Context, Error> {
         }
         Ok(new)
     })
+}
+
+/// Whether an event says no more than that two sides have met who are in two processes: then nobody knows when.
+pub(crate) fn is_of_meeting(event: &AsyncEvent) -> bool {
+    let name = super::chosen();
+    event.kind == AsyncEventKind::PortActive && name.starts_with("bar:") && !name.contains('*')
 }
 
 /// The case of this thread has ended: the next one has another place, and nothing is left at this one.

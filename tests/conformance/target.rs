@@ -41,6 +41,7 @@ impl Target {
                 "nothing is declared of {declared}: see tests/conformance/declared.rs"
             );
         }
+        common::learn_mtu(ctx.query_port(1)?.active_mtu);
         drop(ctx);
         common::place::leave();
         Ok(TARGET.get_or_init(|| target))

@@ -105,11 +105,13 @@ impl Party {
             Command::ToError => node.qp.to_error().map_err(why)?,
             Command::Reset => node.qp.reset().map_err(why)?,
             Command::Destroy => self.node = None,
-            Command::Event => {
+            Command::Event => loop {
                 let event = node.ctx.async_events().next(Some(common::patience())).map_err(why)?;
                 let event = event.ok_or("no event came")?;
-                return Ok(Answer::Said(event.kind.to_string()));
-            }
+                if !common::place::is_of_meeting(&event) {
+                    return Ok(Answer::Said(event.kind.to_string()));
+                }
+            },
         }
         Ok(Answer::Done)
     }
@@ -145,6 +147,9 @@ fn watch(node: &Node) -> Result<String, String> {
             return Ok(format!("{wc:?}"));
         }
     }
-    let event = node.ctx.async_events().try_next();
+    let mut event = node.ctx.async_events().try_next();
+    if event.as_ref().is_some_and(common::place::is_of_meeting) {
+        event = node.ctx.async_events().try_next();
+    }
     Ok(event.map_or_else(String::new, |event| event.to_string()))
 }
