@@ -55,6 +55,7 @@ fn between(bench: &Bench, what: &str) -> Result<String> {
 
 /// Starts a server in the second guest.
 fn serve(bench: &Bench, what: &str) -> Result<Running> {
+    bench.programs.path("tbrdma-bench")?;
     let mode = what.split(' ').next().unwrap_or_default();
     let command =
         format!("tbrdma-bench {mode} --device {} --server 0.0.0.0:{}", Station::device(), Control::PORT);

@@ -3,7 +3,7 @@
 
 use crate::bench::Control;
 use crate::pci::{Bench, LIMIT, Station};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tbrdma_kit::Report;
 
 /// Pingpong with every byte verified: the transport, the flags, bytes of a message, and how many messages.
@@ -48,6 +48,14 @@ const GUEST_SERVES: [(&str, u32); 3] = [
 ];
 
 pub(crate) fn run(bench: &Bench, report: &mut Report) {
+    report.check("tbrdma-bench lists the window", || {
+        bench.programs.path("tbrdma-bench")?;
+        let said = bench.first.run("tbrdma-bench devices")?;
+        let names: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("hca_id:")).collect();
+        let device = Station::device();
+        ensure!(names.iter().any(|name| name.contains(&device)), "{device} is not among {names:?}");
+        Ok(device)
+    });
     for (transport, flags, size, messages) in PINGPONGS {
         let what = format!("pingpong --transport {transport} {flags} --size {size}");
         report.check(&format!("{what}, guest is client"), || guest_is_client(bench, &what, messages));
@@ -81,6 +89,7 @@ pub(crate) fn guest_is_client(bench: &Bench, what: &str, messages: u32) -> Resul
 }
 
 fn guest_is_server(bench: &Bench, what: &str, messages: u32) -> Result<String> {
+    bench.programs.path("tbrdma-bench")?;
     let mode = what.split(' ').next().unwrap_or_default();
     let guests =
         format!("tbrdma-bench {mode} --device {} --server 0.0.0.0:{}", Station::device(), Control::PORT);
