@@ -91,7 +91,8 @@ proptest! {
         // What is under way to either side, and what it finds when it looks.
         let mut ways: [Vec<[u64; HELLO_WORDS]>; 2] = [vec![sides[1].opening().to_words()], vec![sides[0].opening().to_words()]];
         let mut found = [[0; HELLO_WORDS]; 2];
-        let end = (0..80).map(|step| (step % 2, step as u8 / 2 % 2));
+        // Enough for all that sixty beginnings have left on the way.
+        let end = (0..600).map(|step| (step % 2, step as u8 / 2 % 2));
         for (at, what) in steps.into_iter().chain(end) {
             match what {
                 0 if !ways[at].is_empty() => found[at] = ways[at].remove(0),

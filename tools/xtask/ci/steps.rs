@@ -50,7 +50,7 @@ pub(super) const STEPS: &[Step] = &[
             "cargo doc --workspace --no-deps --locked",
             "links in the documentation, and that there is some",
             true,
-            9,
+            10,
         )
     },
     step(
@@ -65,28 +65,28 @@ pub(super) const STEPS: &[Step] = &[
         "cargo run --release --locked -- pingpong --iters 100000",
         "that a newcomer's first command works",
         false,
-        105,
+        60,
     ),
     step(
         "instruction counts",
         "cargo xtask counts",
         "the fast paths: instructions of a message, under valgrind, against ceilings, and by `gate` and `compare` against benches/counts.json",
         false,
-        95,
+        60,
     ),
     step(
         "tests, as README runs them",
         "cargo test --workspace --locked",
         "behaviour of everything: the transport, devices, the C face, the harness; conformance; corpora of the fuzzer",
         true,
-        350,
+        330,
     ),
     step(
         "conformance through the C face",
         "cargo xtask conformance --check --device native-over-shm --device native-over-udp",
         "that every case of the suite holds on the `native` device over our own libibverbs",
         false,
-        100,
+        95,
     ),
     step(
         "swarm",
@@ -107,7 +107,7 @@ pub(super) const STEPS: &[Step] = &[
         "cargo xtask lab",
         "interoperation with the kernel's RoCEv2; a PCI memory window between guests and a host, and its removal",
         false,
-        210,
+        215,
     ),
     step(
         "Debian's programs on our devices",
@@ -128,6 +128,6 @@ pub(super) const STEPS: &[Step] = &[
         ".ci/fuzz 3",
         "what parses or judges anything from outside, with inputs nobody thought of; but for what the harness reads",
         false,
-        100,
+        75,
     ),
 ];
