@@ -17,13 +17,15 @@ pub(crate) fn chore(words: &[&str], more: &[impl AsRef<OsStr>], variable: Option
     }
 }
 
-/// What unmodified programs need: `tbrdma-run`, and beside it the drop-in library.
-pub(crate) const RUN: [&str; 3] = ["tbrdma-run", "tbrdma-ibverbs", "tbrdma-preload"];
+/// What the checks against other people's software use of ours: `tbrdma-run` with the drop-in library beside it, and the programs that measure and judge. All of
+/// them for each of the checks, though one alone would do with less: what is built together shares its parts, and other parts would be built for other sets.
+const OURS: [&str; 5] =
+    ["tbrdma-run", "tbrdma-ibverbs", "tbrdma-preload", "tbrdma-bench", "tbrdma-conformance"];
 
-/// Builds packages as a user would, and says the folder of what was built. Cargo says what is wrong if it cannot.
-pub(crate) fn build(packages: &[&str]) -> Option<PathBuf> {
+/// Builds them as a user would, and says the folder of what was built. Cargo says what is wrong if it cannot.
+pub(crate) fn build() -> Option<PathBuf> {
     let mut words = vec!["build", "--quiet", "--release"];
-    for package in packages {
+    for package in OURS {
         words.extend(["--package", package]);
     }
     let built = chore(&words, &[] as &[&str], None) == ExitCode::SUCCESS;

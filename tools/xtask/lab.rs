@@ -1,7 +1,7 @@
 //! `cargo xtask lab`: our stack in virtual machines, against the Linux kernel's rdma_rxe and over a PCI memory window. The lab is a program of its
 //! own (`tools/lab`), so that the other chores need not wait until it and the library are built. It runs unoptimised: with overflow checks, and soon built.
 
-use crate::cargo::{RUN, build, chore};
+use crate::cargo::{build, chore};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -16,9 +16,7 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> ExitCode {
     // For Debian's programs on our device, against those in the guest; and what the guest runs of ours.
-    let Some(programs) = build(&[&RUN, &["tbrdma-bench", "tbrdma-conformance"][..]].concat()) else {
-        return ExitCode::FAILURE;
-    };
+    let Some(programs) = build() else { return ExitCode::FAILURE };
     chore(
         &["run", "--quiet", "--package", "tbrdma-lab", "--"],
         &args.arguments,

@@ -1,7 +1,7 @@
 //! `cargo xtask programs`: Debian's RDMA programs, unmodified, on our devices. What they run on is built as a user would build it; the runner is a
 //! program of its own (`tools/programs`).
 
-use crate::cargo::{RUN, build, chore};
+use crate::cargo::{build, chore};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -31,11 +31,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 }
 
 fn run(first: &[&str], args: &Args) -> ExitCode {
-    let mut packages = RUN.to_vec();
-    if args.arguments.iter().any(|argument| argument == "--agree") {
-        packages.push("tbrdma-bench");
-    }
-    let Some(folder) = build(&packages) else { return ExitCode::FAILURE };
+    let Some(folder) = build() else { return ExitCode::FAILURE };
     let mut arguments = vec!["--run".into(), folder.join("tbrdma-run").into_os_string()];
     arguments.extend(first.iter().map(Into::into));
     arguments.extend(args.arguments.iter().cloned());
