@@ -9,6 +9,9 @@ use serde_json::Value;
 
 /// How far apart two medians may be, as a part of the smaller, and still be the same.
 const SAME: f64 = 0.15;
+/// And in microseconds: perftest tells hundredths, and goes through the C face, which takes half as many instructions again as the library (a WRITE and its poll:
+/// 1129 by `cargo bench -p tbrdma-ibverbs --bench native`, 769 by `cargo bench --bench instructions`). It shows where a message takes less than a tenth.
+const FACE: f64 = 0.03;
 
 /// What was printed by each in one turn.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ impl Medians {
         );
         ensure!(
             is_same(perftest, ours) || is_same(perftest, like_it),
-            "{figures}: more than {:.0} % apart, each way",
+            "{figures}: more than {:.0} % and {FACE} us apart, each way",
             SAME * 100.0
         );
         Ok(figures)
@@ -64,7 +67,8 @@ impl Medians {
 }
 
 fn is_same(one: f64, other: f64) -> bool {
-    one.max(other) <= one.min(other) * (1.0 + SAME)
+    let (less, more) = (one.min(other), one.max(other));
+    more <= less * (1.0 + SAME) || more - less <= FACE
 }
 
 /// `t_typical` of perftest's line of figures.
@@ -133,8 +137,9 @@ mod tests {
     fn what_differs_both_ways_is_an_error() {
         for (like_it, ours) in [(0.3, 0.2), (0.4, 0.3), (0.1, 0.1)] {
             let said = verdict(&[turn(0.24, like_it, ours)]).expect_err("they are apart").to_string();
-            assert!(said.ends_with("more than 15 % apart, each way"), "{said}");
+            assert!(said.ends_with("more than 15 % and 0.03 us apart, each way"), "{said}");
         }
+        assert!(verdict(&[turn(0.09, 0.07, 0.06)]).is_ok(), "no further apart than the C face explains");
     }
 
     #[test]
