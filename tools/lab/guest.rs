@@ -29,6 +29,7 @@ pub(crate) struct Machine {
     /// qemu's kind of machine.
     pub(crate) kind: &'static str,
     pub(crate) memory_mib: u32,
+    pub(crate) cores: u32,
     /// qemu's arguments for its devices.
     pub(crate) devices: Vec<String>,
     /// What its kernel and its init are told besides.
@@ -106,7 +107,8 @@ impl Guest {
         };
         let (socket, monitor) = (file("sock"), file("monitor"));
         let mut child = qemu(cache)
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", machine.kind, "-smp", "1"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", machine.kind])
+            .args(["-smp", &machine.cores.to_string()])
             .args(["-m", &machine.memory_mib.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
             .arg("-chardev")

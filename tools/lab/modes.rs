@@ -33,7 +33,7 @@ const COMMAND: Duration = Duration::from_secs(500);
 
 /// All checks that the lab can make as the wire.
 pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
-    let mut bench = wired(verbose)?;
+    let mut bench = wired(1, verbose)?;
     checks::pingpong::run(&mut bench, report);
     checks::operations::run(&mut bench, report);
     checks::refusals::run(&mut bench, report);
@@ -47,7 +47,8 @@ pub(crate) fn wire(report: &mut Report, verbose: bool) -> Result<()> {
 
 /// What perftest measures on rxe, beside what `tbrdma-bench` does.
 pub(crate) fn agreement(report: &mut Report, verbose: bool) -> Result<()> {
-    let mut bench = wired(verbose)?;
+    // Two programs that poll and never step aside: on one core each would wait for the end of the other's turn.
+    let mut bench = wired(2, verbose)?;
     checks::agreement::run(&bench, report);
     report.always("the guest's end", || bench.guest.finish());
     Ok(())
@@ -66,7 +67,7 @@ pub(crate) fn pci(report: &mut Report, verbose: bool) -> Result<()> {
 
 /// Runs commands in a guest, one after the other, and shows what they say. Whether all ended with 0.
 pub(crate) fn commands(commands: &[String], verbose: bool) -> Result<bool> {
-    let mut bench = wired(verbose)?;
+    let mut bench = wired(1, verbose)?;
     let mut well = true;
     for command in commands {
         let Outcome { status, output } = bench.guest.run(command, COMMAND)?;
@@ -78,7 +79,7 @@ pub(crate) fn commands(commands: &[String], verbose: bool) -> Result<bool> {
 }
 
 /// The guest's frames come in UDP datagrams to us; TCP goes through qemu's own user network. Nothing needs a right that not everybody has.
-fn wired(verbose: bool) -> Result<Bench> {
+fn wired(cores: u32, verbose: bool) -> Result<Bench> {
     let cache = Cache::open()?;
     let programs = Programs::find();
     let initramfs = initramfs::build(&cache, &programs)?;
@@ -99,7 +100,8 @@ fn wired(verbose: bool) -> Result<Bench> {
         "-device".into(),
         "virtio-net-pci,netdev=control,romfile=".into(),
     ];
-    let guest = Guest::start(&cache, initramfs, &machine(network.into(), " lab.control=eth1"), verbose)?;
+    let guest =
+        Guest::start(&cache, initramfs, &machine(network.into(), cores, " lab.control=eth1"), verbose)?;
     println!("lab: a guest is up after {:.1} s, with us as its wire", guest.boot.as_secs_f64());
     let control = Control {
         listen: Ipv4Addr::LOCALHOST.into(),
@@ -112,9 +114,9 @@ fn wired(verbose: bool) -> Result<Bench> {
 }
 
 /// A guest with an rxe, at a network like this.
-fn machine(devices: Vec<String>, append: &str) -> Machine {
+fn machine(devices: Vec<String>, cores: u32, append: &str) -> Machine {
     let append = format!("lab.kind=rxe lab.mtu={MTU}{append}");
-    Machine { name: "rxe", kind: "pc", memory_mib: 1024, devices, append }
+    Machine { name: "rxe", kind: "pc", memory_mib: 1024, cores, devices, append }
 }
 
 fn nic(netdev: &str) -> String {
@@ -184,7 +186,7 @@ pub(crate) fn in_namespace(report: &mut Report, capture: Option<&Path>, verbose:
     ];
     let programs = Programs::find();
     let initramfs = initramfs::build(&cache, &programs)?;
-    let guest = Guest::start(&cache, initramfs, &machine(network.into(), ""), verbose)?;
+    let guest = Guest::start(&cache, initramfs, &machine(network.into(), 1, ""), verbose)?;
     println!("lab: a guest is up after {:.1} s, at a tap in a network namespace", guest.boot.as_secs_f64());
     let control = Control {
         listen: OUR_V4.into(),

@@ -71,7 +71,7 @@ impl Bench {
             let forwarded = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
             let devices = devices(&socket, forwarded);
             let append = format!("{PATIENT} lab.kind=pci lab.control=eth0 intel_iommu=on");
-            let machine = Machine { name, kind: "q35", memory_mib: 512, devices, append };
+            let machine = Machine { name, kind: "q35", memory_mib: 512, cores: 1, devices, append };
             Ok(Station { guest: Guest::begin(&cache, initramfs.clone(), &machine, verbose)?, forwarded })
         };
         let (mut first, mut second) = (begin("first")?, begin("second")?);
